@@ -1,0 +1,1 @@
+"""The sample store, its statistics and the boundary report."""

@@ -1,0 +1,32 @@
+"""Where each parameter lives on the mesh ("data", "fsdp", "tensor"): regex on its path -> spec.
+
+Two tables. In training, weights are sharded over fsdp and tensor; for decoding they are replicated
+over data and fsdp, so that no step gathers weights.
+"""
+
+from jax.sharding import PartitionSpec as P
+
+# stacked [L,...] layout of the learner
+TRAIN_RULES = (
+  (r'^(embed|head)$', P('tensor', 'fsdp')),
+  (r'layers/(q|k|v)$', P(None, 'fsdp', 'tensor', None)),
+  (r'layers/o$', P(None, 'tensor', None, 'fsdp')),
+  (r'layers/(gate|up)$', P(None, 'fsdp', 'tensor')),
+  (r'layers/down$', P(None, 'tensor', 'fsdp')),
+  (r'layers/(q|k|v)_bias$', P(None, 'tensor', None)),
+  (r'norm$', P()),
+)
+
+# per-layer lists of the sampler: paths are layers/<i>/<name>
+DECODE_RULES = (
+  (r'^(embed|head)$', P('tensor', None)),
+  (r'layers/\d+/(q|k|v)$', P(None, 'tensor', None)),
+  (r'layers/\d+/o$', P('tensor', None, None)),
+  (r'layers/\d+/(gate|up)$', P(None, 'tensor')),
+  (r'layers/\d+/down$', P('tensor', None)),
+  (r'layers/\d+/(q|k|v)_bias$', P('tensor', None)),
+  (r'norm$', P()),
+)
+
+# where `tensor` does not divide the kv heads, their weights are replicated over it
+KV_PATHS = r'/(k|v)(_bias)?$'

@@ -1,0 +1,166 @@
+"""One decoder for training, scoring, prefill and decode: the same Block over the same params.
+
+Learner params hold the layers stacked, {'layers': {name: [L,...]}}, and the block is scanned; the
+sampler holds a list of per-layer dicts and the block is unrolled, because slices of a stack inside
+the decode loop would copy all weights.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rlvr_jax.models.attention import causal_attention, decode_attention
+from rlvr_jax.models.cache import KVCache
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.layers import apply_rope, dot, rms_norm, rope_angles
+
+Params = dict[str, Any]
+# (q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> (attention output [B,T,N,H], what to carry out)
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+class Block(nn.Module):
+  """Pre-norm attention and gated MLP of the Qwen2 / LLaMA family, raw params, no boxes."""
+
+  config: ModelConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, rope: tuple[jax.Array, jax.Array], attend: Attend
+  ) -> tuple[jax.Array, Any]:
+    """x [B,T,D] -> ([B,T,D], what attend carries out)."""
+    c = self.config
+    D, F, N, K, H = c.embed_dim, c.mlp_dim, c.num_heads, c.num_kv_heads, c.head_dim
+    residual_scale = (2 * c.num_layers) ** -0.5
+
+    def param(name: str, shape: tuple[int, ...], fan_in: int = 0, scale: float = 1.0):
+      if not fan_in:
+        return self.param(name, nn.initializers.ones_init(), shape, self.dtype)
+      return self.param(name, nn.initializers.normal(scale * fan_in**-0.5), shape, self.dtype)
+
+    def bias(name: str, heads: int):
+      return self.param(name, nn.initializers.zeros_init(), (heads, H), self.dtype)
+
+    h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
+    q = dot('BTD,DNH->BTNH', h, param('q', (D, N, H), D))
+    k = dot('BTD,DKH->BTKH', h, param('k', (D, K, H), D))
+    v = dot('BTD,DKH->BTKH', h, param('v', (D, K, H), D))
+    if c.qkv_bias:
+      q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
+    if c.qk_norm:
+      q = rms_norm(q, param('q_norm', (H,)), c.rms_eps)
+      k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
+    q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+    attended, carried = attend(q, k, v)
+    x = x + dot('BTNH,NHD->BTD', attended, param('o', (N, H, D), N * H, residual_scale))
+
+    h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
+    gate = nn.silu(dot('BTD,DF->BTF', h, param('gate', (D, F), D)))
+    up = dot('BTD,DF->BTF', h, param('up', (D, F), D))
+    x = x + dot('BTF,FD->BTD', gate * up, param('down', (F, D), F, residual_scale))
+    return x, carried
+
+
+def init_params(key: jax.Array, config: ModelConfig, dtype: str = 'float32') -> Params:
+  """Random params in the learner's stacked form, drawn layer by layer from split keys."""
+  embed_key, layer_key, head_key = jax.random.split(key, 3)
+  D, V = config.embed_dim, config.vocab_size
+  block = Block(config, jnp.dtype(dtype))
+  x = jnp.zeros((1, 1, D), dtype)
+  rope = rope_angles(jnp.zeros((1, 1), jnp.int32), config)
+
+  def one_layer(k: jax.Array) -> Params:
+    return block.init(k, x, rope, lambda q, k, v: (q, None))['params']
+
+  params: Params = {
+    'embed': 0.02 * jax.random.normal(embed_key, (V, D), dtype),
+    'layers': jax.vmap(one_layer)(jax.random.split(layer_key, config.num_layers)),
+    'final_norm': jnp.ones((D,), dtype),
+  }
+  if not config.tie_embeddings:
+    params['head'] = D**-0.5 * jax.random.normal(head_key, (V, D), dtype)
+  return params
+
+
+def unstack(params: Params) -> Params:
+  """The sampler's form: params['layers'] as a list of per-layer dicts."""
+  layers = params['layers']
+  count = next(iter(layers.values())).shape[0]
+  return {**params, 'layers': [{n: a[i] for n, a in layers.items()} for i in range(count)]}
+
+
+def forward(
+  params: Params,
+  tokens: jax.Array,
+  positions: jax.Array,
+  *,
+  config: ModelConfig,
+  segments: jax.Array | None = None,
+  remat: bool = False,
+  keep_kv: bool = False,
+) -> tuple[jax.Array, Any]:
+  """Hidden states [B,T,D] after the final norm, for rows padded on the right.
+
+  tokens, positions i32[B,T]; segments i32[B,T] separates rollouts packed into one row. params in
+  either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for stacked
+  params, a list otherwise); else None. remat recomputes each block in the backward pass.
+  """
+  block = Block(config)
+  rope = rope_angles(positions, config)
+
+  def attend(q, k, v):
+    return causal_attention(q, k, v, segments), (k, v) if keep_kv else None
+
+  def step(x: jax.Array, layer: Params) -> tuple[jax.Array, Any]:
+    with jax.named_scope('block'):
+      return block.apply({'params': layer}, x, rope, attend)
+
+  x = params['embed'][tokens]
+  if isinstance(params['layers'], list):
+    carried = []
+    for layer in params['layers']:
+      x, kv = step(x, layer)
+      carried.append(kv)
+  else:
+    x, carried = jax.lax.scan(jax.checkpoint(step) if remat else step, x, params['layers'])
+  return rms_norm(x, params['final_norm'], config.rms_eps), carried if keep_kv else None
+
+
+def decode_step(
+  params: Params,
+  tokens: jax.Array,
+  cache: KVCache,
+  *,
+  config: ModelConfig,
+  rows: jax.Array,
+  bank_lengths: jax.Array,
+  lengths: jax.Array,
+) -> tuple[jax.Array, KVCache]:
+  """One token a slot: hidden states [S,D] and the cache with the token's keys and values written.
+
+  tokens i32[S]; rows i32[S] slot -> bank row; bank_lengths i32[R]; lengths i32[S] suffix tokens
+  already in the cache (the token's index in the suffix). params in the sampler's (list) form.
+  """
+  block = Block(config)
+  prompt_lengths = bank_lengths[rows]
+  rope = rope_angles((prompt_lengths + lengths)[:, None], config)
+  slots = jnp.arange(tokens.shape[0])
+  x = params['embed'][tokens][:, None]
+  suffix_k, suffix_v = list(cache.suffix_k), list(cache.suffix_v)
+
+  def attend(q, k, v, *, layer: int):
+    suffix_k[layer] = suffix_k[layer].at[slots, :, lengths].set(k[:, 0], mode='drop')
+    suffix_v[layer] = suffix_v[layer].at[slots, :, lengths].set(v[:, 0], mode='drop')
+    bank = cache.bank_k[layer][rows], cache.bank_v[layer][rows]
+    suffix = suffix_k[layer], suffix_v[layer]
+    return decode_attention(q, bank, suffix, prompt_lengths, lengths + 1), None
+
+  for i, layer in enumerate(params['layers']):
+    x, _ = block.apply({'params': layer}, x, rope, functools.partial(attend, layer=i))
+  hidden = rms_norm(x, params['final_norm'], config.rms_eps)[:, 0]
+  return hidden, cache.replace(suffix_k=suffix_k, suffix_v=suffix_v)

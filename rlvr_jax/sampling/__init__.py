@@ -1,0 +1,1 @@
+"""The sampling engine: a queue of items in, completions out."""

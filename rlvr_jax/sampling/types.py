@@ -1,0 +1,49 @@
+"""What goes into the engine and what comes out. Host-side values; arrays are numpy."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One completion to draw.
+
+  problem is the caller's index of the problem (it comes back untouched); uid, visit and sample
+  enter the key (DESIGN.md 5); prompt_ids are the tokens given. start is the position of the first
+  sampled token (0 unless a conversation goes on). forced, if given, are the tokens to emit instead
+  of sampling; their log-probs are recorded as if they had been drawn.
+  """
+
+  problem: int
+  uid: int
+  visit: int
+  sample: int
+  prompt_ids: tuple[int, ...]
+  start: int = 0
+  forced: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How to draw. temperature 0 is greedy; top_k 0 is off; stop_ids end a completion.
+
+  max_tokens counts the stop token. Log-probs are of the tempered distribution over the full
+  vocabulary (at temperature 0: of the untempered one).
+  """
+
+  temperature: float = 1.0
+  top_p: float = 1.0
+  top_k: int = 0
+  stop_ids: tuple[int, ...] = ()
+  max_tokens: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+  """One drawn completion: tokens i32[length] (stop token included), logprobs f32[length]."""
+
+  item: Item
+  tokens: np.ndarray
+  logprobs: np.ndarray
+  truncated: bool

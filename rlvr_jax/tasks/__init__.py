@@ -1,0 +1,1 @@
+"""Problems, prompts and verifiers. Nothing here imports jax."""

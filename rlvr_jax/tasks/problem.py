@@ -1,0 +1,57 @@
+"""A problem, and what a verifier says of a completion."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+VERDICTS = ('correct', 'wrong', 'unparsed', 'timeout', 'error')
+VerdictName = Literal['correct', 'wrong', 'unparsed', 'timeout', 'error']
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One dataset row.
+
+  id is unique within its task. prompt is text, or chat messages ({'role', 'content'}) for the
+  model's chat template. answer is what the task's verifier compares with (any JSON value);
+  meta is carried along untouched (any JSON values).
+  """
+
+  id: str
+  task: str
+  prompt: str | tuple[Mapping[str, str], ...]
+  answer: Any
+  meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def uid(self) -> int:
+    """First 4 bytes of sha256(task/id) as an unsigned integer: the problem's part of every key."""
+    return int.from_bytes(hashlib.sha256(f'{self.task}/{self.id}'.encode()).digest()[:4], 'big')
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What a verifier says. reward is what the learner gets; it never decides the verdict."""
+
+  verdict: VerdictName
+  reward: float
+  extracted: str = ''
+  reason: str = ''
+
+  def __post_init__(self):
+    if self.verdict not in VERDICTS:
+      raise ValueError(f'verdict={self.verdict!r} is not one of {VERDICTS}')
+
+
+def check_unique(problems: list[Problem]) -> None:
+  """Refuses duplicate ids and uid collisions, which would make two problems share their draws."""
+  seen: dict[int, Problem] = {}
+  for problem in problems:
+    other = seen.setdefault(problem.uid, problem)
+    if other is not problem:
+      what = 'duplicate id' if other.id == problem.id and other.task == problem.task else 'uid collision'
+      raise ValueError(
+        f'{what}: {problem.task}/{problem.id} and {other.task}/{other.id}; ids must be unique, '
+        'and on a collision renaming one id is enough'
+      )

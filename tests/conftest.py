@@ -1,0 +1,21 @@
+"""Every test runs on the CPU with 8 simulated devices and strict dtype promotion round our code."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+# set before anything imports jax, also in subprocesses that tests start
+_FLAG = '--xla_force_host_platform_device_count=8'
+if _FLAG not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def strict():
+  """Implicit dtype promotion is an error inside (optax calls have to be left out)."""
+  import jax
+
+  with jax.numpy_dtype_promotion('strict'):
+    yield
