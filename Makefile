@@ -1,0 +1,50 @@
+# One virtual environment, made on first use. PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+BENCH ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help quickstart test lint check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart          the whole study in miniature: CPU, minutes; runs/quickstart/report.html"
+	@echo "make test                format, lint, types and tests, as CI runs them"
+	@echo "make check               the long checks: kill -9, smokes, several processes"
+	@echo "make bench [BENCH=name]  measure; bench/out/NAME.json"
+	@echo "make clean               remove what make made, runs/ excepted"
+
+quickstart: $(VENV)/.core
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(PY) main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: lint
+	JAX_PLATFORMS=cpu $(PY) -m pytest -m "not check"
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+
+check: $(VENV)/.dev
+	JAX_PLATFORMS=cpu $(PY) -m pytest -m check
+
+bench: $(VENV)/.core
+	$(PY) -m bench.run $(BENCH)
+
+clean:
+	rm -rf $(VENV) bench/out build dist .pytest_cache .ruff_cache *.egg-info
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "rlvr_jax needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps say which extras of this pyproject.toml are installed.
+$(VENV)/.core: pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -q -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -q -e '.[dev]'
+	@touch $@ $(VENV)/.core

@@ -1,0 +1,222 @@
+"""Every key of every run, once, with its unit. Other configs start from get_config() and set few.
+
+It needs ml_collections only, no jax. A key that is misspelt here or on the command line is refused.
+
+  config = base.get_config()
+  config.train.group = 16                                     # a value of this config
+  config.smoke_values.update({'train.iterations': 2})         # applied when --config.smoke is given
+  config.study.arms = base.dotted({'rl': {}, 'rl_slow': {'optimizer.learning_rate': 1e-4}})
+  return base.with_presets(config, arg)                       # configs/x.py:clip_higher,runlocal
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rlvr_jax import config as config_lib
+from rlvr_jax.config import Config
+
+
+def dotted(values: Mapping[str, Any]) -> Config:
+  """A group whose keys (and those of its groups) are dotted keys of the config."""
+  inner = {k: dotted(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+  return ConfigDict(inner, allow_dotted_keys=True)
+
+
+def get_config(arg: str = '') -> Config:
+  """The whole config with its defaults, locked: only smoke_values, task.params, study.arms grow."""
+  config = ConfigDict(
+    {
+      'job': 'train',  # train | distill | evaluate | sample | study
+      'name': '',  # shown in reports; '' takes the config's file name
+      'seed': 0,  # of initialisation, data order and every drawn token
+      'dry_run': False,  # stop after the checks, before anything is computed
+      'smoke': False,  # apply smoke_values: the same code path, minutes instead of hours
+      'smoke_values': dotted({}),  # dotted key -> value
+      'model': _model(),
+      'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
+      'task': _task(),
+      'sampling': _sampling(),
+      'train': _train(),
+      'optimizer': _optimizer(),
+      'distill': _distill(),
+      'evaluate': _evaluate(),
+      'verifier': {
+        'workers': 2,  # processes
+        'limit_s': 10.0,  # wall-clock seconds for one verdict, then it is 'timeout'
+        'memory_mb': 4096,  # MiB of address space for one worker
+      },
+      'study': {
+        'run_arms': ('rl',),  # names of study.arms to run, in this order
+        'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
+      },
+      'metrics': {'tensorboard': True},  # beside metrics.jsonl, which is always written
+      'profile': {'start': -1, 'stop': -1},  # iterations [start, stop) traced; -1: none
+    }
+  )
+  config.lock()
+  for group in (config.smoke_values, config.task.params, config.study.arms):
+    group.unlock()
+  return with_presets(config, arg)
+
+
+def _model() -> dict[str, Any]:
+  return {
+    'name': '',  # HF directory, .gguf file or hub id; '' makes one from `init`
+    'dtype': 'float32',  # of the parameters: float32 | bfloat16
+    'init': {  # a model from scratch, for quickstarts and tests
+      'architecture': 'qwen2',  # qwen2 | qwen3 | llama
+      'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
+      'embed_dim': 128,
+      'mlp_dim': 384,
+      'num_layers': 4,
+      'num_heads': 4,
+      'num_kv_heads': 2,
+      'head_dim': 32,
+    },
+  }
+
+
+def _task() -> dict[str, Any]:
+  return {
+    'name': 'countdown',  # jsonl | countdown | reasoning_gym
+    'path': '',  # of the problems, for jsonl (.jsonl or .jsonl.gz)
+    'fields': {'id': 'id', 'prompt': 'question', 'answer': 'answer'},  # the file's column names
+    'params': {},  # of a procedural task; its own page of the docs lists them
+    'limit': 0,  # problems used, from the first; 0: all
+    'holdout': 0,  # problems kept from training, for evaluation
+    'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
+    'system': '',  # system message, for template=chat
+    'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
+  }
+
+
+def _sampling() -> dict[str, Any]:
+  return {
+    'temperature': 1.0,  # of training's completions
+    'top_p': 1.0,  # learning needs 1
+    'top_k': 0,  # 0: off; learning needs 0
+    'max_tokens': 1024,  # tokens of a completion, its stop token included
+    'slots': 64,  # completions decoded at once
+    'bank_rows': 64,  # prompts resident at once
+    'prompt_capacity': 512,  # tokens; a longer prompt is refused
+    'chunk': 32,  # decode steps between two looks of the host
+  }
+
+
+def _train() -> dict[str, Any]:
+  return {
+    'algorithm': 'grpo',  # a row of rl/algorithms.py
+    'iterations': 100,  # of sample + update
+    'prompts': 32,  # problems in an iteration
+    'group': 16,  # completions of each problem
+    'minibatch': 0,  # problems in an optimizer step; 0: all of the iteration's
+    'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
+    'epochs': 1,  # passes over the rollouts of an iteration
+    'kl_coef': 0.0,  # of the KL to the start model, in the loss; 0: no reference forward
+    'kl_kind': 'k3',  # estimator of it
+    'clip_low': 0.2,  # ratio clipped to [1 - clip_low, 1 + clip_high]
+    'clip_high': 0.2,
+    'dual_clip': 3.0,  # bound of the loss where the advantage is negative; 0: none
+    'aggregation': 'token_mean',  # of token losses to one number
+    'std_normalise': True,  # divide advantages by the group's standard deviation
+    'adv_eps': 1e-6,  # added to that standard deviation
+    'eval_every': 10,  # iterations between held-out looks; 0: never
+    'eval_problems': 64,  # held-out problems in a look
+    'eval_samples': 4,  # completions of each
+    'checkpoint_every': 10,  # iterations
+    'keep': 2,  # checkpoints kept
+    'store_rollouts': True,  # training's completions go into the sample store
+  }
+
+
+def _optimizer() -> dict[str, Any]:
+  return {
+    'learning_rate': 1e-6,
+    'warmup_steps': 0,  # optimizer steps of linear warm-up
+    'schedule': 'constant',  # after warm-up: constant | cosine | linear (both to 0)
+    'b1': 0.9,
+    'b2': 0.999,
+    'eps': 1e-8,
+    'weight_decay': 0.0,
+    'clip_norm': 1.0,  # global gradient norm; 0: no clipping
+    'moment_dtype': 'float32',  # of AdamW's first moment
+  }
+
+
+def _distill() -> dict[str, Any]:
+  return {
+    'source': '',  # JSONL of {"prompt", "completion"}; '' is the task's own corpus
+    'steps': 1000,  # optimizer steps
+    'batch': 64,  # prompt-completion pairs in a step
+    'learning_rate': 1e-3,  # peak; schedule, warm-up and the rest are optimizer.*
+    'mask_prompt': True,  # no loss on prompt tokens
+    'eval_every': 100,  # steps between held-out looks; 0: never
+    'checkpoint_every': 500,  # steps
+  }
+
+
+def _evaluate() -> dict[str, Any]:
+  return {
+    'n': 64,  # completions of each problem
+    'ks': (1, 2, 4, 8, 16),  # of pass@k
+    'headline_k': 16,  # the boundary; at most n/4
+    'problems': 0,  # evaluated, from the first held-out one; 0: all
+    'temperature': 1.0,
+    'top_p': 1.0,
+    'top_k': 0,  # 0: off
+    'confidence': 0.95,  # of every interval
+    'bootstrap': 10_000,  # resamples
+  }
+
+
+def presets() -> dict[str, dict[str, Any]]:
+  """Named sets of values for a config's argument, each a dotted key -> value."""
+  return {
+    'clip_higher': {'train.clip_high': 0.28},
+    'kl': {'train.kl_coef': 1e-3, 'train.kl_kind': 'k3'},
+    'no_std': {'train.std_normalise': False},
+    'paper_sampling': {'evaluate.temperature': 0.6, 'evaluate.top_p': 0.95},
+    'runlocal': {
+      'train.iterations': 2,
+      'train.prompts': 2,
+      'train.group': 4,
+      'train.eval_problems': 2,
+      'train.eval_samples': 2,
+      'evaluate.n': 8,
+      'evaluate.ks': (1, 2),
+      'evaluate.headline_k': 2,
+      'evaluate.problems': 4,
+      'sampling.slots': 8,
+      'sampling.bank_rows': 8,
+      'sampling.max_tokens': 64,
+    },
+  }
+
+
+def parse_arg(arg: str) -> dict[str, Any]:
+  """'clip_higher,train.group=8' as dotted key -> value; later words win over earlier ones.
+
+  Raises ValueError for a word that is neither a preset nor key=value.
+  """
+  values: dict[str, Any] = {}
+  for word in filter(None, (w.strip() for w in re.split(r',(?![^()]*\))', arg))):
+    key, equals, text = word.partition('=')
+    if equals:
+      values[key] = config_lib.parse_literal(text)
+    elif word in presets():
+      values |= presets()[word]
+    else:
+      raise ValueError(
+        f'config argument {word!r} is no preset ({", ".join(presets())}) and no key=value'
+      )
+  return values
+
+
+def with_presets(config: Config, arg: str) -> Config:
+  """config with the values of parse_arg(arg) set. Raises ValueError, see config.set_key."""
+  for key, value in parse_arg(arg).items():
+    config_lib.set_key(config, key, value, f'config argument {arg!r}')
+  return config

@@ -1,0 +1,79 @@
+"""python main.py --config=configs/quickstart.py [--workdir=DIR] [--config.KEY=VALUE ...]
+
+Runs the config's job. A mistake in what was given ends with exit code 2 and one message.
+"""
+
+import importlib
+import pathlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from rlvr_jax import config as config_lib
+from rlvr_jax import metrics
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; default runs/<config name>.')
+_DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks of mistakes too.')
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise ValueError(f'{argv[1]!r} is no flag; overrides look like --config.train.group=8')
+  config = _CONFIG.value
+  flag = flags.FLAGS['config']
+  file = pathlib.Path(config_flags.get_config_filename(flag).partition(':')[0])
+  with config.unlocked():
+    config.name = config.name or file.stem
+  config = config_lib.resolve(config, config_flags.get_override_values(flag))
+  workdir = config_lib.prepare_workdir(_WORKDIR.value or pathlib.Path('runs') / config.name)
+  found = config_lib.versions()
+  print(f'{config.name}: {config.job} in {workdir}', file=sys.stderr)
+  print(
+    '  '.join(f'{k} {found[k]}' for k in ('python', 'jax', 'flax', 'rlvr_jax')), file=sys.stderr
+  )
+  module, function = config_lib.JOBS[config.job].split(':')
+  from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
+
+  logging.set_verbosity(logging.INFO)
+  profiling.enable_compile_cache()
+  metrics.quiet_libraries()
+  run = getattr(importlib.import_module(module), function)
+  config_lib.save(config, workdir)
+  if config.dry_run:
+    print('dry_run: the config is sound; nothing was computed', file=sys.stderr)
+    return
+  run(config, workdir)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """absl's parse, after our own look at the config flags, whose messages name the nearest key."""
+  if any(word.lstrip('-').startswith('help') for word in argv):
+    return app.parse_flags_with_usage(argv)
+  config_lib.check_flags(argv)
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    raise ValueError(str(error)) from error
+
+
+def is_users(error: Exception) -> bool:
+  """Whether error speaks of what the user gave: any OSError, and a ValueError raised by us."""
+  file = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+  ours = file.is_relative_to(pathlib.Path(__file__).parent) and 'site-packages' not in file.parts
+  # jax cuts its own frames out of a traceback, and says so in a note.
+  raised_by_us = ours and not hasattr(error, '__notes__')
+  return isinstance(error, OSError) or (isinstance(error, ValueError) and raised_by_us)
+
+
+if __name__ == '__main__':
+  try:
+    app.run(main, flags_parser=parse_flags)
+  except Exception as error:
+    if '--debug' in sys.argv or not is_users(error):
+      raise
+    print(f'error: {error}\n(--debug shows where it was found)', file=sys.stderr)
+    sys.exit(2)

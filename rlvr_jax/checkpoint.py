@@ -1,0 +1,215 @@
+"""Checkpoints: asynchronous, atomic, the last few kept, refused if they belong to another config.
+
+A checkpoint holds the device state (a pytree of arrays, restored onto the shardings of the tree
+asked for) and the host state (JSON). A kill at any moment leaves the last committed one whole.
+"""
+
+import json
+import logging
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from rlvr_jax import config as config_lib
+
+PyTree = Any
+log = logging.getLogger(__name__)
+
+
+class Checkpointer:
+  """Saves and restores (state, host_state) under a directory, one subdirectory a step.
+
+  identity (config.identity) is written beside each checkpoint; restoring one with another identity
+  is refused. Use as a context manager, or call close(): it waits for the last save.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    keep: int = 2,
+    identity: Mapping[str, Any] | None = None,
+  ):
+    self._directory = config_lib.prepare_workdir(directory)
+    self._identity = dict(identity or {})
+    self._manager = self._open(keep)
+
+  def _open(self, keep: int) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+      self._directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
+      ),
+      item_names=('state', 'host', 'identity'),
+      item_handlers={
+        'state': ocp.StandardCheckpointHandler(),
+        'host': ocp.JsonCheckpointHandler(),
+        'identity': ocp.JsonCheckpointHandler(),
+      },
+    )
+
+  def __enter__(self) -> 'Checkpointer':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def save(self, step: int, state: PyTree, host_state: Mapping[str, Any]) -> None:
+    """Starts saving; state may be donated and host_state changed as soon as this returns.
+
+    host_state is JSON. Raises OSError if an earlier save of this run failed (a full disk).
+    """
+    host = json.dumps(dict(host_state))
+    record = {'host': host, 'crc32': zlib.crc32(host.encode()), 'sums': _checksums(state)}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        host=ocp.args.JsonSave(record),
+        identity=ocp.args.JsonSave(self._identity),
+      ),
+    )
+
+  def latest(self) -> int | None:
+    """The last committed step, or None."""
+    return self._manager.latest_step()
+
+  def restore(
+    self, abstract_state: PyTree, step: int | None = None
+  ) -> tuple[PyTree, dict[str, Any]]:
+    """The state at `step` (default: the last one) on abstract_state's shapes, dtypes, shardings.
+
+    A checkpoint that cannot be read, or whose checksums do not agree, is passed over with a warning
+    for the one before it, unless `step` was given; it is then renamed to STEP.damaged. Raises
+    FileNotFoundError if there is none, ValueError if the config differs or none can be read.
+    """
+    target = jax.tree.map(_with_sharding, abstract_state)
+    steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+    failed: dict[int, str] = {}
+    for candidate in steps:
+      try:
+        saved = self._read_json(candidate, 'identity')
+        changed = config_lib.differences(saved, self._identity)
+        found = None if changed else self._read(candidate, target)
+      except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # the machine's trouble, not the checkpoint's
+      except Exception as error:  # damage surfaces as anything, plain Exception included
+        failed[candidate] = _first_line(error)
+        log.warning('checkpoint %d cannot be read: %s', candidate, failed[candidate])
+        continue
+      if found is None:
+        raise ValueError(
+          f'the checkpoint at step {candidate} in {self._directory} is of another config '
+          f'({"; ".join(changed)}); give the old values, or another --workdir'
+        )
+      self._set_aside(failed)
+      return found
+    if failed:
+      causes = '; '.join(f'step {number}: {why}' for number, why in failed.items())
+      raise ValueError(
+        f'no checkpoint in {self._directory} can be read ({causes}); restore a copy of it, or '
+        'start afresh in another --workdir'
+      )
+    raise FileNotFoundError(f'no checkpoint in {self._directory}')
+
+  def _read(self, step: int, target: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """The checked state and host state of one step."""
+    record = self._read_json(step, 'host')
+    if zlib.crc32(record['host'].encode()) != record['crc32']:
+      raise ValueError('the checksum of its host state does not agree')
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    state = self._manager.restore(step, args=args)['state']
+    if _checksums(state) != record['sums']:
+      raise ValueError('the checksums of its arrays do not agree')
+    return state, json.loads(record['host'])
+
+  def _read_json(self, step: int, item: str) -> dict[str, Any]:
+    args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
+    return self._manager.restore(step, args=args)[item]
+
+  def _set_aside(self, steps: Iterable[int]) -> None:
+    """Renames damaged steps, so that a later save of the same step does not meet them."""
+    for step in steps:
+      if jax.process_index() == 0:
+        (self._directory / str(step)).rename(self._directory / f'{step}.damaged')
+      if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f'checkpoint {step} set aside')
+    self._manager.reload()
+
+  def wait(self) -> None:
+    """Returns when the last save is committed. Raises OSError or ValueError if it failed."""
+    self._manager.wait_until_finished()
+    self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Waits and lets go of the directory."""
+    self.wait()
+    self._manager.close()
+
+
+def _checksums(state: PyTree) -> list[int]:
+  """The sum of each leaf's bytes modulo 2^32: exact, so the same under every sharding."""
+  return [int(x) for x in jax.device_get(_byte_sums(jax.tree.leaves(state)))]
+
+
+@jax.jit
+def _byte_sums(leaves: list[jax.Array]) -> list[jax.Array]:
+  def one(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+    return jax.lax.bitcast_convert_type(x, jnp.uint8).sum(dtype=jnp.uint32)
+
+  return [one(x) for x in leaves]
+
+
+def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
+  """leaf's shape and dtype on its sharding; one without goes to the first device."""
+  sharding = getattr(leaf, 'sharding', None)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _first_line(error: Exception) -> str:
+  text = str(error).strip().splitlines()
+  return f'{type(error).__name__}: {text[0][:300] if text else "(no message)"}'
+
+
+class GracefulExit:
+  """While entered, SIGINT and SIGTERM set `requested`, which loops poll at iteration boundaries.
+
+  A second signal raises KeyboardInterrupt at once. Outside the main thread it does nothing.
+  """
+
+  def __init__(self):
+    self.requested = False
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> 'GracefulExit':
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._before[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    self._before.clear()
+
+  def _handle(self, number: int, _frame: Any) -> None:
+    if self.requested:
+      raise KeyboardInterrupt
+    self.requested = True
+    log.warning(
+      '%s: finishing this iteration, then saving; once more stops at once',
+      signal.Signals(number).name,
+    )

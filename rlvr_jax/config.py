@@ -1,0 +1,440 @@
+"""Configs without surprises: dotted keys, smoke values, checks, fingerprints and their record.
+
+Only ml_collections is imported, so that a laptop without jax can read and check every config.
+A dotted key names a leaf, as 'train.group'. Groups listed in FREE_GROUPS hold keys of the user's.
+"""
+
+import ast
+import datetime
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
+Config = Any
+
+FREE_GROUPS = ('smoke_values', 'study.arms', 'task.params')
+JOBS = {
+  'train': 'rlvr_jax.rl.train:train',
+  'distill': 'rlvr_jax.rl.distill:distill',
+  'evaluate': 'rlvr_jax.eval.run:evaluate',
+  'sample': 'rlvr_jax.eval.run:evaluate',
+  'study': 'rlvr_jax.study:study',
+}
+PACKAGES = (
+  'rlvr_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'transformers',
+  'tokenizers',
+  'safetensors',
+  'gguf',
+  'numpy',
+  'scipy',
+  'pyarrow',
+  'math-verify',
+  'reasoning-gym',
+  'ml_collections',
+  'matplotlib',
+)
+# Keys that change where or how a run is watched, and none of its numbers.
+UNSEEN_BY_RESULTS = (
+  'name',
+  'dry_run',
+  'smoke',
+  'smoke_values',
+  'profile',
+  'train.checkpoint_every',
+  'train.keep',
+  'train.store_rollouts',
+  'verifier.workers',
+  'metrics',
+)
+
+
+def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
+  """Dotted key -> leaf value, in the config's own order; free groups stay whole, as dicts."""
+  flat = {}
+  for key in config:
+    value, path = config[key], f'{prefix}{key}'
+    if path in FREE_GROUPS:
+      flat[path] = value.to_dict() if isinstance(value, ConfigDict) else value
+    elif isinstance(value, ConfigDict):
+      flat |= flatten(value, f'{path}.')
+    else:
+      flat[path] = value
+  return flat
+
+
+def set_key(config: Config, key: str, value: Any, source: str) -> None:
+  """Sets config's leaf `key`, keeping its type (an int becomes a float, a list a tuple).
+
+  source says in a message who gave the value. Raises ValueError for an unknown key, naming the
+  nearest one and its value, and for a value of another type, naming key, given and expected.
+  """
+  *groups, leaf = key.split('.')
+  node = config
+  for group in groups:
+    node = node.get(group) if isinstance(node, ConfigDict) else None
+  if not isinstance(node, ConfigDict) or leaf not in node:
+    raise ValueError(_unknown_key(config, key, source))
+  if '.'.join(groups) in FREE_GROUPS and not isinstance(node[leaf], ConfigDict):
+    node[leaf] = value
+    return
+  with node.unlocked():
+    node[leaf] = _fit(key, value, node[leaf], node.get_type(leaf), source)
+
+
+def _unknown_key(config: Config, key: str, source: str) -> str:
+  """A message for a key that does not exist."""
+  flat = flatten(config)
+  near = difflib.get_close_matches(key, list(flat), n=1, cutoff=0.0)[0]
+  same_leaf = [k for k in flat if k.rsplit('.', 1)[-1] == key.rsplit('.', 1)[-1]]
+  if len(same_leaf) == 1:
+    near = same_leaf[0]
+  return f'{source}: there is no key {key!r}; the nearest is {near!r} (now {flat[near]!r})'
+
+
+def _fit(key: str, value: Any, now: Any, kind: type, source: str) -> Any:
+  """value as a `kind`, where nothing is lost by it."""
+  if isinstance(now, ConfigDict):
+    raise ValueError(
+      f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}'
+    )
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if kind is tuple and isinstance(value, list):
+    return tuple(value)
+  if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    return value
+  raise ValueError(
+    f'{source}: {key}={value!r} is of type {type(value).__name__}; '
+    f'expected {kind.__name__}, as in {key}={now!r}'
+  )
+
+
+def resolve(config: Config, overrides: Mapping[str, Any] | None = None) -> Config:
+  """The config that a job runs with: a locked copy with smoke values applied, and checked.
+
+  overrides are the user's explicit dotted keys (config_flags has applied them once already; they
+  win over smoke_values too, which is why they are applied again). Raises ValueError, see set_key
+  and check.
+  """
+  overrides = dict(overrides or {})
+  config = ConfigDict(config).copy_and_resolve_references()
+  for key, value in overrides.items():
+    set_key(config, key, value, 'override')
+  if config.smoke:
+    for key, value in config.smoke_values.to_dict().items():
+      if key not in overrides:
+        set_key(config, key, value, 'smoke_values')
+  check(config)
+  return config.lock()
+
+
+def check(config: Config) -> None:
+  """Refuses values that no device could run: ValueError names key, value and the way out."""
+  if config.job not in JOBS:
+    raise ValueError(f'job={config.job!r} does not exist; the jobs are {", ".join(sorted(JOBS))}')
+  flat = flatten(config)
+  for key, (holds, way_out) in RULES.items():
+    if not holds(flat[key]):
+      raise ValueError(f'{key}={flat[key]!r}: {way_out}')
+  if sum(flat[f'mesh.{axis}'] == -1 for axis in ('data', 'fsdp', 'tensor')) > 1:
+    raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
+  if config.job in ('train', 'study', 'distill'):
+    _check_train(config)
+  if config.job in ('evaluate', 'study'):
+    _check_evaluate(config)
+
+
+def _check_train(config: Config) -> None:
+  """Relations between keys of the learner."""
+  train, sampling = config.train, config.sampling
+  minibatch = train.minibatch or train.prompts
+  if train.prompts % minibatch:
+    raise ValueError(
+      f'train.minibatch={minibatch} does not divide train.prompts={train.prompts}; choose a '
+      'divisor, or 0 for one optimizer step an iteration'
+    )
+  if train.group == 1 and train.algorithm == 'grpo':
+    raise ValueError('train.group=1: grpo compares completions of one prompt; use at least 2')
+  if sampling.top_p < 1 or sampling.top_k:
+    raise ValueError(
+      f'sampling.top_p={sampling.top_p}, sampling.top_k={sampling.top_k}: learning needs '
+      'top_p=1 and top_k=0, else the log-probs are not those of what was drawn; evaluation has '
+      'evaluate.top_p and evaluate.top_k'
+    )
+  if train.micro_tokens < sampling.prompt_capacity + sampling.max_tokens:
+    raise ValueError(
+      f'train.micro_tokens={train.micro_tokens} cannot hold one rollout of sampling.'
+      f'prompt_capacity={sampling.prompt_capacity} + sampling.max_tokens={sampling.max_tokens}; '
+      'raise it, or shorten the other two'
+    )
+
+
+def _check_evaluate(config: Config) -> None:
+  """Relations between keys of the evaluation."""
+  n, ks, headline = config.evaluate.n, config.evaluate.ks, config.evaluate.headline_k
+  if not ks or any(not isinstance(k, int) or k < 1 for k in ks):
+    raise ValueError(f'evaluate.ks={ks}: give at least one k, each a positive integer')
+  if max(ks) > n:
+    raise ValueError(
+      f'evaluate.ks={ks} asks for pass@{max(ks)} with evaluate.n={n} samples; '
+      'raise evaluate.n or drop the larger k'
+    )
+  if headline > max(1, n // 4):
+    raise ValueError(
+      f'evaluate.headline_k={headline} is above n/4 = {n // 4}: its estimate would be mostly '
+      'sampling error; raise evaluate.n or lower evaluate.headline_k'
+    )
+
+
+def _positive(x) -> bool:
+  return x > 0 and math.isfinite(x)
+
+
+def _not_negative(x) -> bool:
+  return x >= 0 and math.isfinite(x)
+
+
+def _one_of(*names: str):
+  return lambda x: x in names, f'must be one of {", ".join(names)}'
+
+
+_POSITIVE = (_positive, 'must be a positive number')
+_NOT_NEGATIVE = (_not_negative, 'must be a number and not below 0')
+_AXIS = (lambda x: x == -1 or x > 0, 'a mesh axis is a positive number of devices, or -1: the rest')
+_SHARE = (lambda x: 0 < x <= 1, 'must be above 0 and at most 1')
+_FLOAT_TYPE = _one_of('float32', 'bfloat16')
+RULES = {
+  'model.dtype': _FLOAT_TYPE,
+  'mesh.data': _AXIS,
+  'mesh.fsdp': _AXIS,
+  'mesh.tensor': _AXIS,
+  'task.limit': _NOT_NEGATIVE,
+  'task.holdout': _NOT_NEGATIVE,
+  'sampling.temperature': _NOT_NEGATIVE,
+  'sampling.top_p': _SHARE,
+  'sampling.top_k': _NOT_NEGATIVE,
+  'sampling.max_tokens': _POSITIVE,
+  'sampling.slots': _POSITIVE,
+  'sampling.bank_rows': _POSITIVE,
+  'sampling.prompt_capacity': _POSITIVE,
+  'sampling.chunk': _POSITIVE,
+  'train.iterations': _POSITIVE,
+  'train.prompts': _POSITIVE,
+  'train.group': _POSITIVE,
+  'train.minibatch': _NOT_NEGATIVE,
+  'train.micro_tokens': _POSITIVE,
+  'train.epochs': _POSITIVE,
+  'train.kl_coef': _NOT_NEGATIVE,
+  'train.clip_low': _SHARE,
+  'train.clip_high': _POSITIVE,
+  'train.dual_clip': (lambda x: x == 0 or x > 1, 'must be above 1, or 0 to leave it out'),
+  'train.adv_eps': _NOT_NEGATIVE,
+  'train.keep': _POSITIVE,
+  'train.checkpoint_every': _POSITIVE,
+  'train.eval_every': _NOT_NEGATIVE,
+  'optimizer.learning_rate': _NOT_NEGATIVE,
+  'optimizer.warmup_steps': _NOT_NEGATIVE,
+  'optimizer.schedule': _one_of('constant', 'cosine', 'linear'),
+  'optimizer.b1': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
+  'optimizer.b2': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
+  'optimizer.eps': _POSITIVE,
+  'optimizer.weight_decay': _NOT_NEGATIVE,
+  'optimizer.clip_norm': _NOT_NEGATIVE,
+  'optimizer.moment_dtype': _FLOAT_TYPE,
+  'distill.steps': _POSITIVE,
+  'distill.batch': _POSITIVE,
+  'distill.learning_rate': _NOT_NEGATIVE,
+  'evaluate.n': _POSITIVE,
+  'evaluate.headline_k': _POSITIVE,
+  'evaluate.problems': _NOT_NEGATIVE,
+  'evaluate.confidence': (lambda x: 0 < x < 1, 'must be between 0 and 1, as 0.95'),
+  'evaluate.bootstrap': _POSITIVE,
+  'evaluate.temperature': _NOT_NEGATIVE,
+  'evaluate.top_p': _SHARE,
+  'evaluate.top_k': _NOT_NEGATIVE,
+  'verifier.workers': _POSITIVE,
+  'verifier.limit_s': _POSITIVE,
+  'verifier.memory_mb': _POSITIVE,
+}
+
+
+def identity(config: Config, exclude: Iterable[str] = ()) -> dict[str, Any]:
+  """The keys that decide a run's numbers, as JSON values; keys or groups in exclude are left out.
+
+  It goes into checkpoints, so that one of another config can be refused with its differing keys.
+  """
+  unseen = (*UNSEEN_BY_RESULTS, *exclude)
+  kept = {
+    key: value
+    for key, value in flatten(config).items()
+    if not any(key == name or key.startswith(f'{name}.') for name in unseen)
+  }
+  return json.loads(json.dumps(kept))
+
+
+def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:
+  """First 16 hex digits of the sha256 of identity(config, exclude), whatever the key order."""
+  text = json.dumps(identity(config, exclude), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+  """'key: before -> now' for each key in which two identities differ."""
+  absent = '(absent)'
+  return [
+    f'{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}'
+    for key in dict.fromkeys([*before, *now])
+    if before.get(key, absent) != now.get(key, absent)
+  ]
+
+
+def versions(argv: Sequence[str] | None = None) -> dict[str, Any]:
+  """What ran: python, platform, installed packages, git commit (None outside git), command."""
+  found: dict[str, Any] = {'python': platform.python_version(), 'platform': platform.platform()}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = None
+  started = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  return {**found, 'git': _git_commit(), 'command': list(argv or sys.argv), 'started': started}
+
+
+def _git_commit() -> str | None:
+  """The commit of this checkout, '+' added if files differ from it; None where there is none."""
+  root = pathlib.Path(__file__).resolve().parent.parent
+  if not (root / '.git').exists():
+    return None
+  try:
+    sha = _git(root, 'rev-parse', 'HEAD')
+    return sha + ('+' if _git(root, 'status', '--porcelain', '-uno') else '')
+  except (OSError, subprocess.SubprocessError):  # no git program, or no commit yet
+    return None
+
+
+def _git(root: pathlib.Path, *words: str) -> str:
+  command = ['git', '-C', str(root), *words]
+  return subprocess.run(
+    command, check=True, capture_output=True, text=True, timeout=20
+  ).stdout.strip()
+
+
+def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
+  """Makes workdir and writes to it once. Raises OSError naming it if that cannot be done."""
+  path = pathlib.Path(workdir).expanduser()
+  probe = path / f'.probe-{os.getpid()}'
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    probe.write_text('probe')
+    probe.unlink()
+  except OSError as error:
+    raise OSError(
+      f'workdir={str(path)!r} cannot be written ({error.strerror}); '
+      'give a writable place by --workdir=PATH'
+    ) from error
+  return path.resolve()
+
+
+def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None = None) -> None:
+  """Writes workdir/config.json and versions.json; versions of earlier starts are kept in it."""
+  workdir = pathlib.Path(workdir)
+  nested = json.loads(config.to_json())
+  (workdir / 'config.json').write_text(json.dumps(nested, indent=2) + '\n')
+  record, path = versions(argv), workdir / 'versions.json'
+  if path.exists():
+    before = json.loads(path.read_text())
+    record['earlier_starts'] = [*before.pop('earlier_starts', []), before]
+  path.write_text(json.dumps(record, indent=2) + '\n')
+
+
+def load_file(path: str) -> Config:
+  """get_config of the Python file at path; text after a ':' is given to it as its argument.
+
+  Raises OSError if there is no such file, ValueError if it has no get_config.
+  """
+  file, colon, argument = path.partition(':')
+  if not pathlib.Path(file).is_file():
+    raise OSError(f'--config={file}: no such file; the configs that come along are in configs/')
+  spec = importlib.util.spec_from_file_location(f'config_{pathlib.Path(file).stem}', file)
+  if spec is None or spec.loader is None:
+    raise ValueError(f'--config={file} is not a Python file')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise ValueError(f'--config={file} defines no get_config()')
+  return module.get_config(argument) if colon else module.get_config()
+
+
+def check_flags(argv: Sequence[str]) -> None:
+  """Reads --config and --config.KEY=VALUE of a command line, and refuses bad ones clearly.
+
+  It runs before config_flags parses the same words, whose own errors name no nearest key.
+  Raises OSError for a missing file, ValueError for an unknown key or a value of another type.
+  """
+  words = list(argv)
+  path = next((_value(words, i) for i, w in enumerate(words) if _flag(w) == 'config'), None)
+  if not path:
+    raise ValueError('no --config given; try --config=configs/quickstart.py')
+  config = load_file(path)
+  for i, word in enumerate(words):
+    name = _flag(word)
+    if name.startswith('config.'):
+      _check_override(config, name.removeprefix('config.'), word, _value(words, i))
+
+
+def _flag(word: str) -> str:
+  """'config.a' of '--config.a=1'; '' of a word that is no flag."""
+  return word.lstrip('-').partition('=')[0] if word.startswith('-') else ''
+
+
+def _value(words: Sequence[str], i: int) -> str | None:
+  """The value given to the flag at words[i], in that word or the next; None if there is none."""
+  _, equals, value = words[i].partition('=')
+  if equals:
+    return value
+  return words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith('--') else None
+
+
+def _check_override(config: Config, key: str, word: str, text: str | None) -> None:
+  """Refuses one override whose key or value does not fit."""
+  flat = flatten(config)
+  if key not in flat and any(key.startswith(f'{group}.') for group in FREE_GROUPS):
+    return
+  source = word.partition('=')[0]
+  if key not in flat:
+    set_key(config, key, text, source)
+    raise AssertionError(f'{key} is no leaf')
+  kind = type(flat[key])
+  if text is None and kind is not bool:
+    raise ValueError(f'{source} has no value; write {source}={flat[key]!r} or another')
+  if kind in (int, float):
+    set_key(config, key, parse_literal(text or ''), source)
+  if kind is bool and text is not None and text.lower() not in ('true', 'false', '1', '0'):
+    raise ValueError(f'{source}={text}: expected true or false')
+
+
+def parse_literal(text: str) -> Any:
+  """The Python value that text writes (a number, tuple, True ...), else text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
