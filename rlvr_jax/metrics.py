@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rich import console as rich_console
 from rich import progress as rich_progress
 
 Row = dict[str, Any]
@@ -175,6 +176,7 @@ class Progress:
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn('{task.fields[text]}'),
+        console=rich_console.Console(file=self._stream),
       )
       self._bar.start()
       self._task = self._bar.add_task(self._what, total=self._total, completed=self._done, text='')
