@@ -1,0 +1,253 @@
+"""The sample store: every completion ever measured, one Parquet row each.
+
+root/<model>/<task>/part-NNNNN.parquet. A shard is written whole under a temporary name, synced and
+then linked to its number, so that a reader never sees half of one and a killed writer loses at most
+its buffer. The primary key is (task, problem_id, visit, sample). One writer may fail, be killed and
+go on: `done` says what need not be drawn again.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlvr_jax.eval import shards
+from rlvr_jax.eval.counts import Counts
+from rlvr_jax.tasks.problem import VERDICTS
+
+FINISHES = ('eos', 'length')
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One completion with its verdict. Log-prob sums are natural logs over the sampled tokens.
+
+  logprob_sum is at T = 1 (None where it was not computed), logprob_sum_sampled under the sampling
+  temperature. verifier and sandbox name the version and the isolation that gave the verdict.
+  """
+
+  task: str
+  problem_id: str
+  visit: int
+  sample: int
+  seed: int
+  tokens: Sequence[int] | np.ndarray
+  text: str
+  length: int
+  finish: str
+  logprob_sum_sampled: float
+  verdict: str
+  reward: float
+  verifier: str
+  logprob_sum: float | None = None
+  extracted: str = ''
+  reason: str = ''
+  sandbox: str = ''
+
+  def __post_init__(self):
+    if self.verdict not in VERDICTS:
+      raise ValueError(f'verdict={self.verdict!r} is not one of {VERDICTS}')
+    if self.finish not in FINISHES:
+      raise ValueError(f'finish={self.finish!r} is not one of {FINISHES}')
+    if self.length != len(self.tokens):
+      raise ValueError(f'length={self.length} but {len(self.tokens)} tokens were given')
+
+
+class SampleStore:
+  """All samples under one directory, by model and task."""
+
+  def __init__(self, root: str | os.PathLike):
+    self.root = pathlib.Path(root)
+
+  def check_writable(self, needed_bytes: int = 0) -> None:
+    """Tries the disk before an hour is spent sampling.
+
+    Raises StoreError if the directory cannot be made or written, or has fewer free bytes than
+    needed.
+    """
+    probe = self.root / f'.probe.{os.getpid()}.tmp'
+    try:
+      self.root.mkdir(parents=True, exist_ok=True)
+      probe.write_bytes(b'x' * 4096)
+      probe.unlink()
+      free = shutil.disk_usage(self.root).free
+    except OSError as error:
+      raise shards.store_error('cannot write samples to', self.root, error) from error
+    if free < needed_bytes:
+      raise shards.StoreError(
+        f'{self.root} has {free / 2**20:.0f} MiB free but about {needed_bytes / 2**20:.0f} MiB of '
+        'samples are to come; free some space or place the run elsewhere with --workdir'
+      )
+
+  def models(self) -> dict[str, list[str]]:
+    """Model names in the store, each with its tasks."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(self.root.glob('*/*')):
+      if path.is_dir() and shards.shard_paths(path):
+        found.setdefault(path.parent.name, []).append(path.name)
+    return found
+
+  def writer(
+    self,
+    model: str,
+    task: str,
+    settings: Mapping[str, Any],
+    *,
+    prompt_hash: str,
+    rows_per_shard: int = 4096,
+    flush_seconds: float = 60.0,
+  ) -> 'SampleWriter':
+    """A buffered writer that goes on where earlier shards end.
+
+    settings (JSON values) are what a draw depends on: temperature, top_p, top_k, max_tokens,
+    coupling and the like; prompt_hash stands for the prompt template. ValueError if shards of other
+    settings or prompts are already there.
+    """
+    folder = self._folder(model, task)
+    metadata = shards.Metadata(model, task, json.loads(json.dumps(dict(settings))), prompt_hash)
+    for path in shards.shard_paths(folder):
+      shards.check_same(shards.read_metadata(path), metadata, path, 'the samples about to be drawn')
+    return SampleWriter(folder, metadata, rows_per_shard, flush_seconds)
+
+  def done(self, model: str, task: str) -> set[tuple[str, int, int]]:
+    """(problem_id, visit, sample) of every stored completion, for resuming and topping up."""
+    folder = self._folder(model, task)
+    if not shards.shard_paths(folder):
+      return set()
+    table = self.read(model, task, columns=['problem_id', 'visit', 'sample'])
+    return set(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+
+  def settings(self, model: str, task: str) -> dict[str, Any]:
+    """The sampling settings, prompt hash and verifier version all shards agree on."""
+    folder = self._folder(model, task)
+    metadata = shards.agreed_metadata(self._existing(folder))
+    verifier = self.read(model, task, columns=['verifier'])['verifier'][0].as_py()
+    return {**metadata.settings, 'prompt_hash': metadata.prompt_hash, 'verifier': verifier}
+
+  def read(self, model: str, task: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Every row of a model's task, in shard order.
+
+    ValueError names what is wrong: nothing stored, a torn or corrupt shard, shards of different
+    settings, prompts or verifier versions, repeated keys.
+    """
+    folder = self._folder(model, task)
+    paths = self._existing(folder)
+    shards.agreed_metadata(paths)
+    columns = shards.SCHEMA.names if columns is None else list(columns)
+    needed = [name for name in shards.SCHEMA.names if name in {*columns, *shards.KEY, 'verifier'}]
+    tables = [shards.read_shard(path, needed) for path in paths]
+    shards.check_verifiers(paths, tables)
+    shards.check_keys(paths, tables, task)
+    return pa.concat_tables(tables).select(columns)
+
+  def counts(self, model: str, task: str, *, max_error_share: float = 0.01) -> Counts:
+    """Per-problem n and c, ids sorted. n counts every verdict but error; time-outs are not correct.
+
+    ValueError if more than max_error_share of the samples are verifier errors.
+    """
+    columns = ['problem_id', 'verdict', 'length', 'finish']
+    table = self.read(model, task, columns=columns)
+    ids = sorted(set(table['problem_id'].to_pylist()))
+    row = {problem: index for index, problem in enumerate(ids)}
+    where = np.array([row[problem] for problem in table['problem_id'].to_pylist()], np.int64)
+    names = np.array(table['verdict'].to_pylist(), dtype=object)
+    verdicts = {
+      name: np.bincount(where[names == name], minlength=len(ids)).astype(np.int64)
+      for name in VERDICTS
+    }
+    shards.check_errors(
+      self._folder(model, task), ids, verdicts['error'], len(where), max_error_share
+    )
+    return Counts(
+      problem_ids=tuple(ids),
+      n=np.bincount(where, minlength=len(ids)) - verdicts['error'],
+      c=verdicts['correct'],
+      verdicts=verdicts,
+      tokens=int(table['length'].to_numpy().sum()),
+      truncated=table['finish'].to_pylist().count('length'),
+      coupling=str(self.settings(model, task).get('coupling', 'independent')),
+    )
+
+  def _folder(self, model: str, task: str) -> pathlib.Path:
+    for what, name in (('model', model), ('task', task)):
+      if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
+        raise ValueError(
+          f'{what}={name!r} cannot name a folder of the store; use letters, digits and ._-=+@: only'
+        )
+    return self.root / model / task
+
+  def _existing(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    paths = shards.shard_paths(folder)
+    if not paths:
+      raise ValueError(f'no samples in {folder}; the store holds {self.models() or "nothing"}')
+    return paths
+
+
+class SampleWriter:
+  """Buffers rows and writes them as shards; use it as a context manager or call close()."""
+
+  def __init__(
+    self, folder, metadata: 'shards.Metadata', rows_per_shard: int, flush_seconds: float
+  ):
+    self._folder = folder
+    self._metadata = metadata
+    self._rows_per_shard = rows_per_shard
+    self._flush_seconds = flush_seconds
+    self._rows: list[Row] = []
+    self._flushed = time.monotonic()
+
+  def append(self, row: Row | Mapping[str, Any]) -> None:
+    """Takes one completion (a Row or a mapping of its fields); writes a shard when one is full."""
+    row = row if isinstance(row, Row) else Row(**row)
+    if row.task != self._metadata.task:
+      raise ValueError(f'row of task {row.task!r} in the store of task {self._metadata.task!r}')
+    self._rows.append(row)
+    waited = time.monotonic() - self._flushed
+    if len(self._rows) >= self._rows_per_shard or waited >= self._flush_seconds:
+      self.flush()
+
+  def extend(self, rows: Iterable[Row | Mapping[str, Any]]) -> None:
+    """Appends every row."""
+    for row in rows:
+      self.append(row)
+
+  def flush(self) -> None:
+    """Writes what is buffered as one shard. On StoreError the rows stay buffered."""
+    self._flushed = time.monotonic()
+    if not self._rows:
+      return
+    columns = {name: [getattr(row, name) for row in self._rows] for name in shards.SCHEMA.names}
+    schema = shards.SCHEMA.with_metadata({shards.METADATA_KEY: self._metadata.encode()})
+    table = pa.table(columns, schema=schema)
+    temporary = self._folder / f'.part.{os.getpid()}.tmp'
+    try:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      with open(temporary, 'wb') as file:
+        pq.write_table(table, file, compression='zstd', write_page_checksum=True)
+        file.flush()
+        os.fsync(file.fileno())
+      shards.publish(temporary, self._folder)
+    except OSError as error:
+      temporary.unlink(missing_ok=True)
+      what = f'cannot write {len(self._rows)} samples to'
+      raise shards.store_error(what, self._folder, error) from error
+    self._rows.clear()
+
+  def close(self) -> None:
+    """Writes the rest."""
+    self.flush()
+
+  def __enter__(self) -> 'SampleWriter':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self.close()  # also after an exception: what was sampled is kept

@@ -1,0 +1,193 @@
+"""The files of the sample store: schema, metadata, and every check a shard must pass."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+KEY = ('task', 'problem_id', 'visit', 'sample')
+METADATA_KEY = b'rlvr_jax.samples'
+FORMAT = 1
+
+SCHEMA = pa.schema(
+  [
+    pa.field('task', pa.string(), nullable=False),
+    pa.field('problem_id', pa.string(), nullable=False),
+    pa.field('visit', pa.int32(), nullable=False),
+    pa.field('sample', pa.int32(), nullable=False),
+    pa.field('seed', pa.int64(), nullable=False),
+    pa.field('tokens', pa.list_(pa.int32()), nullable=False),
+    pa.field('text', pa.string(), nullable=False),
+    pa.field('length', pa.int32(), nullable=False),
+    pa.field('finish', pa.string(), nullable=False),
+    pa.field('logprob_sum', pa.float64()),  # at T = 1; null where it was not computed
+    pa.field('logprob_sum_sampled', pa.float64(), nullable=False),
+    pa.field('verdict', pa.string(), nullable=False),
+    pa.field('extracted', pa.string(), nullable=False),
+    pa.field('reason', pa.string(), nullable=False),
+    pa.field('reward', pa.float32(), nullable=False),
+    pa.field('verifier', pa.string(), nullable=False),
+    pa.field('sandbox', pa.string(), nullable=False),
+  ]
+)
+
+
+class StoreError(OSError):
+  """The disk would not take the samples; the message says which path and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+  model: str
+  task: str
+  settings: dict[str, Any]
+  prompt_hash: str
+
+  def encode(self) -> bytes:
+    return json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, sort_keys=True).encode()
+
+
+def store_error(what: str, path: pathlib.Path, error: OSError) -> StoreError:
+  return StoreError(
+    error.errno,
+    f'{what} {path}: {error.strerror or error}; free some space, mend the permissions, or place '
+    'the run elsewhere with --workdir',
+  )
+
+
+def shard_paths(folder: pathlib.Path) -> list[pathlib.Path]:
+  named = re.compile(r'part-(\d{5,})\.parquet')
+  found = [(int(match[1]), path) for path in folder.glob('part-*.parquet')
+           if (match := named.fullmatch(path.name))]  # fmt: skip
+  return [path for _, path in sorted(found)]
+
+
+def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
+  """Gives the finished file the next free number; a link fails where a rename would overwrite."""
+  taken = shard_paths(folder)
+  number = int(taken[-1].stem.removeprefix('part-')) + 1 if taken else 0
+  while True:
+    target = folder / f'part-{number:05d}.parquet'
+    try:
+      os.link(temporary, target)
+    except FileExistsError:  # another writer took it meanwhile
+      number += 1
+      continue
+    except OSError:  # a file system without hard links
+      os.rename(temporary, target)
+    else:
+      temporary.unlink()
+    break
+  if hasattr(os, 'O_DIRECTORY'):  # the new name itself is durable only once its folder is synced
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+      os.fsync(handle)
+    finally:
+      os.close(handle)
+
+
+def _corrupt(path: pathlib.Path, error: Exception) -> Exception:
+  if isinstance(error, OSError) and error.errno is not None:
+    return error  # the system's own trouble (permission, I/O), not the shard's
+  return ValueError(
+    f'{path} is torn or corrupt ({str(error).splitlines()[0]}); delete it, and its samples will be '
+    'drawn again'
+  )
+
+
+def read_metadata(path: pathlib.Path) -> Metadata:
+  try:
+    raw = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+  except (pa.ArrowInvalid, OSError) as error:
+    raise _corrupt(path, error) from error
+  if raw is None:
+    raise ValueError(f'{path} is not a shard of a sample store (its metadata is missing)')
+  fields = json.loads(raw)
+  version = fields.pop('format')
+  if version != FORMAT:
+    raise ValueError(f'{path} has store format {version}; this version reads format {FORMAT}')
+  return Metadata(**fields)
+
+
+def check_same(there: Metadata, wanted: Metadata, path: pathlib.Path, other: str) -> None:
+  a, b = dataclasses.asdict(there), dataclasses.asdict(wanted)
+  settings_a, settings_b = a.pop('settings'), b.pop('settings')
+  differing = [
+    f'{key}: {x.get(key)!r} against {y.get(key)!r}'
+    for x, y in ((a, b), (settings_a, settings_b))
+    for key in sorted({*x, *y})
+    if x.get(key) != y.get(key)
+  ]
+  if differing:
+    raise ValueError(
+      f'{path} and {other} differ in {"; ".join(differing)}. Samples of different settings are '
+      'never mixed: give the model another name in the store, or move the old samples away'
+    )
+
+
+def agreed_metadata(paths: list[pathlib.Path]) -> Metadata:
+  first = read_metadata(paths[0])
+  for path in paths[1:]:
+    check_same(first, read_metadata(path), paths[0], path.name)
+  return first
+
+
+def read_shard(path: pathlib.Path, columns: list[str]) -> pa.Table:
+  try:
+    table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+  except (pa.ArrowInvalid, OSError) as error:
+    raise _corrupt(path, error) from error
+  expected = pa.schema([SCHEMA.field(name) for name in columns])
+  if not table.schema.equals(expected):
+    raise ValueError(f'{path} has other columns than the store: {table.schema.names}')
+  return table.replace_schema_metadata(None)
+
+
+def check_verifiers(paths: list[pathlib.Path], tables: list[pa.Table]) -> None:
+  where: dict[str, str] = {}
+  for path, table in zip(paths, tables, strict=True):
+    for version in table['verifier'].unique().to_pylist():
+      where.setdefault(version, path.name)
+  if len(where) > 1:
+    named = ', '.join(f'{version!r} (first in {name})' for version, name in where.items())
+    raise ValueError(
+      f'{paths[0].parent} holds verdicts of several verifier versions: {named}. They are never '
+      'averaged: score the completions again with one of them (job=score)'
+    )
+
+
+def check_keys(paths: list[pathlib.Path], tables: list[pa.Table], task: str) -> None:
+  seen = pa.concat_tables(tables).select(list(KEY))
+  strangers = set(seen['task'].unique().to_pylist()) - {task}
+  if strangers:
+    raise ValueError(f'{paths[0].parent} holds rows of other tasks: {sorted(strangers)}')
+  tally = seen.group_by(list(KEY)).aggregate([([], 'count_all')])
+  repeated = np.flatnonzero(tally['count_all'].to_numpy() > 1)
+  if repeated.size:
+    example = tuple(tally[name][int(repeated[0])].as_py() for name in KEY)
+    holders = [
+      path.name
+      for path, table in zip(paths, tables, strict=True)
+      if example in zip(*(table[name].to_pylist() for name in KEY), strict=True)
+    ]
+    raise ValueError(
+      f'{repeated.size} keys {KEY} are stored more than once in {paths[0].parent}, e.g. {example} '
+      f'in {", ".join(holders)}; were two stores copied together? Delete the shards that are copies'
+    )
+
+
+def check_errors(folder, ids, errors: np.ndarray, total: int, limit: float) -> None:
+  share = errors.sum() / total
+  if share > limit:
+    worst = [f'{ids[i]} ({errors[i]})' for i in np.argsort(-errors, kind='stable')[:5] if errors[i]]
+    raise ValueError(
+      f'{errors.sum()} of {total} verdicts in {folder} are verifier errors ({share:.1%}, at most '
+      f'{limit:.1%} are allowed); most in problems {", ".join(worst)}. Mend the verifier and score '
+      'again, or pass max_error_share to accept them'
+    )
