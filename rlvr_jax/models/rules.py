@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 # stacked [L,...] layout of the learner
 TRAIN_RULES = (
-  (r'^(embed|head)$', P('tensor', 'fsdp')),
+  (r'(^|/)(embed|head)$', P('tensor', 'fsdp')),
   (r'layers/(q|k|v)$', P(None, 'fsdp', 'tensor', None)),
   (r'layers/o$', P(None, 'tensor', None, 'fsdp')),
   (r'layers/(gate|up)$', P(None, 'fsdp', 'tensor')),
@@ -19,7 +19,7 @@ TRAIN_RULES = (
 
 # per-layer lists of the sampler: paths are layers/<i>/<name>
 DECODE_RULES = (
-  (r'^(embed|head)$', P('tensor', None)),
+  (r'(^|/)(embed|head)$', P('tensor', None)),
   (r'layers/\d+/(q|k|v)$', P(None, 'tensor', None)),
   (r'layers/\d+/o$', P('tensor', None, None)),
   (r'layers/\d+/(gate|up)$', P(None, 'tensor')),

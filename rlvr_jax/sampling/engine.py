@@ -1,0 +1,328 @@
+"""The host side of the sampler: prompts into the bank, items into the queue, completions out.
+
+The host runs one chunk ahead of what it has read: while a chunk decodes, the tokens of the one
+before are gathered into completions.
+"""
+
+import collections
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
+from rlvr_jax.models.transformer import Params, unstack
+from rlvr_jax.sampling import chunk as chunk_lib
+from rlvr_jax.sampling import state as state_lib
+from rlvr_jax.sampling.draw import Options
+from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.sharding import path_name, shardings
+
+STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
+MIN_BUCKET = 16  # tokens: the smallest prefill program
+MAX_STOPS = 8
+
+_jit = functools.partial(jax.jit, donate_argnames=('state',))
+_prefill = functools.partial(_jit, static_argnames=('config',))(state_lib.prefill)
+_run_chunk = functools.partial(_jit, static_argnames=('config', 'steps'))(chunk_lib.run_chunk)
+_enqueue = _jit(state_lib.enqueue)
+_sample_keys = jax.jit(state_lib.sample_keys)
+
+
+@functools.partial(jax.jit, donate_argnames=('old',), keep_unused=True)
+def _rewrite(old: Params, params: Params) -> Params:
+  # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
+  return jax.tree.map(lambda o, n: n.astype(o.dtype), old, unstack(params))
+
+
+def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
+  """The learner's params in the sampler's form (per-layer list), re-laid for decoding.
+
+  The old sampler params, if given, are donated and their memory is written over; the learner's
+  are left alone.
+  """
+  if old is not None:
+    return _rewrite(old, params)
+  if mesh is None:
+    return jax.jit(unstack)(params)
+  target = decode_shardings(jax.eval_shape(unstack, params), mesh)
+  return jax.jit(unstack, out_shardings=target)(params)
+
+
+def decode_shardings(params: Any, mesh: Mesh) -> Any:
+  """Shardings of sampler params; kv weights are replicated where `tensor` does not divide them."""
+  kv_heads = params['layers'][0]['k'].shape[1]
+  replicate = KV_PATHS if kv_heads % mesh.shape['tensor'] else None
+  return shardings(params, DECODE_RULES, mesh, replicate=replicate)
+
+
+def _state_shardings(state: Any, mesh: Mesh) -> Any:
+  """Slots over (data, fsdp), kv heads over tensor where it divides them, the rest replicated."""
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+
+  def one(path: tuple, leaf: Any) -> NamedSharding:
+    name = path_name(path)
+    is_suffix = 'suffix' in name
+    slot_axis = ('data', 'fsdp') if is_suffix or name.startswith('slots/') else None
+    if slot_axis and leaf.shape[0] % parts:
+      raise ValueError(
+        f'sampling.slots={leaf.shape[0]} is not a multiple of mesh.data * mesh.fsdp = {parts}; '
+        'choose slots that the mesh divides'
+      )
+    spec = [slot_axis] if leaf.ndim else []
+    if 'bank_k' in name or 'bank_v' in name or is_suffix:
+      divides = leaf.shape[1] % mesh.shape['tensor'] == 0
+      spec.append('tensor' if divides else None)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree_util.tree_map_with_path(one, state)
+
+
+def bucket(length: int, capacity: int) -> int:
+  """The prefill size for a prompt: a function of its own length, never of its company."""
+  return min(capacity, max(MIN_BUCKET, 1 << (length - 1).bit_length()))
+
+
+class Engine:
+  """Draws completions for a stream of items (DESIGN.md 12).
+
+  slots: completions decoded at once; bank_rows: prompts resident at once; prompt_capacity and
+  completion_capacity: tokens. seed, stream and model_uid enter every key. params are in the
+  sampler's form (`hand_over`). Not thread-safe; one `run` at a time.
+  """
+
+  def __init__(
+    self,
+    params: Params,
+    config: ModelConfig,
+    *,
+    slots: int,
+    bank_rows: int,
+    prompt_capacity: int,
+    completion_capacity: int,
+    mesh: Mesh | None = None,
+    steps: int = 32,
+    seed: int = 0,
+    stream: str = 'eval',
+    model_uid: int = 0,
+  ):
+    for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
+      if value < 1:
+        raise ValueError(f'sampling.{name}={value} must be at least 1')
+    self.params, self.config, self.mesh = params, config, mesh
+    self.slots, self.bank_rows, self.steps = slots, bank_rows, steps
+    self.prompt_capacity, self.completion_capacity = prompt_capacity, completion_capacity
+    # twice what a chunk can consume at most (one token each), since the host reads a chunk late
+    self.queue_capacity = 2 * slots * steps
+    self._seed = jax.random.key(seed)
+    self._stream = np.uint32(STREAMS[stream])
+    self._model_uid = np.uint32(model_uid)
+    self._state: state_lib.State | None = None
+    self._forget_prompts()
+
+  def load(self, params: Params) -> None:
+    """Takes new sampler params; prompts computed with the old ones are forgotten."""
+    self.params = params
+    self._forget_prompts()
+
+  def free(self) -> None:
+    """Gives the cache's memory and the params back; `load` takes params again."""
+    self._state, self.params = None, None
+    self._forget_prompts()
+
+  def _forget_prompts(self) -> None:
+    # prompt -> bank row, least recently used first, and how many items still need the row
+    self._rows: collections.OrderedDict[tuple[int, ...], int] = collections.OrderedDict()
+    self._users = [0] * self.bank_rows
+
+  def _allocate(self, forced: bool) -> None:
+    if self._state is not None and (self._state.slots.forced is not None) == forced:
+      return
+    make = functools.partial(
+      state_lib.init_state,
+      self.config,
+      slots=self.slots,
+      bank_rows=self.bank_rows,
+      queue=self.queue_capacity,
+      prompt=self.prompt_capacity,
+      completion=self.completion_capacity,
+      dtype=str(self.params['embed'].dtype),
+      forced=forced,
+    )
+    self._state = None
+    self._forget_prompts()
+    if self.mesh is None:
+      self._state = jax.jit(make)()
+    else:
+      self._state = jax.jit(make, out_shardings=_state_shardings(jax.eval_shape(make), self.mesh))()
+
+  def _check(self, item: Item, sampling: Sampling) -> None:
+    length = len(item.prompt_ids)
+    if not 1 <= length <= self.prompt_capacity:
+      raise ValueError(
+        f'prompt of problem {item.problem} has {length} tokens, but the cache holds prompts of 1 '
+        f'to sampling.prompt_capacity={self.prompt_capacity}; raise it or drop the problem'
+      )
+    if item.forced is not None and len(item.forced) > sampling.max_tokens:
+      raise ValueError(f'{len(item.forced)} forced tokens > max_tokens={sampling.max_tokens}')
+
+  def _resident(self, prompt: tuple[int, ...]) -> int | None:
+    """The prompt's bank row, prefilled if need be; None while every row is in use."""
+    row = self._rows.get(prompt)
+    if row is None:
+      if len(self._rows) < self.bank_rows:
+        row = len(self._rows)
+      else:
+        old = next((p for p, r in self._rows.items() if self._users[r] == 0), None)
+        if old is None:
+          return None
+        row = self._rows.pop(old)
+      padded = np.zeros(bucket(len(prompt), self.prompt_capacity), np.int32)
+      padded[: len(prompt)] = prompt
+      self._state = _prefill(
+        self.params,
+        self._state,
+        padded,
+        np.int32(len(prompt)),
+        np.int32(row),
+        config=self.config,
+      )
+      self._rows[prompt] = row
+    self._rows.move_to_end(prompt)
+    return row
+
+  def _feed(self, waiting: collections.deque, room: int, live: dict) -> None:
+    """Moves waiting (ident, item) pairs whose prompt is or becomes resident into the queue."""
+    batch: list[tuple[int, int, Item]] = []
+    while waiting and len(batch) < room:
+      ident, item = waiting[0]
+      row = self._resident(item.prompt_ids)
+      if row is None:
+        break
+      waiting.popleft()
+      self._users[row] += 1
+      live[ident] = item, row
+      batch.append((ident, row, item))
+    size = self.slots * self.steps
+    for i in range(0, len(batch), size):
+      self._push(batch[i : i + size], size)
+
+  def _push(self, batch: list[tuple[int, int, Item]], size: int) -> None:
+    def column(values: Iterable[int], dtype: Any) -> np.ndarray:
+      out = np.zeros(size, dtype)
+      out[: len(batch)] = np.fromiter(values, dtype, len(batch))
+      return out
+
+    keys = _sample_keys(
+      self._seed,
+      self._stream,
+      column((item.visit for _, _, item in batch), np.uint32),
+      self._model_uid,
+      column((item.uid for _, _, item in batch), np.uint32),
+      column((item.sample for _, _, item in batch), np.uint32),
+    )
+    forced = None
+    if self._state.slots.forced is not None:
+      forced = np.full((size, self.completion_capacity), -1, np.int32)
+      for i, (_, _, item) in enumerate(batch):
+        if item.forced is not None:
+          forced[i, : len(item.forced)] = item.forced
+    self._state = _enqueue(
+      self._state,
+      np.int32(len(batch)),
+      column((ident for ident, _, _ in batch), np.int32),
+      column((row for _, row, _ in batch), np.int32),
+      column((item.start for _, _, item in batch), np.int32),
+      keys,
+      forced,
+    )
+
+  def run(self, items: Iterable[Item], sampling: Sampling) -> Iterator[Completion]:
+    """Yields completions in order of finishing.
+
+    Raises ValueError for a prompt that does not fit and for settings out of range, before anything
+    is sampled. Abandoning the iterator early leaves the engine usable (its state is rebuilt).
+    """
+    check_sampling(sampling, self.completion_capacity)
+    waiting = collections.deque(enumerate(items))
+    for _, item in waiting:
+      self._check(item, sampling)
+    self._allocate(any(item.forced is not None for _, item in waiting))
+    options = Options(
+      np.float32(sampling.temperature), np.float32(sampling.top_p), np.int32(sampling.top_k)
+    )
+    stops = np.full(MAX_STOPS, -1, np.int32)
+    stops[: len(sampling.stop_ids)] = sampling.stop_ids
+    finished = False
+    try:
+      yield from self._loop(waiting, options, stops, np.int32(sampling.max_tokens))
+      finished = True
+    finally:
+      if not finished:
+        self._state = None
+
+  def _loop(self, waiting, options, stops, limit) -> Iterator[Completion]:
+    live: dict[int, tuple[Item, int]] = {}
+    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    unread: collections.deque[chunk_lib.Emitted] = collections.deque()
+    stop_set = {int(s) for s in stops if s >= 0}
+    while waiting or live:
+      self._feed(waiting, self.queue_capacity - len(live), live)
+      self._state, emitted = _run_chunk(
+        self.params, self._state, options, stops, limit, config=self.config, steps=self.steps
+      )
+      unread.append(emitted)
+      if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
+        yield from self._read(jax.device_get(unread.popleft()), live, parts, stop_set)
+
+  def _read(self, emitted, live, parts, stop_set) -> Iterator[Completion]:
+    for ident, tokens, logprobs, done in gather(emitted):
+      parts.setdefault(ident, []).append((tokens, logprobs))
+      if done:
+        item, row = live.pop(ident)
+        self._users[row] -= 1
+        tokens, logprobs = (np.concatenate(x) for x in zip(*parts.pop(ident), strict=True))
+        yield Completion(item, tokens, logprobs, int(tokens[-1]) not in stop_set)
+
+
+def check_sampling(sampling: Sampling, capacity: int) -> None:
+  """ValueError naming the key and value of a sampling setting that is out of range."""
+  s = sampling
+  ranges = (
+    ('temperature', s.temperature, s.temperature >= 0, 'at least 0 (0 is greedy)'),
+    ('top_p', s.top_p, 0 < s.top_p <= 1, 'in (0, 1] (1 is off)'),
+    ('top_k', s.top_k, s.top_k >= 0, 'at least 0 (0 is off)'),
+    (
+      'max_tokens',
+      s.max_tokens,
+      1 <= s.max_tokens <= capacity,
+      f'between 1 and the completion capacity {capacity}',
+    ),
+    ('stop_ids', s.stop_ids, len(s.stop_ids) <= MAX_STOPS, f'at most {MAX_STOPS} ids'),
+  )
+  for name, value, good, rule in ranges:
+    if not good:
+      raise ValueError(f'sampling.{name}={value} must be {rule}')
+
+
+def gather(
+  emitted: chunk_lib.Emitted,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
+  """Runs of one item within a slot, as (ident, tokens, logprobs, done); arrays [n,S] on the host."""
+  ident, token, logprob, done = (np.swapaxes(x, 0, 1).reshape(-1) for x in emitted)
+  steps = emitted.ident.shape[0]
+  if not ident.size:
+    return
+  # a run ends where the item ends, where the id changes and at the end of the slot's row
+  last = done | np.append(ident[1:] != ident[:-1], True)
+  last[steps - 1 :: steps] = True
+  ends = np.flatnonzero(last) + 1
+  begins = np.append(0, ends[:-1])
+  for a, b in zip(begins.tolist(), ends.tolist(), strict=True):
+    if ident[a] != state_lib.IDLE:
+      yield int(ident[a]), token[a:b], logprob[a:b], bool(done[b - 1])
