@@ -27,7 +27,15 @@ def dotted(values: Mapping[str, Any]) -> Config:
 
 def get_config(arg: str = '') -> Config:
   """The whole config with its defaults, locked: only smoke_values, task.params, study.arms grow."""
-  config = ConfigDict(
+  config = _every_key()
+  config.lock()
+  for group in (config.smoke_values, config.task.params, config.study.arms):
+    group.unlock()
+  return with_presets(config, arg)
+
+
+def _every_key() -> Config:
+  return ConfigDict(
     {
       'job': 'train',  # train | distill | evaluate | sample | study
       'name': '',  # shown in reports; '' takes the config's file name
@@ -52,20 +60,20 @@ def get_config(arg: str = '') -> Config:
         'run_arms': ('rl',),  # names of study.arms to run, in this order
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
       },
-      'metrics': {'tensorboard': True},  # beside metrics.jsonl, which is always written
+      'metrics': {  # beside metrics.jsonl, which is always written
+        'tensorboard': True,
+        'wandb': False,  # needs the wandb extra and an account
+      },
       'profile': {'start': -1, 'stop': -1},  # iterations [start, stop) traced; -1: none
     }
   )
-  config.lock()
-  for group in (config.smoke_values, config.task.params, config.study.arms):
-    group.unlock()
-  return with_presets(config, arg)
 
 
 def _model() -> dict[str, Any]:
   return {
     'name': '',  # HF directory, .gguf file or hub id; '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
+    'compute_dtype': 'float32',  # of the matrix products: float32 | bfloat16
     'init': {  # a model from scratch, for quickstarts and tests
       'architecture': 'qwen2',  # qwen2 | qwen3 | llama
       'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
@@ -116,7 +124,7 @@ def _train() -> dict[str, Any]:
     'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
     'epochs': 1,  # passes over the rollouts of an iteration
     'kl_coef': 0.0,  # of the KL to the start model, in the loss; 0: no reference forward
-    'kl_kind': 'k3',  # estimator of it
+    'kl_kind': 'k3_st',  # estimator of it; k3_st: value of k3, gradient of k2 (unbiased)
     'clip_low': 0.2,  # ratio clipped to [1 - clip_low, 1 + clip_high]
     'clip_high': 0.2,
     'dual_clip': 3.0,  # bound of the loss where the advantage is negative; 0: none
@@ -176,7 +184,7 @@ def presets() -> dict[str, dict[str, Any]]:
   """Named sets of values for a config's argument, each a dotted key -> value."""
   return {
     'clip_higher': {'train.clip_high': 0.28},
-    'kl': {'train.kl_coef': 1e-3, 'train.kl_kind': 'k3'},
+    'kl': {'train.kl_coef': 1e-3, 'train.kl_kind': 'k3_st'},
     'no_std': {'train.std_normalise': False},
     'paper_sampling': {'evaluate.temperature': 0.6, 'evaluate.top_p': 0.95},
     'runlocal': {

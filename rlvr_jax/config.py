@@ -224,6 +224,7 @@ _SHARE = (lambda x: 0 < x <= 1, 'must be above 0 and at most 1')
 _FLOAT_TYPE = _one_of('float32', 'bfloat16')
 RULES = {
   'model.dtype': _FLOAT_TYPE,
+  'model.compute_dtype': _FLOAT_TYPE,
   'mesh.data': _AXIS,
   'mesh.fsdp': _AXIS,
   'mesh.tensor': _AXIS,

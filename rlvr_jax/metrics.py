@@ -3,6 +3,8 @@
 Nothing here imports jax; multi-host callers pass enabled=(process_index == 0).
 """
 
+import hashlib
+import importlib
 import json
 import logging
 import math
@@ -11,7 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from rich import console as rich_console
 from rich import progress as rich_progress
@@ -20,7 +22,7 @@ Row = dict[str, Any]
 
 
 class MetricsWriter:
-  """One row a step: a JSON line in workdir/NAME.jsonl, flushed, and TensorBoard scalars.
+  """One row a step: a JSON line in workdir/NAME.jsonl, flushed, and scalars for dashboards.
 
   resume_step is the step of the restored checkpoint: rows after it (and a torn last line) are
   dropped, for they will be written again. Without it the file starts empty. Use as a context
@@ -33,13 +35,18 @@ class MetricsWriter:
     *,
     name: str = 'metrics',
     tensorboard: bool = True,
+    wandb: bool = False,
     resume_step: int = -1,
     enabled: bool = True,
   ):
     self._last = resume_step
-    self._file = self._board = None
+    self._file: TextIO | None = None
+    self._board: Any = None
+    self._wandb: Any = None
     if not enabled:
       return
+    if wandb:
+      self._wandb = _start_wandb(pathlib.Path(workdir), name)
     path = pathlib.Path(workdir) / f'{name}.jsonl'
     kept = [row for row in read_metrics(path) if row['step'] <= resume_step]
     partial = path.with_suffix('.partial')
@@ -71,9 +78,11 @@ class MetricsWriter:
     row = {'step': int(step)} | {key: _plain(value) for key, value in values.items()}
     self._file.write(_line(row))
     self._file.flush()
-    for key, value in row.items():
-      if self._board and key != 'step' and not isinstance(value, str):
-        self._board.add_scalar(key, value, step)
+    scalars = {k: v for k, v in row.items() if k != 'step' and not isinstance(v, str)}
+    for key, value in scalars.items() if self._board else ():
+      self._board.add_scalar(key, value, step)
+    if self._wandb:
+      self._wandb.log(scalars, step=step)
 
   def close(self) -> None:
     """Closes the files; the writer takes no more rows."""
@@ -81,6 +90,22 @@ class MetricsWriter:
       self._file.close()
     if self._board:
       self._board.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def _start_wandb(workdir: pathlib.Path, name: str) -> Any:
+  """A Weights & Biases run with an id of its own workdir, so that a resumed run goes on in it."""
+  try:
+    wandb = importlib.import_module('wandb')  # an extra
+  except ImportError as error:
+    raise ValueError(
+      "metrics.wandb=True needs the wandb package: pip install 'rlvr_jax[wandb]', or leave it off"
+    ) from error
+  run_id = hashlib.sha256(f'{workdir.resolve()}/{name}'.encode()).hexdigest()[:16]
+  return wandb.init(
+    project='rlvr_jax', name=f'{workdir.name}/{name}', id=run_id, resume='allow', dir=str(workdir)
+  )
 
 
 def read_metrics(path: str | os.PathLike) -> list[Row]:

@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -71,6 +73,34 @@ def test_tensorboard_events_are_written(tmp_path):
     writer.write(0, {'a': 1.0, 'text': 'kept out'})
   (event,) = (tmp_path / 'tensorboard' / 'metrics').iterdir()
   assert event.stat().st_size > 0
+
+
+def test_wandb_gets_the_scalars_of_one_run_across_resumes(tmp_path, monkeypatch):
+  log = []
+
+  class Run:
+    def __init__(self, **keywords):
+      log.append(keywords['id'])
+
+    def log(self, values, step):
+      log.append((step, values))
+
+    def finish(self):
+      log.append('finished')
+
+  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Run))
+  for resume_step in (-1, 0):
+    with metrics.MetricsWriter(
+      tmp_path, tensorboard=False, wandb=True, resume_step=resume_step
+    ) as writer:
+      writer.write(resume_step + 1, {'a': 1.5, 'text': 'kept out'})
+  assert log == [log[0], (0, {'a': 1.5}), 'finished', log[0], (1, {'a': 1.5}), 'finished']
+
+
+def test_wandb_without_its_package_says_what_to_do(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  with pytest.raises(ValueError, match=r'metrics.wandb=True needs .*rlvr_jax\[wandb\]'):
+    metrics.MetricsWriter(tmp_path, tensorboard=False, wandb=True)
 
 
 def test_meter_goes_on_where_it_was():
