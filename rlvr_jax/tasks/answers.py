@@ -1,0 +1,329 @@
+r"""What an answer is (a value, a tuple, an interval, a list, ...) and when two are the same.
+
+The rules of `strict`: integers are exact; no factor of 100 is forgiven; the ends of an interval
+count; lists and sets have no order, tuples have; a number in a base keeps its base; text is text,
+not a product of letters.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from rlvr_jax.tasks import symbolic
+from rlvr_jax.tasks.normal import (
+  Scalar,
+  has_text,
+  normalise,
+  plain_number,
+  scalar,
+  significant_digits,
+  units_clash,
+  unwrap_text,
+)
+
+_OPEN = {'(': ')', '[': ']', '\\{': '\\}', '{': '}', '\\langle': '\\rangle'}
+_CLOSE = {')', ']', '\\}', '}', '\\rangle'}
+_TOKEN = re.compile(r'\\[a-zA-Z]+|\\.|.', re.DOTALL)
+_JOINTS = re.compile(
+  r'\\(?:text|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\s,?\s*\b(?:and|or)\b\s|\\(?:lor|vee)(?![a-zA-Z])'
+)
+_MATRIX = re.compile(
+  r'^\(?\s*\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|]*\})?(.*)\\end\s*\{\1\}\s*\)?$',
+  re.DOTALL,
+)
+_BASE = re.compile(r'^([0-9A-Za-z]+)_\{?\s*([0-9]+)\s*\}?$')
+_NAME = re.compile(
+  r'^(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z](?:,\s*[a-z])*\))?|\([a-z](?:\s*,\s*[a-z])+\))$'
+)
+_LETTER = re.compile(r'^\(?([A-Z])\)?$')
+_LETTER_AND_MORE = re.compile(r'^(?:\(([A-Z])\)|([A-Z])[.):])\s*\S')
+_SEPARATED = re.compile(r'^-?\d{1,3}(?:,\d{3})+(?:\.\d+)?$')
+MAX_ITEMS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Several answers: a 'list' or 'set' without order, or a 'bracket' (tuple, interval) with."""
+
+  kind: str
+  items: tuple[str, ...]
+  ends: str = ''
+
+
+def same_answer(gold: str, given: str) -> bool:
+  """Whether the given answer is the gold one, both LaTeX or plain text.
+
+  Raises symbolic.UnreadableError if the given answer has no readable form.
+  """
+  gold, given = normalise(gold), normalise(given)
+  if not gold or not given:
+    return False
+  return _same(gold, given)
+
+
+def _same(gold: str, given: str) -> bool:
+  if _squeezed(gold) == _squeezed(given):
+    return True
+  text = _same_text(gold, given)
+  if text is not None:
+    return text
+  wanted, got = _matrix(gold), _matrix(given)
+  if wanted is not None or got is not None:
+    return wanted is not None and got is not None and _same_matrix(wanted, got)
+  gold, given = _without_name(gold, given)
+  if '=' in gold or '=' in given:
+    return _same_equation(gold, given)
+  first, second = group(gold), group(given)
+  if first is not None and first.kind == 'list' and second is None and _SEPARATED.match(given):
+    second = Group('list', tuple(given.split(',')))
+  if first is None and second is None:
+    return _same_value(gold, given)
+  if first is None or second is None:
+    # An interval may also be given as an inequality or a set difference: only for what holds one.
+    wordy = second is None and first is not None and _is_interval_like(first)
+    return wordy and symbolic.same_expression(gold, given)
+  return _same_group(first, second)
+
+
+def group(text: str) -> Group | None:
+  r"""The parts of a normalised answer that is more than one value; None for a single one.
+
+  `a \pm b` is the list of both; a union of intervals is a list of them.
+  """
+  if _SEPARATED.match(text):
+    return None
+  text = _JOINTS.sub(' , ', text)
+  text = re.sub(r'(?<=[\])])\s*(?:\\cup(?![a-zA-Z])|U)\s*(?=[\[(])', ' , ', text)
+  parts = split(text, ',;')
+  if len(parts) > 1:
+    items: list[str] = []
+    for part in parts:
+      items += _both_signs(part)
+    return Group('list', tuple(items))
+  inside = _inside(text)
+  if inside is not None:
+    content, opening, closing = inside
+    items = split(content, ',;')
+    if opening == '\\{':
+      return Group('set', tuple(item for part in items for item in _both_signs(part)))
+    if len(items) > 1:
+      return Group('bracket', tuple(items), ends=opening + closing)
+    return group(content) if opening + closing == '()' else None
+  signs = _both_signs(text)
+  return Group('list', tuple(signs)) if len(signs) > 1 else None
+
+
+def split(text: str, separators: str) -> list[str]:
+  """Cuts at separators outside all brackets. Ends of intervals need not match: [0,1) is one."""
+  parts, depth, current = [], 0, ''
+  for token in _TOKEN.findall(text):
+    if token in _OPEN:
+      depth += 1
+    elif token in _CLOSE:
+      depth -= 1
+    if depth <= 0 and token in separators:
+      parts.append(current.strip())
+      current = ''
+    else:
+      current += token
+  return [part for part in [*parts, current.strip()] if part]
+
+
+def _inside(text: str) -> tuple[str, str, str] | None:
+  """(content, opening, closing) if one pair of brackets holds all of the text."""
+  tokens = _TOKEN.findall(text)
+  if len(tokens) < 2 or tokens[0] not in _OPEN or tokens[-1] not in _CLOSE or tokens[0] == '{':
+    return None
+  depth = 0
+  for i, token in enumerate(tokens):
+    depth += (token in _OPEN) - (token in _CLOSE)
+    if depth == 0 and i < len(tokens) - 1:
+      return None
+  opening, closing = tokens[0], tokens[-1]
+  if opening == '\\langle':
+    opening, closing = '(', ')'
+  return ''.join(tokens[1:-1]).strip(), opening, closing
+
+
+def _both_signs(text: str) -> list[str]:
+  if len(re.findall(r'\\(?:pm|mp)(?![a-zA-Z])', text)) != 1:
+    return [text]
+  return [re.sub(r'\\(?:pm|mp)(?![a-zA-Z])', f' {sign} ', text).strip() for sign in '+-']
+
+
+def _is_interval_like(answer: Group) -> bool:
+  if answer.kind == 'bracket':
+    return len(answer.items) == 2
+  return all((part := _inside(item)) and len(split(part[0], ',')) == 2 for item in answer.items)
+
+
+def _same_group(gold: Group, given: Group) -> bool:
+  if len(gold.items) != len(given.items) or len(gold.items) > MAX_ITEMS:
+    return False
+  if gold.kind == 'bracket':
+    if given.kind == 'set' or (given.kind == 'list' and gold.ends != '()'):
+      return False
+    # Longer than two they are tuples whatever the brackets.
+    if given.kind == 'bracket' and gold.ends != given.ends and len(gold.items) == 2:
+      return False
+    return _same_items(gold.items, given.items)
+  return given.kind != 'bracket' and _same_unordered(gold.items, given.items)
+
+
+def _same_items(gold: Sequence[str], given: Sequence[str]) -> bool:
+  return len(gold) == len(given) and all(_same(a, b) for a, b in zip(gold, given, strict=True))
+
+
+def _same_unordered(gold: Sequence[str], given: Sequence[str]) -> bool:
+  left = list(given)
+  waiting = []
+  for item in gold:  # equal spellings first: comparing values is slow
+    twin = next((other for other in left if _squeezed(other) == _squeezed(item)), None)
+    if twin is None:
+      waiting.append(item)
+    else:
+      left.remove(twin)
+  for item in waiting:
+    twin = next((other for other in left if _same(item, other)), None)
+    if twin is None:
+      return False
+    left.remove(twin)
+  return True
+
+
+def _matrix(text: str) -> list[list[str]] | None:
+  match = _MATRIX.match(text)
+  if match is None:
+    return None
+  rows = re.split(r'\\\\(?:\[[^\]]*\])?', match[2])
+  return [[cell.strip() for cell in row.split('&')] for row in rows if row.strip()]
+
+
+def _same_matrix(gold: list[list[str]], given: list[list[str]]) -> bool:
+  return len(gold) == len(given) and all(
+    _same_items(a, b) for a, b in zip(gold, given, strict=True)
+  )
+
+
+def _without_name(gold: str, given: str) -> tuple[str, str]:
+  r"""Drops `x =` and `x \in` where the other side does not need it."""
+  sides = []
+  for text in (gold, given):
+    text = re.sub(r'^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*', '', text)
+    parts = split(text, '=')
+    named = len(parts) == 2 and _NAME.match(parts[0]) is not None
+    sides.append((text, parts, named))
+  (gold, gold_parts, gold_named), (given, given_parts, given_named) = sides
+  if gold_named and (
+    len(given_parts) == 1 or _squeezed(gold_parts[0]) == _squeezed(given_parts[0])
+  ):
+    return gold_parts[1], given_parts[-1]
+  if given_named and len(gold_parts) == 1:
+    return gold, given_parts[1]
+  # "x = 1 or x = 3" names the same thing again and again.
+  if len(gold_parts) == 1 and '=' in given:
+    given = re.sub(
+      r'(?:(?<=[,;])|(?<=and)|(?<=or)|(?<=\})|^)\s*[a-z](?:_\{?\d\}?)?\s*=\s*(?!=)', ' ', given
+    )
+  return gold, given
+
+
+def _same_equation(gold: str, given: str) -> bool:
+  wanted, got = split(gold, '='), split(given, '=')
+  if len(wanted) == 1 and len(got) > 1:  # 2 + 3 = 5 for 5
+    return all(_same(gold, part) for part in got)
+  if len(wanted) != 2 or len(got) != 2:
+    return False
+  return symbolic.same_equation((wanted[0], wanted[1]), (got[0], got[1]))
+
+
+def _same_text(gold: str, given: str) -> bool | None:
+  """Decides pairs whose gold is words or the letter of a choice; None for all others."""
+  wanted, got = unwrap_text(gold), unwrap_text(given)
+  letter = _LETTER.match(wanted)
+  if letter is not None and (has_text(gold) or wanted.startswith('(')):
+    more = _LETTER_AND_MORE.match(got)
+    other = _LETTER.match(got) or (more and re.match(r'\(?([A-Z])', got))
+    return bool(other) and other[1] == letter[1]
+  words = re.fullmatch(r"[A-Za-z][A-Za-z'.,\- ]*", wanted) is not None
+  if words and (has_text(gold) or re.search('[A-Z]?[a-z]{3}', wanted)):
+    return _words(wanted) == _words(got)
+  return None
+
+
+def _words(text: str) -> list[str]:
+  return re.findall(r"[a-z0-9']+|[^\sa-z0-9'.,\-]", text.lower())
+
+
+def _same_value(gold: str, given: str) -> bool:
+  based = _same_in_base(gold, given)
+  if based is not None:
+    return based
+  wanted, got = scalar(gold), scalar(given)
+  if units_clash(wanted.unit, got.unit):
+    return False
+  bare = _squeezed(got.text)
+  if wanted.unit and bare.endswith(_squeezed(wanted.unit)):  # a unit of one letter, 5 m
+    got = Scalar(bare.removesuffix(_squeezed(wanted.unit)), got.percent, wanted.unit)
+  if _squeezed(wanted.text) == _squeezed(got.text):
+    return True
+  first, second = plain_number(wanted.text), plain_number(got.text)
+  if first is not None and second is not None:
+    return _same_number(wanted, first, got, second)
+  if not wanted.text or not got.text:
+    return False
+  if second is not None and significant_digits(got.text) >= 6:
+    return _rounds_to(wanted.text, got.text, second)
+  return symbolic.same_expression(_for_reading(wanted.text), _for_reading(got.text))
+
+
+def _same_number(gold: Scalar, first: Fraction, given: Scalar, second: Fraction) -> bool:
+  """Exact, but for decimal golds of 3 digits and more, which are rounded: 1e-4 relative."""
+  candidates = [first]
+  if gold.percent and not given.percent:
+    candidates.append(first / 100)
+  if given.percent and not gold.percent:
+    candidates.append(first * 100)
+  if second in candidates:
+    return True
+  if significant_digits(gold.text) >= 3 and first.denominator > 1:
+    return abs(first - second) <= abs(first) / 10_000
+  if first.denominator > 1 and significant_digits(given.text) >= 6:
+    return abs(first - second) <= _half_unit(given.text)
+  return False
+
+
+def _rounds_to(gold: str, given: str, value: Fraction) -> bool:
+  """Whether a decimal of 6 digits or more is the gold expression rounded."""
+  gold = _for_reading(gold)
+  half = _half_unit(given)
+  low, high = value - half, value + half
+  return symbolic.between(gold, low, high)
+
+
+def _half_unit(text: str) -> Fraction:
+  """Half a unit of the last place of a plain decimal, and a trifle for ties."""
+  text = re.sub(r'\s', '', text)
+  power = re.search(r'(?:[eE]|10\^)\{?([+-]?\d+)', text)
+  places = re.match(r'[^.]*\.(\d*)', text)
+  exponent = (int(power[1]) if power else 0) - (len(places[1]) if places else 0)
+  return Fraction(51, 100) * Fraction(10) ** exponent
+
+
+def _same_in_base(gold: str, given: str) -> bool | None:
+  wanted, got = _BASE.match(unwrap_text(gold).replace(' ', '')), unwrap_text(given).replace(' ', '')
+  if wanted is None:
+    return None
+  got = re.sub(r'_\{\s*(\d+)\s*\}', r'_\1', got)
+  return got in (f'{wanted[1]}_{wanted[2]}', wanted[1])
+
+
+def _for_reading(text: str) -> str:
+  # A mixed number is a sum to us and a product to every LaTeX reader.
+  text = re.sub(r'(?<![\d.])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', r'(\1+\\frac{\2}{\3})', text)
+  return re.sub(r'(?<=\d)\s*i(?![a-zA-Z])', r' \\cdot i', text)
+
+
+def _squeezed(text: str) -> str:
+  return re.sub(r'\s+', '', text)

@@ -1,0 +1,161 @@
+r"""Where in a completion the final answer stands. Pure text, no mathematics.
+
+Everything up to the last </think> is thinking and does not count when something follows it. Then,
+in this order: the last <answer> tag (its last box, if it has one), the last box, the last line with
+####, the last phrase that announces the answer ("the answer is", "Answer:"), the last number. The
+first of these that is there decides: a box that is empty or never closed is an answer that cannot
+be read, not a reason to look further.
+"""
+
+import dataclasses
+import re
+
+_BOX = re.compile(r'\\(?:f|frame)?box(?:ed)?(?![a-zA-Z])\s*')
+_TAG = re.compile(r'<answer>(.*?)(</answer>|$)', re.DOTALL | re.IGNORECASE)
+_HASH = re.compile(r'####[ \t]*([^\n]*)')
+_PHRASE = re.compile(
+  r'(?:\b(?:final\s+)?answer(?:\s+to\s+[^.:\n]{1,80}?)?\s+is(?![a-zA-Z])(?:\s*:)?'
+  r'|\banswer\s*(?:\*\*)?\s*:)',
+  re.IGNORECASE,
+)
+_INLINE = re.compile(r'(?:\$\$?|\\\(|\\\[)(.+?)(?:\$\$?|\\\)|\\\])')
+_NUMBER = re.compile(
+  r'[-\u2212]?\$?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?%?'  # 1,234.5  3/4  $12  7%
+)
+# A word that is neither a command nor a joint of a list, with more words around it or a number.
+_WORDS = re.compile(
+  r'^(?!.*[\\^_{}=])(?!.*\b(?:and|or)\b)(?:.*\b[a-zA-Z]+\s+\S|.*\d\s+[a-zA-Z]{2,})'
+)
+# Between boxes that belong together: "\boxed{3} and \boxed{5}".
+_JOINT = re.compile(
+  r'(?:\s|\$|\\[,;! ()\[\]]|,|;|/|\band\b|\bor\b|\\text\s*\{\s*(?:and|or|,)\s*\})*'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+  """The answer's text, None if its place is there but cannot be read; how it was found."""
+
+  text: str | None
+  how: str
+
+
+def extract_answer(completion: str) -> Extracted | None:
+  """The final answer of a completion by the policy above; None if there is none."""
+  region = after_thinking(completion)
+  tag = last_tag(region)
+  if tag is not None:
+    return (last_box(tag.text) if tag.text else None) or tag
+  found = last_box(region) or _after_hashes(region) or _after_phrase(region)
+  return found or _last_number(region)
+
+
+def after_thinking(completion: str) -> str:
+  """What follows the last </think>; the whole if nothing does."""
+  tail = completion.rpartition('</think>')[2]
+  return tail if tail.strip() else completion
+
+
+def last_tag(text: str) -> Extracted | None:
+  """The content of the last <answer> ... </answer>; unreadable if empty or never closed."""
+  tags = list(_TAG.finditer(text))
+  if not tags:
+    return None
+  content = tags[-1][1].strip()
+  if not tags[-1][2]:
+    return Extracted(None, 'the last <answer> is not closed')
+  return Extracted(content, 'tag') if content else Extracted(None, 'the last <answer> is empty')
+
+
+def last_box(text: str) -> Extracted | None:
+  r"""The content of the last \boxed{}, \fbox{} or \framebox{}, braces balanced.
+
+  Boxes joined only by commas, "and" or "or" are one answer, a list. A box without braces holds the
+  next token. A box that is empty, or whose brace is never closed, is unreadable.
+  """
+  boxes = list(_BOX.finditer(text))
+  if not boxes:
+    return None
+  contents: list[str] = []
+  right = len(text)
+  for box in reversed(boxes):
+    content, end = _box_content(text, box.end())
+    if contents:
+      if end is None or end > right or not _JOINT.fullmatch(text, end, right):
+        break
+      if not (content or '').strip():
+        break
+    elif content is None or end is None:
+      return Extracted(None, 'the last box is not closed')
+    elif not content.strip():
+      return Extracted(None, 'the last box is empty')
+    contents.insert(0, (content or '').strip())
+    right = box.start()
+  return Extracted(', '.join(contents), 'box')
+
+
+def _box_content(text: str, start: int) -> tuple[str | None, int | None]:
+  """(content, end) of a box whose name ends at start; (None, None) if its brace never closes."""
+  if start >= len(text):
+    return None, None
+  if text[start] != '{':
+    token = re.compile(r'\\?[^\s$\\{}]+').match(text, start)
+    return (token[0].rstrip('.,'), token.end()) if token else ('', start)
+  depth = 0
+  at = start
+  while at < len(text):
+    if text[at] == '\\':
+      at += 1  # an escaped brace is a character
+    elif text[at] == '{':
+      depth += 1
+    elif text[at] == '}':
+      depth -= 1
+      if depth == 0:
+        return text[start + 1 : at], at + 1
+    at += 1
+  return None, None
+
+
+def _after_hashes(text: str) -> Extracted | None:
+  lines = _HASH.findall(text)
+  if not lines:
+    return None
+  content = _clean(lines[-1])
+  return Extracted(content, 'hashes') if content else Extracted(None, 'nothing follows ####')
+
+
+def _after_phrase(text: str) -> Extracted | None:
+  phrases = list(_PHRASE.finditer(text))
+  if not phrases:
+    return None
+  rest = text[phrases[-1].end() :].lstrip(' \t*:\n')
+  line = rest.split('\n', 1)[0]
+  inline = _INLINE.match(line.lstrip())
+  # "$18 and $20" is money, "$x+1$" is mathematics.
+  if inline is not None and not re.fullmatch(r'[\d.,]+\s+.*', inline[1]):
+    return Extracted(inline[1].strip(), 'phrase')
+  sentence = _clean(re.split(r'\.(?:\s|$)', line, maxsplit=1)[0])
+  if not sentence:
+    return Extracted(None, 'nothing follows the announced answer')
+  if _WORDS.match(sentence):  # prose, not mathematics: the number is what counts
+    first = _NUMBER.match(sentence)
+    numbers = [first[0]] if first else _NUMBER.findall(sentence)
+    if numbers:
+      return Extracted(numbers[-1].rstrip(','), 'phrase')
+  return Extracted(sentence, 'phrase')
+
+
+def _last_number(text: str) -> Extracted | None:
+  numbers = list(_NUMBER.finditer(text))
+  if not numbers:
+    return None
+  last = numbers[-1]
+  number = last[0].rstrip(',')
+  # "5-3": the minus belongs to the difference, not to the 3.
+  if number[0] in '-\u2212' and last.start() and text[last.start() - 1].isalnum():
+    number = number[1:]
+  return Extracted(number, 'last number')
+
+
+def _clean(text: str) -> str:
+  return text.strip().strip('*').strip().rstrip('.').strip().strip('*').strip()

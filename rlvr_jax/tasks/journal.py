@@ -1,0 +1,99 @@
+"""Verdicts already given, in memory and, if asked, on disk: a time-out is decided once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rlvr_jax.tasks import wire
+from rlvr_jax.tasks.problem import Problem, Verdict
+
+
+def problem_digest(problem: Problem) -> bytes:
+  """sha256 over everything the verifier sees of the problem.
+
+  Raises ValueError if its answer or meta is not made of JSON values.
+  """
+  try:
+    text = json.dumps(wire.problem_to_json(problem), sort_keys=True)
+  except TypeError as error:
+    raise ValueError(
+      f'problem {problem.task}/{problem.id}: answer and meta must be JSON values ({error})'
+    ) from error
+  return hashlib.sha256(text.encode()).digest()
+
+
+def job_key(version: str, problem_hash: bytes, completion: str) -> bytes:
+  """16 bytes that name (verifier version, problem, completion hash)."""
+  state = hashlib.sha256(version.encode() + b'\0' + problem_hash)
+  state.update(completion.encode('utf-8', 'surrogatepass'))
+  return state.digest()[:16]
+
+
+class Journal:
+  """A map from job keys to verdicts, kept as JSON lines when a path is given.
+
+  One process writes a journal at a time. A last line cut short by a kill is dropped; any other
+  line that does not parse is an error that names it. Memory: about 0.5 KB a verdict.
+  """
+
+  def __init__(self, path: str | os.PathLike[str] | None = None):
+    self._verdicts: dict[bytes, Verdict] = {}
+    self._file = None
+    if path is not None:
+      path = Path(path)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      self._read(path)
+      self._file = path.open('ab')
+
+  def __len__(self) -> int:
+    return len(self._verdicts)
+
+  def get(self, key: bytes) -> Verdict | None:
+    """The verdict given under this key, if any."""
+    return self._verdicts.get(key)
+
+  def add(self, entries: Iterable[tuple[bytes, Verdict]]) -> None:
+    """Keeps the verdicts and hands them to the operating system before it returns."""
+    lines = []
+    for key, verdict in entries:
+      self._verdicts[key] = verdict
+      if self._file is not None:
+        row = [key.hex(), verdict.verdict, verdict.reward, verdict.extracted, verdict.reason]
+        lines.append(json.dumps(row) + '\n')
+    if self._file is not None:
+      self._file.write(''.join(lines).encode())
+      self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    if self._file is not None:
+      self._file.close()
+      self._file = None
+
+  def _read(self, path: Path) -> None:
+    if not path.exists():
+      return
+    whole = 0  # bytes of complete lines
+    with path.open('rb') as file:
+      for number, line in enumerate(file, 1):
+        if not line.endswith(b'\n'):
+          break
+        try:
+          self._verdicts.update([_parse(line)])
+        except (ValueError, TypeError) as error:
+          raise ValueError(
+            f'{path}:{number}: not a verdict of a journal ({error}); move the file away to judge '
+            'its completions anew'
+          ) from error
+        whole += len(line)
+    if whole != path.stat().st_size:
+      os.truncate(path, whole)
+
+
+def _parse(line: bytes) -> tuple[bytes, Verdict]:
+  row: list[Any] = json.loads(line)
+  key, verdict, reward, extracted, reason = row
+  return bytes.fromhex(key), Verdict(verdict, reward, extracted, reason)

@@ -1,0 +1,238 @@
+r"""One spelling for the many ways an answer is written, and exact plain numbers.
+
+Only notation is unified here (\dfrac and \frac, 1{,}000 and 1,000, 30° and 30); what two answers
+mean is compared in answers.py.
+"""
+
+import dataclasses
+import re
+from fractions import Fraction
+
+_UNICODE = str.maketrans(
+  {
+    'π': '\\pi ',
+    '°': '',
+    '\N{MINUS SIGN}': '-',
+    '\N{EN DASH}': '-',
+    '\N{MULTIPLICATION SIGN}': '\\times ',
+    '·': '\\cdot ',
+    '∞': '\\infty ',
+    '\N{UNION}': '\\cup ',
+    '∩': '\\cap ',
+    '≤': '\\le ',
+    '≥': '\\ge ',
+    '≠': '\\ne ',
+    '±': '\\pm ',
+    '²': '^{2}',
+    '³': '^{3}',
+    '\u00a0': ' ',
+    '½': '\\frac{1}{2}',
+  }
+)
+_TEXT = r'\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf)'
+_TEXT_GROUP = re.compile(_TEXT + r'(?![a-zA-Z])\s*\{((?:[^{}]|\{[^{}]*\})*)\}')
+_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+  (re.compile(pattern), to)
+  for pattern, to in (
+    (r'\\(?:left|right)\s*\.(?!\d)', ''),
+    (r'\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])', ''),
+    (r'\\(?:display|text|script)style(?![a-zA-Z])', ''),
+    (r'\\[dtc]frac(?![a-zA-Z])', r'\\frac'),
+    (r'\\(?:lbrace)(?![a-zA-Z])', r'\\{'),
+    (r'\\(?:rbrace)(?![a-zA-Z])', r'\\}'),
+    (r'\\(?:leq|leqslant)(?![a-zA-Z])', r'\\le'),
+    (r'\\(?:geq|geqslant)(?![a-zA-Z])', r'\\ge'),
+    (r'\\neq(?![a-zA-Z])', r'\\ne'),
+    (r'\\varnothing(?![a-zA-Z])', r'\\emptyset'),
+    (r'\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-zA-Z])', ''),
+    (r'\{,\}', ','),
+    (r'(?<=\d),?\\[!,](?=\d{3}(?!\d))', ','),
+    (r'(?<!\\)\\!', ''),
+    (r'(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~', ' '),
+    (r'(?<!\\)\\[()\[\]]|\\?\$', ''),
+    (r'√\s*(\d+|[a-zA-Z])', r'\\sqrt{\1}'),
+    (r'\s+', ' '),
+  )
+)
+_SPELLED = re.compile(r'\s*(?:\\?%|percent\b|per cent\b)\s*$')
+
+# A trailing word that is part of the mathematics, not a unit.
+_NOT_UNITS = {
+  'pi',
+  'sin',
+  'cos',
+  'tan',
+  'log',
+  'ln',
+  'exp',
+  'sqrt',
+  'and',
+  'or',
+  'mod',
+  'infty',
+  'inf',
+}
+_UNIT = re.compile(
+  r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ -/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
+)
+_UNIT_NAMES = {
+  'mm': 'millimeter',
+  'cm': 'centimeter',
+  'm': 'meter',
+  'km': 'kilometer',
+  'inche': 'inch',
+  'feet': 'foot',
+  'ft': 'foot',
+  'yd': 'yard',
+  'mi': 'mile',
+  'sec': 'second',
+  's': 'second',
+  'min': 'minute',
+  'hr': 'hour',
+  'h': 'hour',
+  'g': 'gram',
+  'kg': 'kilogram',
+}
+_KNOWN_UNITS = {*_UNIT_NAMES.values(), 'cent', 'dollar', 'day', 'week', 'month', 'year'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+  """One value: its LaTeX, whether a percent sign followed, and the unit that was cut off."""
+
+  text: str
+  percent: bool = False
+  unit: str = ''
+
+
+def normalise(text: str) -> str:
+  r"""The answer in one notation; empty if nothing but decoration was there.
+
+  Text groups (\text{...} and its kin) stay as they are, for their words are not mathematics.
+  """
+  text = text.strip().translate(_UNICODE)
+  for pattern, to in _REWRITES:
+    text = pattern.sub(to, text)
+  text = text.strip()
+  while text.endswith(('.', ',', ';')) and not text.endswith('\\,'):
+    text = text[:-1].rstrip()
+  return text
+
+
+def unwrap_text(text: str) -> str:
+  r"""The same with \text{...} and its kin replaced by what they hold."""
+  before = None
+  while before != text:
+    before, text = text, _TEXT_GROUP.sub(r' \1 ', text)
+  return re.sub(r'\s+', ' ', text).strip()
+
+
+def has_text(text: str) -> bool:
+  r"""Whether the normalised answer holds a \text group."""
+  return _TEXT_GROUP.search(text) is not None
+
+
+def scalar(text: str) -> Scalar:
+  """Cuts an announcement ("The answer is"), a unit and a percent sign off a normalised value."""
+  bare = unwrap_text(text)
+  bare = re.sub(r'^(?:[Tt]he )?(?:final )?(?:[Aa]nswer)?(?: is|:)\s+', '', bare)
+  if _SPELLED.search(bare):
+    return Scalar(_SPELLED.sub('', bare).strip(), percent=True)
+  unit = ''
+  # A unit in a text group may have one letter (10 \text{ m}); a bare letter is a variable.
+  if (group := list(_TEXT_GROUP.finditer(text))) and group[-1].start() > 0:
+    after = text[group[-1].end() :].strip()
+    if re.fullmatch(r'(?:\^\s*\{?-?\d\}?)?', after) and re.search('[a-zA-Z]', group[-1][1]):
+      unit = group[-1][1].strip() + after
+      bare = unwrap_text(text[: group[-1].start()])
+  while (match := _UNIT.match(bare)) and match[2].split()[0].lower() not in _NOT_UNITS:
+    bare, unit = match[1].strip(), match[2] + unit
+  return Scalar(bare, unit=unit)
+
+
+def units_clash(a: str, b: str) -> bool:
+  """Whether both are units of a short list of known ones, and different (5 km is not 5 m)."""
+  first, second = _unit_name(a), _unit_name(b)
+  return first != second and {first, second} <= _KNOWN_UNITS
+
+
+def _unit_name(unit: str) -> str:
+  unit = unit.lower().strip(' .')
+  singular = unit[:-1] if unit.endswith('s') and len(unit) > 1 else unit
+  return _UNIT_NAMES.get(unit) or _UNIT_NAMES.get(singular) or singular
+
+
+_DIGITS = r'(?:\d{1,3}(?:,\d{3})+|\d+)'
+_DECIMAL = rf'(?:{_DIGITS}(?:\.\d*)?|\.\d+)'
+_PATTERNS = {
+  'decimal': re.compile(rf'({_DECIMAL})'),
+  'power': re.compile(
+    rf'({_DECIMAL})(?:[eE]\+?|(?:\\times|\\cdot|\*|x)10\^)\{{?\(?([+-]?\d{{1,4}})\)?\}}?'
+  ),
+  'ten': re.compile(r'10\^\{?([+-]?\d{1,4})\}?'),
+  'fraction': re.compile(
+    rf'(?:\\frac(?:\{{(-?{_DECIMAL})\}}\{{(-?{_DECIMAL})\}}|(\d)(\d)|(\d)\{{({_DECIMAL})\}}|'
+    rf'\{{(-?{_DECIMAL})\}}(\d))|({_DECIMAL})/({_DECIMAL}))'
+  ),
+  'repeating': re.compile(r'(\d*)\.(\d*)\\overline\{?(\d+)\}?'),
+  'mixed': re.compile(r'(\d+)\\frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))'),
+}
+_MIXED_SLASH = re.compile(r'([+-]?)\s*(\d+)\s+(\d+)/(\d+)')
+MAX_DIGITS = 2000
+
+
+def plain_number(text: str) -> Fraction | None:
+  r"""The exact value of 12, 1,234.5, 3/4, \frac34, 2\frac{1}{4}, 4.5e33 or 4.5 \times 10^{33}.
+
+  None for everything else. A whole number before a fraction is a mixed number, not a product.
+  """
+  if len(text) > MAX_DIGITS:
+    return None
+  if match := _MIXED_SLASH.fullmatch(text.strip()):
+    sign, whole, top, bottom = match.groups()
+    value = _ratio(top, bottom)
+    return None if value is None else (int(whole) + value) * (-1 if sign == '-' else 1)
+  text = re.sub(r'\s', '', text)
+  sign = 1
+  while text[:1] in ('-', '+'):
+    sign, text = (-sign if text[0] == '-' else sign), text[1:]
+  value = _unsigned(text)
+  return None if value is None else sign * value
+
+
+def _unsigned(text: str) -> Fraction | None:
+  if match := _PATTERNS['decimal'].fullmatch(text):
+    return _decimal(match[1])
+  if match := _PATTERNS['power'].fullmatch(text):
+    return _decimal(match[1]) * Fraction(10) ** int(match[2])
+  if match := _PATTERNS['ten'].fullmatch(text):
+    return Fraction(10) ** int(match[1])
+  if match := _PATTERNS['fraction'].fullmatch(text):
+    top, bottom = (group for group in match.groups() if group is not None)
+    return _ratio(top, bottom)
+  if match := _PATTERNS['repeating'].fullmatch(text):
+    whole, start, period = match.groups()
+    tail = Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(start)
+    return _decimal(f'{whole or 0}.{start or 0}') + tail
+  if match := _PATTERNS['mixed'].fullmatch(text):
+    whole, top, bottom = (group for group in match.groups() if group is not None)
+    value = _ratio(top, bottom)
+    return None if value is None else int(whole) + value
+  return None
+
+
+def _ratio(top: str, bottom: str) -> Fraction | None:
+  denominator = _decimal(bottom)
+  return _decimal(top) / denominator if denominator else None
+
+
+def _decimal(text: str) -> Fraction:
+  return Fraction(text.replace(',', '').rstrip('.') or '0')
+
+
+def significant_digits(text: str) -> int:
+  """How many digits a decimal is given with: 0 unless it has a decimal point or an exponent."""
+  match = re.match(r'[+-]?([\d,]*)(?:\.(\d*))?(?:[eE]|\\times|\\cdot|$)', re.sub(r'\s', '', text))
+  if match is None or (match[2] is None and not re.search(r'[eE]|\^', text)):
+    return 0
+  return len((match[1].replace(',', '') + (match[2] or '')).lstrip('0'))

@@ -1,0 +1,276 @@
+"""Processes around every verifier: a hang, a crash or a memory hog costs one verdict.
+
+  with VerifierPool(workers=2, limit_s=10.0, journal=workdir / 'verdicts.jsonl') as pool:
+    verdicts = pool.verify([(problem, completion), ...])
+
+Each worker process (worker.py) is fed by one thread here, which takes jobs from a shared queue in
+batches of about 50 ms of work, reads one verdict at a time and watches the clock of the job in
+hand. POSIX only when run (it waits on pipes); importing it is portable.
+"""
+
+import collections
+import dataclasses
+import os
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+from rlvr_jax.tasks import wire
+from rlvr_jax.tasks.journal import Journal, job_key, problem_digest
+from rlvr_jax.tasks.problem import Problem, Verdict
+from rlvr_jax.tasks.process import WorkerProcess
+from rlvr_jax.tasks.registry import verifier_name, verifier_version
+
+_BATCH_SECONDS = 0.05
+_BATCH_JOBS = 512
+_START_SECONDS = 120.0
+_LOAD_SECONDS = 120.0  # importing a verifier; sympy takes 1-2 s, more on a busy machine
+
+
+@dataclasses.dataclass(eq=False)
+class _Job:
+  key: bytes
+  verifier: str
+  version: str
+  problem: Problem
+  text: str
+  future: Future[Verdict]
+  alone: bool = False  # second try, in a process that has run nothing before
+
+
+class VerifierPool:
+  """Judges completions in worker processes under limits; equal jobs are judged once.
+
+  Args:
+    workers: number of processes.
+    limit_s: wall-clock seconds for one job; beyond it the verdict is 'timeout'. Importing a
+      verifier does not count.
+    memory_mb: address space of a worker in MiB (where the platform can limit it); 0 is no limit.
+    journal: JSONL file of verdicts, read at the start and appended to; None keeps them in memory.
+
+  A job whose process dies, or that runs out of memory, is tried once more in a fresh process, so
+  that what earlier jobs left behind cannot decide it; then its verdict is 'error'.
+  """
+
+  def __init__(
+    self,
+    workers: int = 2,
+    limit_s: float = 10.0,
+    memory_mb: int = 4096,
+    journal: str | os.PathLike[str] | None = None,
+  ):
+    if workers < 1:
+      raise ValueError(f'workers={workers} must be at least 1')
+    if not limit_s > 0:
+      raise ValueError(f'limit_s={limit_s} must be a positive number of seconds')
+    if memory_mb < 0:
+      raise ValueError(f'memory_mb={memory_mb} must be at least 0 (0 is no limit)')
+    self._limit_s, self._memory_mb = limit_s, memory_mb
+    self._journal = Journal(journal)
+    self._queue: collections.deque[_Job] = collections.deque()
+    self._pending: dict[bytes, Future[Verdict]] = {}
+    self._changed = threading.Condition()  # guards everything above and _closed
+    self._closed = False
+    self._processes: list[WorkerProcess | None] = [None] * workers
+    self._threads = [
+      threading.Thread(target=self._serve, args=(i,), name=f'verifier-{i}', daemon=True)
+      for i in range(workers)
+    ]
+    for thread in self._threads:
+      thread.start()
+
+  def __enter__(self) -> 'VerifierPool':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def verify(self, jobs: list[tuple[Problem, str]]) -> list[Verdict]:
+    """Verdicts in the order of the jobs; they do not depend on that order.
+
+    Raises ValueError for a verifier that cannot be found or loaded, and for a problem whose answer
+    or meta is not made of JSON values.
+    """
+    return [future.result() for future in self._submit_all(jobs)]
+
+  def submit(self, problem: Problem, text: str) -> 'Future[Verdict]':
+    """The same for one job, without waiting. Equal jobs in hand share one future."""
+    return self._submit_all([(problem, text)])[0]
+
+  def close(self) -> None:
+    """Ends the workers; jobs not yet judged are cancelled."""
+    with self._changed:
+      self._closed = True
+      dropped = list(self._queue)
+      self._queue.clear()
+      self._changed.notify_all()
+      processes = [process for process in self._processes if process is not None]
+    for job in dropped:
+      job.future.cancel()
+    for process in processes:
+      process.interrupt()
+    for thread in self._threads:
+      thread.join()
+    self._journal.close()
+
+  def _submit_all(self, jobs: list[tuple[Problem, str]]) -> list[Future[Verdict]]:
+    digests: dict[int, bytes] = {}
+    futures, fresh = [], []
+    with self._changed:
+      if self._closed:
+        raise RuntimeError('this VerifierPool is closed')
+      for problem, text in jobs:
+        name = verifier_name(problem)
+        version = verifier_version(name)
+        digest = digests.get(id(problem))
+        if digest is None:
+          digest = digests[id(problem)] = problem_digest(problem)
+        key = job_key(version, digest, text)
+        future = self._pending.get(key)
+        if future is None:
+          future = Future()
+          verdict = self._journal.get(key)
+          if verdict is not None:
+            future.set_result(verdict)
+          else:
+            self._pending[key] = future
+            fresh.append(_Job(key, name, version, problem, text, future))
+        futures.append(future)
+      self._queue.extend(fresh)
+      if fresh:
+        self._changed.notify_all()
+    return futures
+
+  # Below: what the worker threads run.
+
+  def _serve(self, slot: int) -> None:
+    job_seconds = _BATCH_SECONDS
+    batch: list[_Job] = []
+    while batch := self._take(job_seconds):
+      try:
+        job_seconds = self._run_batch(slot, batch, job_seconds)
+      except Exception as error:  # whoever waits for these jobs must hear of it
+        self._fail([job for job in batch if not job.future.done()], error)
+        self._stop_process(slot)
+    self._stop_process(slot)
+
+  def _take(self, job_seconds: float) -> list[_Job]:
+    """Waits for jobs; empty when the pool closes."""
+    with self._changed:
+      while not self._queue and not self._closed:
+        self._changed.wait()
+      if self._closed:
+        return []
+      share = -(-len(self._queue) // len(self._threads))
+      size = max(1, min(int(_BATCH_SECONDS / job_seconds), _BATCH_JOBS, share))
+      batch = [self._queue.popleft()]
+      while len(batch) < size and not batch[0].alone and not self._queue[0].alone:
+        batch.append(self._queue.popleft())
+      return batch
+
+  def _run_batch(self, slot: int, batch: list[_Job], job_seconds: float) -> float:
+    """Runs jobs until all are done or the process is lost; the rest goes back to the queue.
+
+    Returns the seconds a job took, smoothed: what the size of the next batch is made from.
+    """
+    process = self._process(slot, fresh=batch[0].alone)
+    if process is None:
+      self._requeue(batch)
+      return job_seconds
+    first_of_process = process.jobs == 0
+    done = 0
+    for event in process.run(_batch_message(batch), self._limit_s, _LOAD_SECONDS):
+      if event.kind == 'verdicts':
+        assert done + len(event.verdicts) <= len(batch)
+        self._settle(batch[done : done + len(event.verdicts)], event.verdicts)
+        done += len(event.verdicts)
+        if done == len(batch):
+          return 0.5 * job_seconds + 0.5 * max(event.seconds / len(batch), 1e-6)
+        continue
+      job, rest = batch[done], batch[done + 1 :]
+      self._stop_process(slot)
+      if event.kind == 'failed':
+        self._give_up(batch[done:], job.verifier, event.why)
+        rest = [other for other in rest if other.verifier != job.verifier]
+      elif event.kind == 'died' and self._closed:
+        rest = [job, *rest]
+      elif event.kind == 'timeout' or job.alone or (first_of_process and done == 0):
+        verdict = 'timeout' if event.kind == 'timeout' else 'error'
+        self._settle([job], [Verdict(verdict, 0.0, '', event.why)])
+      else:
+        job.alone = True
+        rest = [job, *rest]
+      self._requeue(rest)
+    return job_seconds
+
+  def _settle(self, jobs: list[_Job], verdicts: list[Verdict]) -> None:
+    with self._changed:
+      self._journal.add((job.key, verdict) for job, verdict in zip(jobs, verdicts, strict=True))
+      for job in jobs:
+        del self._pending[job.key]
+    for job, verdict in zip(jobs, verdicts, strict=True):
+      if job.future.set_running_or_notify_cancel():
+        job.future.set_result(verdict)
+
+  def _fail(self, jobs: list[_Job], error: Exception) -> None:
+    with self._changed:
+      for job in jobs:
+        self._pending.pop(job.key, None)
+    for job in jobs:
+      if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)
+
+  def _give_up(self, jobs: list[_Job], verifier: str, why: str) -> None:
+    """Fails the jobs, here and in the queue, of a verifier that cannot be loaded."""
+    with self._changed:
+      jobs = [job for job in [*jobs, *self._queue] if job.verifier == verifier]
+      others = [job for job in self._queue if job.verifier != verifier]
+      self._queue.clear()
+      self._queue.extend(others)
+    self._fail(jobs, ValueError(f'verifier={verifier!r} could not be loaded: {why}'))
+
+  def _requeue(self, jobs: list[_Job]) -> None:
+    with self._changed:
+      if self._closed:
+        dropped = jobs
+      else:
+        dropped = []
+        self._queue.extendleft(reversed(jobs))
+        self._changed.notify_all()
+    for job in dropped:
+      job.future.cancel()
+
+  def _process(self, slot: int, fresh: bool) -> WorkerProcess | None:
+    """The slot's live process, started if need be; None when the pool is closing."""
+    process = self._processes[slot]
+    if process is not None and fresh and process.jobs > 0:
+      self._stop_process(slot)
+      process = None
+    if process is None:
+      process = WorkerProcess(self._memory_mb, self._limit_s, _START_SECONDS)
+      with self._changed:
+        if not self._closed:
+          self._processes[slot] = process
+          return process
+      process.kill()
+      return None
+    return process
+
+  def _stop_process(self, slot: int) -> None:
+    with self._changed:
+      process, self._processes[slot] = self._processes[slot], None
+    if process is not None:
+      process.kill()
+
+
+def _batch_message(batch: list[_Job]) -> dict[str, Any]:
+  """Each problem once, however many of its completions are in the batch."""
+  positions: dict[int, int] = {}
+  problems, jobs = [], []
+  for job in batch:
+    position = positions.get(id(job.problem))
+    if position is None:
+      position = positions[id(job.problem)] = len(problems)
+      problems.append(wire.problem_to_json(job.problem))
+    jobs.append([position, job.verifier, job.version, job.text])
+  return {'problems': problems, 'jobs': jobs}

@@ -1,0 +1,205 @@
+"""Whether two single expressions, equations or sets are the same: math-verify reads the LaTeX.
+
+sympy is imported when the first pair that plain numbers and text cannot decide comes by. Nothing
+here has a clock: expressions that take for ever are ended by the pool.
+"""
+
+import functools
+import logging
+from fractions import Fraction
+from typing import Any
+
+_DIGITS = 40  # working precision of numerical comparisons
+# Any two different expressions that occur as answers differ at these places; they are positive, so
+# that sqrt(x^2) = x and log rules hold as a reader takes them.
+_PLACES = (('1.3717', '0.2153'), ('2.9103', '0.1337'), ('0.6180', '0.0719'))
+
+
+class UnreadableError(ValueError):
+  """The LaTeX is not an expression that can be read."""
+
+
+def same_expression(gold: str, given: str) -> bool:
+  """Whether two LaTeX expressions (or sets, inequalities) are equal.
+
+  Expressions are compared by value at three places to 30 digits, constants to a relative 1e-25
+  (1e-9 where one holds a decimal fraction); what is not an expression by math-verify.
+  Raises UnreadableError if the given answer cannot be read; a gold that cannot be read equals
+  nothing but its own text.
+  """
+  import sympy
+
+  try:
+    first = _read(gold)
+  except UnreadableError:
+    return False
+  second = _read(given)
+  if first == second:
+    return True
+  if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
+    return _same_value(first, second)
+  if isinstance(first, sympy.Set) != isinstance(second, sympy.Set):
+    first, second = _solutions(first), _solutions(second)
+  return _math_verify(first, second)
+
+
+def _solutions(value: Any) -> Any:
+  """The set of real numbers that satisfy an inequality in one unknown; others as they are."""
+  import sympy
+
+  if not isinstance(value, sympy.logic.boolalg.Boolean) or len(value.free_symbols) != 1:
+    return value
+  unknown = next(iter(value.free_symbols))
+  try:
+    return value.xreplace({unknown: sympy.Symbol('x', real=True)}).as_set()
+  except NotImplementedError:  # beyond what sympy solves: then it equals no set
+    return value
+
+
+def same_equation(gold: tuple[str, str], given: tuple[str, str]) -> bool:
+  """Whether two equations are multiples of each other: (l - r) / (l' - r') is a nonzero constant.
+
+  Raises UnreadableError if the given one cannot be read.
+  """
+  import sympy
+
+  try:
+    left = _read(gold[0]) - _read(gold[1])
+  except UnreadableError:
+    return False
+  right = _read(given[0]) - _read(given[1])
+  if not isinstance(left, sympy.Expr) or not isinstance(right, sympy.Expr):
+    return False
+  if left.free_symbols != right.free_symbols or not left.free_symbols:
+    return False
+  pairs = _at_places(left, right)
+  if any(b == 0 for _, b in pairs):
+    return False
+  ratios = [a / b for a, b in pairs]
+  return bool(ratios) and ratios[0] != 0 and all(_close(r, ratios[0], '1e-25') for r in ratios)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(latex: str) -> Any:
+  from latex2sympy2_extended import NormalizationConfig
+  from math_verify import LatexExtractionConfig, parse
+
+  # math-verify says once a process that it runs without its own clock; the pool has one.
+  logging.getLogger('math_verify').setLevel(logging.ERROR)
+  normalization = NormalizationConfig(
+    basic_latex=True,
+    units=False,
+    malformed_operators=True,
+    nits=False,
+    boxed='none',
+    equations=False,
+  )
+  config = LatexExtractionConfig(
+    normalization_config=normalization, try_extract_without_anchor=True
+  )
+  # parsing_timeout is annotated int, but None is documented: no signal, hence any thread.
+  timeout: Any = None
+  found = parse(
+    f'${latex}$',
+    [config],
+    fallback_mode='no_fallback',
+    parsing_timeout=timeout,
+    raise_on_error=False,
+  )
+  values = [value for value in found if not isinstance(value, str)]
+  if not values:
+    raise UnreadableError(f'cannot read {latex[:100]!r}')
+  return _plain_symbols(values[0])
+
+
+def _plain_symbols(value: Any) -> Any:
+  """i becomes the imaginary unit; the assumptions that context gave other letters are dropped."""
+  import sympy
+
+  free = getattr(value, 'free_symbols', set())
+  return value.xreplace({s: sympy.I if s.name == 'i' else sympy.Symbol(s.name) for s in free})
+
+
+def _same_value(first: Any, second: Any) -> bool:
+  if first.free_symbols != second.free_symbols:
+    import sympy
+
+    # x - x + 1 is 1: only then is it worth the time.
+    first, second = sympy.simplify(first), sympy.simplify(second)
+    if first.free_symbols != second.free_symbols:
+      return False
+  if not first.free_symbols:
+    return _same_constant(first, second)
+  pairs = _at_places(first, second)
+  if pairs:
+    return all(_close(a, b, _tolerance(first, second)) for a, b in pairs)
+  return _math_verify(first, second)
+
+
+def _same_constant(first: Any, second: Any) -> bool:
+  if first.is_Rational and second.is_Rational:
+    return bool(first == second)
+  a, b = first.evalf(_DIGITS), second.evalf(_DIGITS)
+  if not _is_number(a) or not _is_number(b):
+    return bool(first == second)
+  if first.is_Integer and second.is_Float:
+    return bool(second == first)
+  return _close(a, b, _tolerance(first, second))
+
+
+def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
+  """The values of both where both have one, at up to three places."""
+  import sympy
+
+  symbols = sorted(first.free_symbols, key=str)
+  pairs = []
+  for start, step in _PLACES:
+    place = {
+      symbol: sympy.Rational(start) + sympy.Rational(step) * (i * i + i)
+      for i, symbol in enumerate(symbols)
+    }
+    a, b = first.evalf(_DIGITS, subs=place), second.evalf(_DIGITS, subs=place)
+    if _is_number(a) and _is_number(b):
+      pairs.append((a, b))
+  return pairs
+
+
+def _is_number(value: Any) -> bool:
+  return value.is_number and value.is_finite is True and value.is_comparable is not None
+
+
+def _tolerance(first: Any, second: Any) -> str:
+  import sympy
+
+  return '1e-9' if first.has(sympy.Float) or second.has(sympy.Float) else '1e-25'
+
+
+def _close(a: Any, b: Any, relative: str) -> bool:
+  import sympy
+
+  bound = sympy.Float(relative, _DIGITS) * max(abs(a), abs(b))
+  return bool(abs(a - b) <= bound)
+
+
+def _math_verify(first: Any, second: Any) -> bool:
+  from math_verify import verify
+
+  return bool(
+    verify([first], [second], float_rounding=6, numeric_precision=15, timeout_seconds=None)
+  )
+
+
+def between(latex: str, low: Fraction, high: Fraction) -> bool:
+  """Whether a constant LaTeX expression that is not an integer lies in [low, high]."""
+  import sympy
+
+  try:
+    value = _read(latex)
+  except UnreadableError:
+    return False
+  if not isinstance(value, sympy.Expr) or value.free_symbols or value.is_Integer:
+    return False
+  number = value.evalf(_DIGITS)
+  if not number.is_Float:
+    return False
+  return bool(sympy.Rational(low) <= number) and bool(number <= sympy.Rational(high))

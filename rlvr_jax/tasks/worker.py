@@ -1,0 +1,120 @@
+"""A worker process: reads jobs, runs verifiers, writes verdicts. `python -m rlvr_jax.tasks.worker`.
+
+Started by pool.py only. The protocol's pipes are moved away from descriptors 0 and 1 first, so a
+verifier that prints or reads meets the null device. A thread watches the parent's pipe and ends
+the process at its end; a kernel timer, re-armed for each job, ends it when a verifier holds the
+interpreter lock and that thread cannot run. Neither jax nor any verifier is imported at the start.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rlvr_jax.tasks import wire
+from rlvr_jax.tasks.problem import Problem, Verdict
+from rlvr_jax.tasks.registry import load_verifier
+
+try:
+  import resource
+except ImportError:  # no POSIX: run without a memory limit
+  resource = None
+
+_TEXT_LIMIT = 500  # characters kept of extracted and reason
+_LOAD_SECONDS = 300.0
+
+
+def main() -> None:
+  """Serves jobs until the parent closes the pipe. Arguments: memory limit in MiB, seconds a job."""
+  memory_mb, limit_s = int(sys.argv[1]), float(sys.argv[2])
+  receive, send = _take_pipes()
+  if resource is not None and memory_mb > 0:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory_mb << 20
+    if hard != resource.RLIM_INFINITY:
+      limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+  batches: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+  threading.Thread(target=_read_batches, args=(receive, batches), daemon=True).start()
+  wire.write(send, wire.encode({'ready': True}))
+  loaded: dict[tuple[str, str], Callable[[Problem, str], Verdict]] = {}
+  while True:
+    batch = batches.get()
+    problems = [wire.problem_from_json(value) for value in batch['problems']]
+    for index, name, version, text in batch['jobs']:
+      verify = loaded.get((name, version))
+      if verify is None:
+        _arm(_LOAD_SECONDS)
+        verify = _load(send, name, version)
+        if verify is None:
+          break  # the parent gives up this verifier and ends this process
+        loaded[name, version] = verify
+      _arm(2 * limit_s + 5)
+      reply = _judge(verify, problems[index], text)
+      _arm(0)
+      wire.write(send, wire.encode(reply))
+
+
+def _take_pipes() -> tuple[int, int]:
+  """Moves the protocol to private descriptors and the null device to 0, 1 and 2."""
+  receive, send = os.dup(0), os.dup(1)  # os.dup makes them non-inheritable
+  null = os.open(os.devnull, os.O_RDWR)
+  for fd in (0, 1, 2):
+    os.dup2(null, fd)
+  os.close(null)
+  return receive, send
+
+
+def _read_batches(receive: int, batches: 'queue.SimpleQueue[dict[str, Any]]') -> None:
+  frames = wire.Frames(receive)
+  try:
+    while (arrived := frames.read()) is not None:
+      for batch in arrived:
+        batches.put(batch)
+  finally:
+    os._exit(0)  # the parent is gone, or no job can reach us any more
+
+
+def _arm(seconds: float) -> None:
+  """Lets the kernel kill this process after that many seconds; 0 calls it off."""
+  if hasattr(signal, 'setitimer'):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _load(send: int, name: str, version: str) -> Callable[[Problem, str], Verdict] | None:
+  wire.write(send, wire.encode({'loading': name}))
+  try:
+    verify = load_verifier(name, version)
+  except (Exception, SystemExit) as error:
+    wire.write(send, wire.encode({'failed': name, 'why': _describe(error)}))
+    return None
+  wire.write(send, wire.encode({'loaded': name}))
+  return verify
+
+
+def _judge(verify: Callable[[Problem, str], Verdict], problem: Problem, text: str) -> list[Any]:
+  """[verdict, reward, extracted, reason, fresh]; whatever the verifier raises is an 'error'."""
+  try:
+    verdict = verify(problem, text)
+  except MemoryError:
+    # What filled the memory may stay (caches), so the next job gets a fresh process.
+    return ['error', 0.0, '', 'MemoryError: the verifier used more memory than allowed', True]
+  except (Exception, SystemExit) as error:
+    return ['error', 0.0, '', _describe(error)[:_TEXT_LIMIT], False]
+  extracted, reason = verdict.extracted[:_TEXT_LIMIT], verdict.reason[:_TEXT_LIMIT]
+  return [verdict.verdict, float(verdict.reward), extracted, reason, False]
+
+
+def _describe(error: BaseException) -> str:
+  frames = traceback.extract_tb(error.__traceback__)
+  where = f' ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})' if frames else ''
+  return f'{type(error).__name__}: {error}{where}'
+
+
+if __name__ == '__main__':
+  main()
