@@ -67,8 +67,9 @@ class Checkpointer:
   def save(self, step: int, state: PyTree, host_state: Mapping[str, Any]) -> None:
     """Starts saving; state may be donated and host_state changed as soon as this returns.
 
-    host_state is JSON. Raises OSError if an earlier save of this run failed (a full disk).
+    host_state is JSON. It waits for the save before, and raises its OSError if that one failed.
     """
+    self.wait()
     host = json.dumps(dict(host_state))
     record = {'host': host, 'crc32': zlib.crc32(host.encode()), 'sums': _checksums(state)}
     self._manager.save(
@@ -147,9 +148,15 @@ class Checkpointer:
     self._manager.reload()
 
   def wait(self) -> None:
-    """Returns when the last save is committed. Raises OSError or ValueError if it failed."""
-    self._manager.wait_until_finished()
-    self._manager.check_for_errors()
+    """Returns when the last save is committed. Raises OSError if it failed, as on a full disk."""
+    try:
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+    except (OSError, ValueError) as error:  # tensorstore's write errors are ValueErrors
+      raise OSError(
+        f'a checkpoint could not be written to {self._directory}, what was committed before is '
+        f'whole (last: step {self.latest()}); make room there. {_first_line(error)}'
+      ) from error
 
   def close(self) -> None:
     """Waits and lets go of the directory."""

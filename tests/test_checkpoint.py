@@ -205,6 +205,36 @@ def test_kill_9_during_a_save_leaves_the_one_before(tmp_path):
     assert saver.latest() == 2
 
 
+FULL = """
+import resource, signal, sys
+import jax.numpy as jnp
+from rlvr_jax import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+state = {'w': jnp.arange(1_000_000, dtype=jnp.float32)}
+saver = checkpoint.Checkpointer(sys.argv[1])
+saver.save(1, state, {'cursor': 1})
+saver.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+saver.save(2, state, {'cursor': 2})
+try:
+  saver.save(3, state, {'cursor': 3})
+except OSError as error:
+  print(error)
+print(saver.restore(state)[1])
+"""
+
+
+def test_a_disk_without_room_is_told_and_loses_nothing(tmp_path):
+  """A limit on the size of files stands in for the full disk."""
+  pytest.importorskip('resource', reason='file size limits need Unix')
+  command = [sys.executable, '-c', FULL, str(tmp_path)]
+  done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
+  message, host = done.stdout.splitlines()
+  assert 'could not be written to' in message
+  assert '(last: step 1); make room there' in message
+  assert host == "{'cursor': 1}"
+
+
 def test_first_signal_asks_and_second_interrupts():
   before = signal.getsignal(signal.SIGTERM)
   with checkpoint.GracefulExit() as leaving:
