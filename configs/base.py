@@ -73,7 +73,9 @@ def _model() -> dict[str, Any]:
   return {
     'name': '',  # HF directory, .gguf file or hub id; '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
-    'compute_dtype': 'float32',  # of the matrix products: float32 | bfloat16
+    'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
+    'remat': True,  # recompute each layer in the backward pass: memory for a third more FLOPs
+    'logprob_chunk': 1024,  # tokens whose logits exist at once
     'init': {  # a model from scratch, for quickstarts and tests
       'architecture': 'qwen2',  # qwen2 | qwen3 | llama
       'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
@@ -91,7 +93,7 @@ def _task() -> dict[str, Any]:
   return {
     'name': 'countdown',  # jsonl | countdown | reasoning_gym
     'path': '',  # of the problems, for jsonl (.jsonl or .jsonl.gz)
-    'fields': {'id': 'id', 'prompt': 'question', 'answer': 'answer'},  # the file's column names
+    'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
     'params': {},  # of a procedural task; its own page of the docs lists them
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
@@ -111,6 +113,8 @@ def _sampling() -> dict[str, Any]:
     'bank_rows': 64,  # prompts resident at once
     'prompt_capacity': 512,  # tokens; a longer prompt is refused
     'chunk': 32,  # decode steps between two looks of the host
+    'release': False,  # give the sampler's weights and cache back while learning
+    'coupling': 'independent',  # of models' draws: independent | common (random numbers)
   }
 
 
@@ -137,6 +141,7 @@ def _train() -> dict[str, Any]:
     'checkpoint_every': 10,  # iterations
     'keep': 2,  # checkpoints kept
     'store_rollouts': True,  # training's completions go into the sample store
+    'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model
   }
 
 
@@ -161,6 +166,8 @@ def _distill() -> dict[str, Any]:
     'batch': 64,  # prompt-completion pairs in a step
     'learning_rate': 1e-3,  # peak; schedule, warm-up and the rest are optimizer.*
     'mask_prompt': True,  # no loss on prompt tokens
+    'noise': 0.0,  # share of the task's own corpus that is any expression, not an answer
+    'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model
     'eval_every': 100,  # steps between held-out looks; 0: never
     'checkpoint_every': 500,  # steps
   }
@@ -171,6 +178,7 @@ def _evaluate() -> dict[str, Any]:
     'n': 64,  # completions of each problem
     'ks': (1, 2, 4, 8, 16),  # of pass@k
     'headline_k': 16,  # the boundary; at most n/4
+    'name': '',  # of the model in the store; '' is made from model.name
     'problems': 0,  # evaluated, from the first held-out one; 0: all
     'temperature': 1.0,
     'top_p': 1.0,

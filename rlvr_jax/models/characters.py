@@ -1,21 +1,26 @@
 """A tokenizer of single characters, for models trained from scratch on a small alphabet."""
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Core
 from transformers import PreTrainedTokenizerFast
 
+from rlvr_jax.models.tokenizer import Tokenizer
+
 EOS, PAD = '<eos>', '<pad>'
+EOS_ID = 1
 
 
-def char_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+def char_tokenizer(alphabet: str) -> Tokenizer:
   """One token a character of `alphabet`, after <pad> (id 0) and <eos> (id 1).
 
-  A fast tokenizer like any other: it saves to and loads from a directory. Characters outside the
-  alphabet are refused by `encode` with a ValueError from the tokenizer's model (there is no <unk>).
+  A fast tokenizer like any other: it saves to and loads from a directory. There is no <unk>: a
+  character outside the alphabet makes `encode` fail.
   """
   vocabulary = {token: i for i, token in enumerate([PAD, EOS, *alphabet])}
   if len(vocabulary) != len(alphabet) + 2:
     raise ValueError(f'alphabet {alphabet!r} repeats a character')
-  core = Tokenizer(models.WordLevel(vocabulary))
+  core = Core(models.WordLevel(vocabulary))
   core.pre_tokenizer = pre_tokenizers.Split(Regex('.'), 'isolated')
   core.decoder = decoders.Fuse()
-  return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS, pad_token=PAD)
+  hf = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS, pad_token=PAD)
+  return Tokenizer(hf, (EOS_ID,))

@@ -211,7 +211,7 @@ def make_update(
     )
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
-    metrics |= {'loss': loss, 'grad_norm': norm, 'tokens': tokens, 'skipped': 1 - finite * 1}
+    metrics |= {'loss': loss, 'grad_norm': norm, 'tokens': tokens, 'skipped': jnp.where(finite, 0, 1)}
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   if mesh is None:

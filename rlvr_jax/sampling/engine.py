@@ -92,7 +92,7 @@ class Engine:
   """Draws completions for a stream of items (DESIGN.md 12).
 
   slots: completions decoded at once; bank_rows: prompts resident at once; prompt_capacity and
-  completion_capacity: tokens. seed, stream and model_uid enter every key. params are in the
+  completion_capacity: tokens; steps: decode steps a chunk; seed enters every key. params are in the
   sampler's form (`hand_over`). Not thread-safe; one `run` at a time.
   """
 
@@ -108,8 +108,6 @@ class Engine:
     mesh: Mesh | None = None,
     steps: int = 32,
     seed: int = 0,
-    stream: str = 'eval',
-    model_uid: int = 0,
   ):
     for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
       if value < 1:
@@ -120,8 +118,6 @@ class Engine:
     # twice what a chunk can consume at most (one token each), since the host reads a chunk late
     self.queue_capacity = 2 * slots * steps
     self._seed = jax.random.key(seed)
-    self._stream = np.uint32(STREAMS[stream])
-    self._model_uid = np.uint32(model_uid)
     self._state: state_lib.State | None = None
     self._forget_prompts()
 
@@ -196,7 +192,7 @@ class Engine:
     self._rows.move_to_end(prompt)
     return row
 
-  def _feed(self, waiting: collections.deque, room: int, live: dict) -> None:
+  def _feed(self, waiting: collections.deque, room: int, live: dict, origin: tuple) -> None:
     """Moves waiting (ident, item) pairs whose prompt is or becomes resident into the queue."""
     batch: list[tuple[int, int, Item]] = []
     while waiting and len(batch) < room:
@@ -210,9 +206,11 @@ class Engine:
       batch.append((ident, row, item))
     size = self.slots * self.steps
     for i in range(0, len(batch), size):
-      self._push(batch[i : i + size], size)
+      self._push(batch[i : i + size], size, origin)
 
-  def _push(self, batch: list[tuple[int, int, Item]], size: int) -> None:
+  def _push(self, batch: list[tuple[int, int, Item]], size: int, origin: tuple) -> None:
+    stream, model_uid = origin
+
     def column(values: Iterable[int], dtype: Any) -> np.ndarray:
       out = np.zeros(size, dtype)
       out[: len(batch)] = np.fromiter(values, dtype, len(batch))
@@ -220,9 +218,9 @@ class Engine:
 
     keys = _sample_keys(
       self._seed,
-      self._stream,
+      stream,
       column((item.visit for _, _, item in batch), np.uint32),
-      self._model_uid,
+      model_uid,
       column((item.uid for _, _, item in batch), np.uint32),
       column((item.sample for _, _, item in batch), np.uint32),
     )
@@ -242,8 +240,15 @@ class Engine:
       forced,
     )
 
-  def run(self, items: Iterable[Item], sampling: Sampling) -> Iterator[Completion]:
-    """Yields completions in order of finishing.
+  def run(
+    self,
+    items: Iterable[Item],
+    sampling: Sampling,
+    *,
+    stream: str = 'eval',
+    model_uid: int = 0,
+  ) -> Iterator[Completion]:
+    """Yields completions in order of finishing; stream (STREAMS) and model_uid enter every key.
 
     Raises ValueError for a prompt that does not fit and for settings out of range, before anything
     is sampled. Abandoning the iterator early leaves the engine usable (its state is rebuilt).
@@ -260,19 +265,20 @@ class Engine:
     stops[: len(sampling.stop_ids)] = sampling.stop_ids
     finished = False
     try:
-      yield from self._loop(waiting, options, stops, np.int32(sampling.max_tokens))
+      origin = np.uint32(STREAMS[stream]), np.uint32(model_uid)
+      yield from self._loop(waiting, origin, options, stops, np.int32(sampling.max_tokens))
       finished = True
     finally:
       if not finished:
         self._state = None
 
-  def _loop(self, waiting, options, stops, limit) -> Iterator[Completion]:
+  def _loop(self, waiting, origin, options, stops, limit) -> Iterator[Completion]:
     live: dict[int, tuple[Item, int]] = {}
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
     stop_set = {int(s) for s in stops if s >= 0}
     while waiting or live:
-      self._feed(waiting, self.queue_capacity - len(live), live)
+      self._feed(waiting, self.queue_capacity - len(live), live, origin)
       self._state, emitted = _run_chunk(
         self.params, self._state, options, stops, limit, config=self.config, steps=self.steps
       )

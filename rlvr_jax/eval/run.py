@@ -1,0 +1,276 @@
+"""Sample and score: completions of a model on problems, judged while sampling goes on, stored.
+
+The same functions serve training's rollouts, looks at held-out problems and measured boundaries.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rlvr_jax import sharding
+from rlvr_jax.eval import pass_at_k, report, results
+from rlvr_jax.eval.samples import Row, SampleStore
+from rlvr_jax.metrics import Progress
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.load import load_model
+from rlvr_jax.models.tokenizer import Tokenizer
+from rlvr_jax.models.transformer import Params
+from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.tasks import prompts
+from rlvr_jax.tasks.load import load_problems
+from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.problem import Problem, Verdict
+from rlvr_jax.tasks.registry import verifier_name, verifier_version
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """A completion, its text (stop token left out) and what the verifier says of it."""
+
+  completion: Completion
+  text: str
+  verdict: Verdict
+
+
+def encode_prompts(
+  problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
+) -> list[tuple[int, ...]]:
+  """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
+  encoded = [
+    tuple(tokenizer.encode(prompts.render(p, template, tokenizer.hf), special=False))
+    for p in problems
+  ]
+  long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > capacity]
+  if long:
+    worst = max(n for _, n in long)
+    raise ValueError(
+      f'{len(long)} of {len(problems)} prompts are longer than sampling.prompt_capacity={capacity} '
+      f'tokens, e.g. problem {long[0][0]!r} with {long[0][1]}; raise it to {worst} or drop them'
+    )
+  return encoded
+
+
+def model_uid(name: str, coupling: str) -> int:
+  """The model's part of every key (DESIGN.md 5): 0 under common random numbers."""
+  if coupling == 'common':
+    return 0
+  return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], 'big')
+
+
+def make_engine(
+  config: ConfigDict, params: Params | None, model_config: ModelConfig, mesh=None
+) -> Engine:
+  """The engine of a config's sampling group; params None leaves them to `load`."""
+  s = config.sampling
+  return Engine(
+    params,
+    model_config,
+    slots=s.slots,
+    bank_rows=s.bank_rows,
+    prompt_capacity=s.prompt_capacity,
+    completion_capacity=s.max_tokens,
+    mesh=mesh,
+    steps=s.chunk,
+    seed=config.seed,
+  )
+
+
+def make_pool(config: ConfigDict, workdir: pathlib.Path) -> VerifierPool:
+  """The verifier pool of a config, with its journal in the workdir."""
+  v = config.verifier
+  return VerifierPool(
+    v.workers, limit_s=v.limit_s, memory_mb=v.memory_mb, journal=workdir / 'verdicts.jsonl'
+  )
+
+
+def make_mesh(config: ConfigDict):
+  """The mesh of a config; None on a single device, where there is nothing to lay out."""
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  return None if mesh.size == 1 else mesh
+
+
+def sample_and_score(
+  engine: Engine,
+  items: Iterable[Item],
+  sampling: Sampling,
+  *,
+  problems: Sequence[Problem],
+  tokenizer: Tokenizer,
+  pool: VerifierPool,
+  stream: str,
+  model_uid: int = 0,
+) -> Iterator[Scored]:
+  """Draws the items and judges each completion as it comes; yields in order of finishing.
+
+  Equal completions of a problem are decoded and sent to the pool once.
+  """
+  stops = set(sampling.stop_ids)
+  judged: dict[tuple[int, bytes], tuple[str, Any]] = {}
+  waiting: collections.deque[tuple[Completion, str, Any]] = collections.deque()
+  for completion in engine.run(items, sampling, stream=stream, model_uid=model_uid):
+    key = completion.item.problem, completion.tokens.tobytes()
+    if key not in judged:
+      tokens = completion.tokens
+      text = tokenizer.decode(tokens[:-1] if int(tokens[-1]) in stops else tokens)
+      judged[key] = text, pool.submit(problems[completion.item.problem], text)
+    waiting.append((completion, *judged[key]))
+    while waiting and waiting[0][2].done():
+      first, text, verdict = waiting.popleft()
+      yield Scored(first, text, verdict.result())
+  for first, text, verdict in waiting:
+    yield Scored(first, text, verdict.result())
+
+
+def store_row(scored: Scored, problem: Problem, *, seed: int, temperature: float) -> Row:
+  """The Parquet row of a scored completion."""
+  completion = scored.completion
+  total = math.fsum(completion.logprobs.tolist())
+  return Row(
+    task=problem.task,
+    problem_id=problem.id,
+    visit=completion.item.visit,
+    sample=completion.item.sample,
+    seed=seed,
+    tokens=completion.tokens,
+    text=scored.text,
+    length=len(completion.tokens),
+    finish='length' if completion.truncated else 'eos',
+    logprob_sum=total if temperature in (0, 1) else None,
+    logprob_sum_sampled=total,
+    verdict=scored.verdict.verdict,
+    reward=scored.verdict.reward,
+    verifier=verifier_version(verifier_name(problem)),
+    extracted=scored.verdict.extracted,
+    reason=scored.verdict.reason,
+  )
+
+
+def sampling_settings(sampling: Sampling, *, seed: int, coupling: str, stream: str) -> dict:
+  """What a draw depends on besides model and prompt, as stored with every shard."""
+  settings = dataclasses.asdict(sampling)
+  return settings | {'seed': seed, 'coupling': coupling, 'stream': stream}
+
+
+def sample_into_store(
+  store: SampleStore,
+  engine: Engine,
+  *,
+  name: str,
+  problems: Sequence[Problem],
+  encoded: Sequence[tuple[int, ...]],
+  n: int,
+  sampling: Sampling,
+  template: str,
+  tokenizer: Tokenizer,
+  pool: VerifierPool,
+  seed: int,
+  coupling: str,
+) -> None:
+  """Tops the store up to n completions of each problem under model `name`; draws what is missing."""
+  task = problems[0].task
+  store.check_writable()
+  settings = sampling_settings(sampling, seed=seed, coupling=coupling, stream='eval')
+  done = store.done(name, task)
+  items = [
+    Item(i, problem.uid, 0, sample, encoded[i])
+    for i, problem in enumerate(problems)
+    for sample in range(n)
+    if (problem.id, 0, sample) not in done
+  ]
+  writer = store.writer(
+    name, task, settings, prompt_hash=template_hash(template, tokenizer), rows_per_shard=65_536
+  )
+  correct, seen = 0, 0
+  with writer, Progress(len(items), f'sampling {name}', plain_every_s=5.0) as progress:
+    for scored in sample_and_score(
+      engine,
+      items,
+      sampling,
+      problems=problems,
+      tokenizer=tokenizer,
+      pool=pool,
+      stream='eval',
+      model_uid=model_uid(name, coupling),
+    ):
+      problem = problems[scored.completion.item.problem]
+      writer.append(store_row(scored, problem, seed=seed, temperature=sampling.temperature))
+      seen += 1
+      correct += scored.verdict.verdict == 'correct'
+      if seen % 64 == 0 or seen == len(items):
+        progress.update(seen, {'avg@n': correct / seen})
+
+
+def template_hash(template: str, tokenizer: Tokenizer) -> str:
+  """A short hash of the prompt template's text, and of the chat template where it is used."""
+  text = prompts.TEMPLATES.get(template) or str(tokenizer.hf.chat_template)
+  return hashlib.sha256(f'{template}\n{text}'.encode()).hexdigest()[:16]
+
+
+def store_name(name: str) -> str:
+  """A model's name as a folder of the store."""
+  return re.sub(r'[^A-Za-z0-9._=+@:-]+', '-', pathlib.Path(name).name).strip('-') or 'model'
+
+
+def evaluation_problems(config: ConfigDict) -> list[Problem]:
+  """The held-out problems to measure (all problems where the config holds none out)."""
+  train, heldout = load_problems(config.task)
+  problems = heldout or train
+  wanted = config.evaluate.problems
+  if wanted > len(problems):
+    raise ValueError(
+      f'evaluate.problems={wanted}, but there are {len(problems)}; lower it or raise task.holdout'
+    )
+  return problems[: wanted or None]
+
+
+def eval_sampling(config: ConfigDict, stop_ids: tuple[int, ...]) -> Sampling:
+  """The Sampling of a config's evaluate group."""
+  e = config.evaluate
+  return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
+
+
+def evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """job=evaluate | sample: n completions of each problem into the store, then pass@k.
+
+  job=sample stops at the store; job=evaluate writes results.json and report.html beside it.
+  """
+  if not config.model.name:
+    raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
+  problems = evaluation_problems(config)
+  mesh = make_mesh(config)
+  model_config, params, tokenizer = load_model(config.model.name, dtype=config.model.compute_dtype)
+  encoded = encode_prompts(
+    problems, config.task.template, tokenizer, config.sampling.prompt_capacity
+  )
+  name = config.evaluate.name or store_name(config.model.name)
+  sampler_params = hand_over(None, params, mesh)
+  del params  # the sampler has its own copy
+  engine = make_engine(config, sampler_params, model_config, mesh)
+  store = SampleStore(workdir / 'samples')
+  with make_pool(config, workdir) as pool:
+    sample_into_store(
+      store,
+      engine,
+      name=name,
+      problems=problems,
+      encoded=encoded,
+      n=config.evaluate.n,
+      sampling=eval_sampling(config, tokenizer.eos_ids),
+      template=config.task.template,
+      tokenizer=tokenizer,
+      pool=pool,
+      seed=config.seed,
+      coupling=config.sampling.coupling,
+    )
+  if config.job == 'evaluate':
+    write_evaluation(config, workdir, store, name, problems)

@@ -1,0 +1,285 @@
+"""The learner's side of a run: the model on its mesh, the optimizer, the steps over rollouts.
+
+Shared by RL (rl/train.py) and supervised fine-tuning (rl/distill.py).
+"""
+
+import dataclasses
+import logging
+import math
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.models.characters import char_tokenizer
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.hf import save_safetensors
+from rlvr_jax.models.load import load_model
+from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
+from rlvr_jax.models.tokenizer import Tokenizer
+from rlvr_jax.models.transformer import Params, init_params
+from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.optimizer import make_optimizer
+from rlvr_jax.rl.rollout import micro_batches
+from rlvr_jax.rl.types import Rollouts, TrainState
+from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
+from rlvr_jax.sharding import shardings
+from rlvr_jax.tasks import countdown
+
+log = logging.getLogger(__name__)
+MOST_SKIPS = 3  # non-finite steps in a row that stop a run
+
+
+@dataclasses.dataclass
+class Learner:
+  """A model being trained. state changes (and its old arrays are donated) with every step.
+
+  update, score: rl/update.py. reference: params of the start model, None when no KL term is asked
+  for. multiple: rows of a micro-batch are a multiple of this (the mesh's data parts).
+  """
+
+  config: ModelConfig
+  tokenizer: Tokenizer
+  mesh: Mesh | None
+  state: TrainState
+  update: Callable
+  score: Callable
+  reference: Params | None
+  run: ConfigDict
+  multiple: int
+
+  def sampler_params(self) -> Params:
+    """The params in the dtype that sampler and learner compute in."""
+    dtype = jnp.dtype(self.run.model.compute_dtype)
+    if dtype == self.state.params['embed'].dtype:
+      return self.state.params
+    return jax.jit(lambda p: jax.tree.map(lambda x: x.astype(dtype), p))(self.state.params)
+
+  def _place(self, rows: Rows) -> Rows:
+    if self.mesh is None:
+      return rows
+    return jax.device_put(rows, rows_sharding(self.mesh))
+
+  def _scored(self, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
+    return self.score(params, self._place(rows).tokens, temperature)
+
+  def minibatches(self, rollouts: Rollouts, iteration: int) -> list[np.ndarray]:
+    """Row indices of each optimizer step of an iteration, in order, all epochs.
+
+    Groups stay whole; their order in each epoch is a function of (seed, iteration, epoch).
+    """
+    t = self.run.train
+    groups = np.unique(rollouts.group)
+    size = t.minibatch or len(groups)
+    steps = []
+    for epoch in range(t.epochs):
+      order = groups
+      if size < len(groups) or t.epochs > 1:
+        order = np.random.default_rng([self.run.seed, iteration, epoch]).permutation(groups)
+      for begin in range(0, len(order), size):
+        chosen = np.isin(rollouts.group, order[begin : begin + size])
+        steps.append(np.flatnonzero(chosen))
+    return steps
+
+  def steps(
+    self, rollouts: Rollouts, advantages: np.ndarray, *, iteration: int
+  ) -> dict[str, float]:
+    """All optimizer steps over an iteration's rollouts; metrics of the last, gap of the first.
+
+    With one step the policy before it is the policy itself, and old log-probs are not recomputed;
+    with more they are, by the learner's own program, before the first step.
+    """
+    temperature = jnp.float32(self.run.sampling.temperature)
+    steps = self.minibatches(rollouts, iteration)
+    batches = [self._rows(rollouts, advantages, index) for index in steps]
+    if len(steps) > 1:
+      batches = [
+        rows.replace(old_logprobs=self._scored(self.state.params, rows, temperature))
+        for rows in batches
+      ]
+    if self.reference is not None:
+      batches = [
+        rows.replace(ref_logprobs=self._scored(self.reference, rows, temperature))
+        for rows in batches
+      ]
+    found: list[dict[str, jax.Array]] = []
+    for rows in batches:
+      self.state, metrics = self.update(self.state, self._place(rows), temperature)
+      found.append(metrics)
+    read = jax.device_get(found)
+    first, last = read[0], read[-1]
+    row = {k: float(v) for k, v in last.items()}
+    row |= {k: float(first[k]) for k in first if k.startswith('gap/')}
+    row['skipped'] = float(sum(m['skipped'] for m in read))
+    row['tokens'] = float(sum(m['tokens'] for m in read))
+    return row
+
+  def one_step(self, rollouts: Rollouts, advantages: np.ndarray) -> dict[str, float]:
+    """One optimizer step over all the rollouts at temperature 1; its metrics."""
+    rows = self._rows(rollouts, advantages, np.arange(len(advantages)))
+    self.state, metrics = self.update(self.state, self._place(rows), jnp.float32(1))
+    return {k: float(v) for k, v in jax.device_get(metrics).items()}
+
+  def _rows(self, rollouts: Rollouts, advantages: np.ndarray, index: np.ndarray) -> Rows:
+    part = jax.tree.map(lambda x: x[index], rollouts)
+    return micro_batches(
+      part, advantages[index], micro_tokens=self.run.train.micro_tokens, multiple=self.multiple
+    )
+
+
+def export(directory: pathlib.Path, learn: Learner) -> None:
+  """Writes the model as a Hugging Face directory, in place of what an earlier, shorter run left."""
+  if directory.exists():
+    shutil.rmtree(directory)
+  save_safetensors(directory, learn.state.params, learn.config, learn.tokenizer)
+
+
+def total_steps(config: ConfigDict) -> int:
+  """Optimizer steps of a whole training run."""
+  t = config.train
+  per_iteration = math.ceil(t.prompts / (t.minibatch or t.prompts)) * t.epochs
+  return t.iterations * per_iteration
+
+
+def open_model(
+  config: ConfigDict, mesh: Mesh | None
+) -> tuple[ModelConfig, Params, Tokenizer]:
+  """The model of a config: by name, or from scratch by model.init for a task with an alphabet."""
+
+  def placed(model_config: ModelConfig) -> Any:
+    if mesh is None:
+      return None
+    shapes = jax.eval_shape(
+      lambda: init_params(jax.random.key(0), model_config, config.model.dtype)
+    )
+    replicate = KV_PATHS if model_config.num_kv_heads % mesh.shape['tensor'] else None
+    return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
+
+  if config.model.name:
+    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed)
+  if config.task.name != 'countdown':
+    raise ValueError(
+      f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
+      'alphabet for; name a model (directory, .gguf or hub id)'
+    )
+  tokenizer = char_tokenizer(countdown.ALPHABET)
+  init = config.model.init.to_dict()
+  init['vocab_size'] = init['vocab_size'] or tokenizer.vocab_size
+  qwen2 = init['architecture'] == 'qwen2'
+  model_config = ModelConfig(
+    **init,
+    qkv_bias=qwen2,
+    qk_norm=init['architecture'] == 'qwen3',
+    max_positions=config.sampling.prompt_capacity + config.sampling.max_tokens,
+    eos_ids=tokenizer.eos_ids,
+  )
+  make = jax.jit(
+    lambda key: init_params(key, model_config, config.model.dtype),
+    out_shardings=placed(model_config),
+  )
+  return model_config, make(jax.random.key(config.seed)), tokenizer
+
+
+def open_learner(
+  config: ConfigDict,
+  algorithm: Algorithm,
+  *,
+  total_steps: int,
+  learning_rate: float | None = None,
+) -> Learner:
+  """Everything that learns, on the config's mesh. ValueError names the key that does not fit."""
+  mesh = run_lib.make_mesh(config)
+  o = config.optimizer
+  optimizer = make_optimizer(
+    o.learning_rate if learning_rate is None else learning_rate,
+    schedule=o.schedule,
+    warmup_steps=o.warmup_steps,
+    total_steps=total_steps,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+    moment_dtype=o.moment_dtype,
+    param_dtype=config.model.dtype,
+  )
+  model_config, params, tokenizer = open_model(config, mesh)
+
+  def start(params: Params) -> TrainState:
+    return TrainState(
+      step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params)
+    )
+
+  if mesh is None:
+    state = jax.jit(start, donate_argnums=0)(params)
+  else:
+    target = state_shardings(jax.eval_shape(start, params), model_config, mesh)
+    state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
+  del params
+  reference = None
+  if algorithm.kl_coef:
+    dtype = config.model.compute_dtype
+    reference = jax.jit(lambda p: jax.tree.map(lambda x: x.astype(dtype) + 0, p))(state.params)
+  options = {'compute_dtype': config.model.compute_dtype, 'chunk': config.model.logprob_chunk}
+  return Learner(
+    config=model_config,
+    tokenizer=tokenizer,
+    mesh=mesh,
+    state=state,
+    update=make_update(
+      model_config,
+      algorithm,
+      optimizer,
+      longest=config.sampling.max_tokens,
+      remat=config.model.remat,
+      mesh=mesh,
+      **options,
+    ),
+    score=make_score(model_config, **options),
+    reference=reference,
+    run=config,
+    multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],
+  )
+
+
+def count_skips(
+  row: dict[str, float],
+  in_row: int,
+  workdir: pathlib.Path,
+  iteration: int,
+  rollouts: Rollouts,
+  advantages: np.ndarray,
+) -> int:
+  """Non-finite steps in a row after this iteration; dumps the batch of one that was skipped."""
+  if not row['skipped']:
+    return 0
+  path = dump_path(workdir, iteration)
+  path.parent.mkdir(exist_ok=True)
+  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
+  log.warning(
+    'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
+    iteration,
+    path,
+  )
+  return in_row + int(row['skipped'])
+
+
+def dump_path(workdir: pathlib.Path, iteration: int) -> pathlib.Path:
+  """Where the batch of a skipped step is kept."""
+  return workdir / 'nonfinite' / f'iteration-{iteration:06d}.npz'
+
+
+def stuck_message(workdir: pathlib.Path, iteration: int) -> str:
+  """What a run says when it stops after MOST_SKIPS skipped steps in a row."""
+  return (
+    f'{MOST_SKIPS} optimizer steps in a row had a non-finite loss or gradient; the last batch is '
+    f'in {dump_path(workdir, iteration)}, a checkpoint is saved; lower optimizer.learning_rate, or '
+    'look at the batch'
+  )

@@ -1,0 +1,43 @@
+"""Problems by the config's task group: what to train on and what is held out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlvr_jax.tasks import countdown, jsonl, procedural
+from rlvr_jax.tasks.problem import Problem, check_unique
+
+TASKS = ('countdown', 'jsonl', 'reasoning_gym')
+
+
+def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]]:
+  """(train, held-out) problems of a task group (configs/base.py: name, path, params, ...).
+
+  The first `holdout` problems are held out, the rest trained on; with holdout 0 the second list is
+  empty. ValueError names the key that does not fit.
+  """
+  name, params = task['name'], dict(task['params'])
+  limit = int(task['limit'])
+  if name == 'jsonl':
+    problems = jsonl.load_jsonl(
+      task['path'],
+      task=params.pop('task', 'jsonl'),
+      fields={k: v for k, v in task['fields'].items() if v},
+      limit=limit or None,
+      verifier=task['verifier'] or None,
+    )
+  elif name == 'countdown':
+    count = int(params.pop('problems', 4000)) + int(task['holdout'])
+    problems = countdown.make_problems(limit or count, **{'seed': 1, **params})
+  elif name == 'reasoning_gym':
+    params.setdefault('task', f'reasoning_gym.{params.get("dataset")}')
+    problems = procedural.load_procedural(**params)
+    problems = problems[: limit or None]
+  else:
+    raise ValueError(f'task.name={name!r}: known are {", ".join(TASKS)}')
+  check_unique(problems)
+  holdout = int(task['holdout'])
+  if holdout >= len(problems) and holdout:
+    raise ValueError(
+      f'task.holdout={holdout} leaves nothing of {len(problems)} problems to train on; lower it'
+    )
+  return problems[holdout:], problems[:holdout]
