@@ -50,8 +50,9 @@ def _solutions(value: Any) -> Any:
   if not isinstance(value, sympy.logic.boolalg.Boolean) or len(value.free_symbols) != 1:
     return value
   unknown = next(iter(value.free_symbols))
+  in_reals: Any = value.xreplace({unknown: sympy.Symbol('x', real=True)})
   try:
-    return value.xreplace({unknown: sympy.Symbol('x', real=True)}).as_set()
+    return in_reals.as_set()
   except NotImplementedError:  # beyond what sympy solves: then it equals no set
     return value
 
