@@ -29,7 +29,7 @@ def get_config(arg: str = '') -> Config:
   """The whole config with its defaults, locked: only smoke_values, task.params, study.arms grow."""
   config = _every_key()
   config.lock()
-  for group in (config.smoke_values, config.task.params, config.study.arms):
+  for group in (config.smoke_values, config.task.params, config.study.arms, config.study.texts):
     group.unlock()
   return with_presets(config, arg)
 
@@ -57,6 +57,8 @@ def _every_key() -> Config:
         'memory_mb': 4096,  # MiB of address space for one worker
       },
       'study': {
+        'title': '',  # of the report
+        'texts': dotted({}),  # heading -> text that the report says first
         'run_arms': ('rl',),  # names of study.arms to run, in this order
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
       },

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
 
-FREE_GROUPS = ('smoke_values', 'study.arms', 'task.params')
+FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params')
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
