@@ -268,9 +268,19 @@ def stored_tensors(
     for layer in range(config.num_layers if leaf.stacked else 1):
 
       def read(leaf: Leaf = leaf, array: Any = array, layer: int = layer) -> np.ndarray:
-        return leaf.to_hf(np.asarray(array[layer] if leaf.stacked else array))
+        return leaf.to_hf(np.asarray(_layer(array, layer) if leaf.stacked else array))
 
       yield leaf.tensor_name(layer), math.prod(leaf.shape), read
+
+
+@jax.jit
+def _row(array: jax.Array, layer: jax.Array) -> jax.Array:
+  return jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
+
+
+def _layer(array: Any, layer: int) -> Any:
+  # one layer on its own: the host copy of a whole jax array would stay with it as long as it lives
+  return array[layer] if isinstance(array, np.ndarray) else _row(array, np.int32(layer))
 
 
 def _check_tree(params: Params, config: ModelConfig) -> None:

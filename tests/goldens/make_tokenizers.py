@@ -7,8 +7,8 @@ Face) give vocabulary, merges and chat template. The ids are made by the plain-P
 encoder below, which shares no code with the tokenizers library, and have to agree with what HF's
 own Qwen2Tokenizer says. The small GGUF files hold only the merges that the corpus ever applies: a
 merge that never was the best applicable one changes nothing when it goes. llama3 is Qwen's
-vocabulary under LLaMA-3's rules. The .npz has ids (all texts, flat, of the small vocabulary), lengths, and
-real (small id -> id in the real model). Needs the `regex` package, which transformers brings.
+vocabulary under LLaMA-3's rules. The .npz has ids (all texts, flat, of the small vocabulary),
+lengths, and real (small id -> id in the real model). Needs the `regex` package.
 """
 
 import functools
