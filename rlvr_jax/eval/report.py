@@ -1,0 +1,211 @@
+"""The boundary report: one self-contained HTML file, and the same numbers as JSON, CSV, Parquet."""
+
+import base64
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from rlvr_jax.eval import figures, results, tables
+from rlvr_jax.eval.browse import ShownProblem
+from rlvr_jax.eval.figures import Panel, Plot
+from rlvr_jax.eval.findings import Finding, findings
+from rlvr_jax.eval.results import Study
+from rlvr_jax.eval.tables import Table
+
+TEMPLATES = pathlib.Path(__file__).parent / 'templates'
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """A heading of the report with paragraphs, figures and tables under it, in this order."""
+
+  title: str
+  paragraphs: Sequence[str] = ()
+  plots: Sequence[Plot | None] = ()
+  tables: Sequence[Table | None] = ()
+
+
+def write_report(
+  path: str | os.PathLike,
+  *,
+  title: str,
+  subtitle: str = '',
+  findings: Sequence[Finding] = (),
+  sections: Sequence[Section] = (),
+  samples: Sequence[ShownProblem] = (),
+  provenance: Mapping[str, Any] | None = None,
+  closing: Sequence[Section] = (),
+) -> None:
+  """Writes one HTML file that needs nothing else: figures inline, no script or style from outside.
+
+  sections stand above the completions, provenance and closing below. provenance maps a heading to
+  text, to a list of lines (commands), or to a mapping (versions). Everything is escaped.
+  """
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['show'] = tables.show
+  environment.filters['sort_key'] = _sort_key
+  environment.filters['data_uri'] = lambda plot: (
+    'data:image/svg+xml;base64,' + base64.b64encode(plot.svg).decode()
+  )
+  html = environment.get_template('report.html.j2').render(
+    title=title,
+    subtitle=subtitle,
+    findings=findings,
+    sections=sections,
+    samples=samples,
+    provenance=_blocks(provenance or {}),
+    closing=closing,
+    style=_asset('report.css'),
+    script=_asset('report.js'),
+  )
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary.write_text(html, encoding='utf-8')
+  temporary.replace(path)
+
+
+def _asset(name: str) -> str:
+  text = (TEMPLATES / name).read_text(encoding='utf-8')
+  assert '</' not in text  # it is placed unescaped inside its element
+  return text
+
+
+def _sort_key(cell: Any) -> str:
+  return '' if cell is None else repr(float(cell)) if isinstance(cell, int | float) else str(cell)
+
+
+def _blocks(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+  blocks = []
+  for name, value in provenance.items():
+    if isinstance(value, Mapping):
+      rows = [[str(key), str(item)] for key, item in value.items()]
+      blocks.append({'name': name, 'rows': rows, 'text': ''})
+    elif isinstance(value, str):
+      blocks.append({'name': name, 'rows': [], 'text': value})
+    else:
+      blocks.append({'name': name, 'rows': [], 'text': '\n'.join(str(line) for line in value)})
+  return blocks
+
+
+def write_study(
+  folder: str | os.PathLike,
+  study: Study,
+  *,
+  title: str,
+  wall_seconds: float,
+  sampler_learner_gap: Mapping[str, float] | None = None,
+  extra: Mapping[str, Any] | None = None,
+  training: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+  panels: Sequence[Panel] = (),
+  texts: Sequence[tuple[str, str]] = (),
+  more_tables: Sequence[Table] = (),
+  samples: Sequence[ShownProblem] = (),
+  provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Writes report.html, results.json, problems.csv and problems.parquet; returns the results.
+
+  training: rows of metrics by run name, drawn as the given panels. texts: (title, text) that the
+  study wants said first, paragraphs divided by blank lines.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  document = results.build_results(
+    study, wall_seconds=wall_seconds, sampler_learner_gap=sampler_learner_gap, extra=extra
+  )
+  results.write_json(folder / 'results.json', document)
+  columns = tables.problem_columns(study)
+  pyarrow.csv.write_csv(columns, folder / 'problems.csv')
+  pq.write_table(columns, folder / 'problems.parquet', compression='zstd')
+  curves = figures.training_figures(training, panels) if training and panels else []
+  first = study.model(study.headline[0]).counts
+  write_report(
+    folder / 'report.html',
+    title=title,
+    subtitle=(
+      f'{len(first)} problems, n = {first.smallest_n} samples each, headline k = '
+      f'{study.headline_k}, {study.level:.0%} intervals; {_duration(wall_seconds)} in all'
+    ),
+    findings=findings(study, document),
+    sections=_sections(study, document, curves, texts, more_tables),
+    samples=samples,
+    provenance=provenance,
+    closing=[Section('Methods and limits', _methods(study))],
+  )
+  return document
+
+
+def _sections(study, document, curves, texts, more_tables) -> list[Section]:
+  sections = [
+    Section(
+      'pass@k',
+      plots=[figures.pass_at_k_figure(study), figures.difference_figure(study)],
+      tables=[tables.pass_at_k_table(study, document), tables.comparison_table(document)],
+    )
+  ]
+  sections += [Section(title, text.split('\n\n')) for title, text in texts]
+  sections.append(Section('Training', plots=curves))
+  sections.append(
+    Section(
+      'Coverage',
+      plots=[figures.coverage_figure(study)],
+      tables=[tables.coverage_table(study)],
+    )
+  )
+  sections.append(
+    Section('Accuracy', plots=[figures.histogram_figure(study), figures.scatter_figure(study)])
+  )
+  sections.append(Section('Calibration', tables=tables.exact_tables(document)))
+  sections.append(Section('Problems', tables=[tables.problem_table(study)]))
+  sections.append(
+    Section(
+      'Samples and settings',
+      tables=[tables.verdict_table(document), tables.settings_table(study), *more_tables],
+    )
+  )
+  return [s for s in sections if any([*s.paragraphs, *s.plots, *s.tables])]
+
+
+def _methods(study: Study) -> list[str]:
+  compared = [
+    'Differences are paired by problem: bootstrap where gains and losses both sum to 15, else the '
+    'MOVER combination of the two parts.',
+    'The crossover is the smallest k from which the mean difference is at or below zero for every '
+    'larger k up to n, interpolated in log k; its interval comes from resampled problems, and a '
+    'resample without crossing counts as beyond n.',
+    'Coverage is compared by the exact McNemar test. Problem by problem, solve rates are compared '
+    "by Fisher's exact test with the false-discovery rate held by Benjamini and Hochberg.",
+  ]
+  return [
+    'pass@k is the unbiased estimate 1 - C(n-c, k) / C(n, k) of each problem, averaged over '
+    'problems; n counts every completion whose verdict is not an error, c the correct ones.',
+    f'Intervals ({study.level:.0%}) treat the problems as drawn from a population. A percentile '
+    f'bootstrap over problems ({study.resamples:,} resamples) is used where both sums, of the '
+    'per-problem values and of one minus them, reach 15; elsewhere Clopper-Pearson with fractional '
+    'successes, since the bootstrap covers too rarely close to 0 and 1. Solve rates of single '
+    'problems carry Jeffreys intervals.',
+    *(compared if study.paired else []),
+    'Limits: a problem that was not solved may still be solvable at a rate below the stated bound; '
+    'a correct answer need not come from correct reasoning; verdicts are those of the verifier '
+    'named in the settings; and the statements are about these problems, this prompt, these '
+    'sampling settings and these models.',
+  ]
+
+
+def _duration(seconds: float) -> str:
+  if seconds < 90:
+    return f'{seconds:.0f} s'
+  if seconds < 5400:
+    return f'{seconds / 60:.0f} min'
+  return f'{seconds / 3600:.1f} h'

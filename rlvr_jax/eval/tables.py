@@ -1,0 +1,245 @@
+"""The tables of the report, and per-problem numbers as CSV and Parquet."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rlvr_jax.eval import findings
+from rlvr_jax.eval.intervals import beta_interval
+from rlvr_jax.eval.results import Study, headline_points
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table of the report. rows hold what is shown; sortable gives it clickable column heads.
+
+  A cell is text, a number, or None (shown as a dash). caption is plain text under the title.
+  """
+
+  title: str
+  columns: Sequence[str]
+  rows: Sequence[Sequence[Any]]
+  caption: str = ''
+  sortable: bool = False
+
+
+def show(cell: Any) -> str:
+  """A cell as text: whole numbers with separators, others to 4 significant digits."""
+  if cell is None:
+    return '\N{EN DASH}'
+  if isinstance(cell, bool):
+    return 'yes' if cell else 'no'
+  if isinstance(cell, int):
+    return f'{cell:,}'
+  if isinstance(cell, float):
+    return f'{cell:.4g}'
+  return str(cell)
+
+
+def _interval(triple: Sequence[float]) -> str:
+  value, low, high = triple
+  return f'{findings.percent(value)} ({findings.ranged(low, high)})'
+
+
+def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
+  """pass@k with intervals at the powers of two."""
+  models = document['models']
+  n = int(study.ks[-1])
+  rows = []
+  for k in headline_points(study):
+    mark = ' (headline)' if k == study.headline_k else ' (above n/4)' if k > n / 4 else ''
+    rows.append(
+      [f'{k}{mark}', *(_interval(models[m.name]['pass_at_k'][str(k)]) for m in study.models)]
+    )
+  return Table('pass@k', ['k', *(model.name for model in study.models)], rows)
+
+
+def comparison_table(document: Mapping[str, Any]) -> Table | None:
+  """Every model against the base: differences, crossover, coverage."""
+  if not document['comparisons']:
+    return None
+  k = str(document['headline']['k'])
+  rows = []
+  for entry in document['comparisons']:
+    sets = entry['coverage'] or {}
+    cross = entry['crossover']
+    if cross['value'] is None:
+      where = f'none up to {cross["n"]}'
+    else:
+      high = f'beyond {cross["n"]}' if cross['high_beyond'] else findings.number(cross['high'])
+      low = f'beyond {cross["n"]}' if cross['low_beyond'] else findings.number(cross['low'])
+      where = f'{findings.number(cross["value"])} ({low} to {high})'
+    rows.append(
+      [
+        f'{entry["b"]} against {entry["a"]}',
+        *(
+          f'{findings.points(v)} ({findings.points(low)} to {findings.points(high)})'
+          for v, low, high in (entry['difference']['1'], entry['difference'][k])
+        ),
+        where,
+        sets.get('base_only'),
+        sets.get('rl_only'),
+        entry.get('problems_better'),
+        entry.get('problems_worse'),
+      ]
+    )
+  return Table(
+    'Every model against its base',
+    [
+      'models', 'pass@1, points', f'pass@{k}, points', 'crossover k', 'base only', 'trained only',
+      'rate up', 'rate down',
+    ],
+    rows,
+    'Differences are paired by problem, with intervals over problems. Then problems covered by one '
+    'model only, and problems whose solve rate differs by the per-problem tests.',
+  )  # fmt: skip
+
+
+def coverage_table(study: Study) -> Table | None:
+  """Coverage of the headline pair with exact tests, with and without the deciding problems."""
+  if not study.paired or not study.comparison.sets:
+    return None
+  comparison = study.comparison
+  a, b = study.pair
+  rows = []
+  for what, several in (
+    ('all problems', comparison.sets),
+    ('without deciding problems', comparison.sets_without_deciding),
+  ):
+    for sets in several:
+      p = findings.p_value(sets.mcnemar_p)
+      rows.append([f'≥ {sets.threshold}', what, *sets.sizes().values(), p])
+  return Table(
+    'Coverage with exact paired tests',
+    ['correct samples', 'problems counted', 'both', f'{a} only', f'{b} only', 'neither', 'McNemar'],
+    rows,
+    f'Deciding problems have one to three correct samples in either model: '
+    f'{int(comparison.deciding.sum())} of {len(comparison.problem_ids)}.',
+  )
+
+
+def exact_tables(document: Mapping[str, Any]) -> list[Table]:
+  """Sampled against exact pass@k of every model whose solve probabilities are known."""
+  rows = [
+    [
+      name,
+      row['k'],
+      findings.percent(row['sampled']),
+      findings.percent(row['exact']),
+      findings.signed(100 * (row['sampled'] - row['exact']), 2),
+      f'{100 * row["sd"]:.2f}',
+      None if row['z'] is None else findings.signed(row['z'], 2),
+    ]
+    for name, entry in document['models'].items()
+    if 'exact' in entry
+    for row in entry['exact']['sampled_vs_exact']
+  ]
+  if not rows:
+    return []
+  return [
+    Table(
+      'Sampled against exact',
+      ['model', 'k', 'sampled', 'exact', 'difference, points', 'SD of sampling, points', 'in SDs'],
+      rows,
+      'The instrument measured against enumeration: the same problems, so the only spread is that '
+      'of drawing samples. Differences beyond 4 SDs would be a fault.',
+    )
+  ]
+
+
+def verdict_table(document: Mapping[str, Any]) -> Table:
+  """Where every sample went: verdicts, truncation, tokens."""
+  models = document['models']
+  names = list(dict.fromkeys(name for entry in models.values() for name in entry['verdicts']))
+  rows = [
+    [
+      name,
+      *(entry['verdicts'].get(verdict) for verdict in names),
+      entry['truncated'],
+      entry['tokens'],
+      entry['never_solved'],
+      f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
+    ]
+    for name, entry in models.items()
+  ]
+  return Table(
+    'What became of every sample',
+    ['model', *names, 'cut at the length limit', 'tokens sampled', 'problems never solved',
+     'solve rate still possible there'],
+    rows,
+    'Time-outs count as not correct and errors are left out of n; neither is ever a silent zero.',
+  )  # fmt: skip
+
+
+def settings_table(study: Study) -> Table | None:
+  """How each model was sampled and judged."""
+  keys = list(dict.fromkeys(key for model in study.models for key in model.settings))
+  if not keys:
+    return None
+  rows = [[key, *(model.settings.get(key) for model in study.models)] for key in keys]
+  return Table('Sampling settings', ['setting', *(model.name for model in study.models)], rows)
+
+
+def coverage_set(study: Study) -> dict[str, str]:
+  """The set of every problem of the headline pair: both, NAME only, neither."""
+  if not study.paired or not study.comparison.sets:
+    return {}
+  a, b = study.pair
+  names = {'both': 'both', 'base_only': f'{a} only', 'rl_only': f'{b} only', 'neither': 'neither'}
+  found = study.comparison.sets[0]
+  return {problem: text for key, text in names.items() for problem in getattr(found, key)}
+
+
+def problem_columns(study: Study) -> pa.Table:
+  """One row a problem: n, c, rate and Jeffreys interval of every model, tests of the headline pair.
+
+  Columns: problem_id; <model>.{n, c, rate, low, high[, exact]}; coverage; fisher_p, fisher_adjusted
+  (where the samples are independent).
+  """
+  ids = study.problem_ids
+  columns: dict[str, Any] = {'problem_id': list(ids)}
+  for model in study.models:
+    counts = model.counts.select(ids)
+    low, high = beta_interval(counts.n, counts.c, study.level)
+    numbers = {'n': counts.n, 'c': counts.c, 'rate': counts.rates, 'low': low, 'high': high}
+    if model.exact is not None:
+      numbers['exact'] = np.array([model.exact[problem] for problem in ids], np.float64)
+    columns.update({f'{model.name}.{key}': values for key, values in numbers.items()})
+  sets = coverage_set(study)
+  if sets:
+    columns['coverage'] = [sets[problem] for problem in ids]
+  tests = study.comparison.tests if study.paired else None
+  if tests is not None:
+    columns['fisher_p'] = tests.p
+    columns['fisher_adjusted'] = tests.adjusted
+  return pa.table(columns)
+
+
+def problem_table(study: Study) -> Table:
+  """The same for reading: counts and rates of every problem."""
+  numbers = problem_columns(study).to_pydict()
+  head = ['problem']
+  for model in study.models:
+    head += [f'{model.name} correct', f'{model.name} %']
+    head += [f'{model.name} exact %'] if model.exact is not None else []
+  head += ['coverage'] if 'coverage' in numbers else []
+  if 'fisher_adjusted' in numbers:
+    head.append(f'adjusted p, {study.headline[1]} against {study.headline[0]}')
+  rows = []
+  for i, problem in enumerate(numbers['problem_id']):
+    row: list[Any] = [problem]
+    for model in study.models:
+      row += [numbers[f'{model.name}.c'][i], _small(100 * numbers[f'{model.name}.rate'][i])]
+      row += [_small(100 * numbers[f'{model.name}.exact'][i])] if model.exact is not None else []
+    row += [numbers['coverage'][i]] if 'coverage' in numbers else []
+    row += [_small(numbers['fisher_adjusted'][i])] if 'fisher_adjusted' in numbers else []
+    rows.append(row)
+  n = study.model(study.headline[0]).counts.smallest_n
+  return Table('Every problem', head, rows, f'n = {n} samples a problem and model.', sortable=True)
+
+
+def _small(value: float) -> float:
+  return float(f'{value:.3g}')

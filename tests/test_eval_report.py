@@ -1,0 +1,301 @@
+"""The report stands alone, escapes what models write, and says what its numbers say."""
+
+import html.parser
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from rlvr_jax.eval import browse, figures, findings, report, results, tables
+from rlvr_jax.eval.counts import Counts
+from rlvr_jax.eval.samples import SampleStore
+
+HOSTILE = '<script>alert("x")</script> & </pre>'
+PROBLEMS, N = 40, 64
+IDS = [f'p{i:02d}' for i in range(PROBLEMS)]
+
+
+def solve_rates():
+  rng = np.random.default_rng(0)
+  base = rng.beta(0.6, 3.0, PROBLEMS)
+  trained = np.where(np.arange(PROBLEMS) % 2, np.minimum(0.97, base * 5), base * 1e-3)
+  return {'base': base, 'rl': trained}
+
+
+@pytest.fixture(scope='module')
+def store(tmp_path_factory):
+  store = SampleStore(tmp_path_factory.mktemp('study') / 'samples')
+  rng = np.random.default_rng(1)
+  for model, rates in solve_rates().items():
+    with store.writer(model, 'sums', {'temperature': 1.0, 'top_k': 0}, prompt_hash='h') as writer:
+      for problem, rate in zip(IDS, rates, strict=True):
+        for sample in range(N):
+          right = rng.uniform() < rate
+          row = {
+            'task': 'sums', 'problem_id': problem, 'visit': 0, 'sample': sample, 'seed': 1,
+            'tokens': [1, 2], 'text': '3+4' if right else HOSTILE, 'length': 2, 'finish': 'eos',
+            'logprob_sum_sampled': -1.0, 'verdict': 'correct' if right else 'wrong',
+            'reward': float(right), 'verifier': 'exact-1',
+          }  # fmt: skip
+          writer.append(row)
+  return store
+
+
+@pytest.fixture(scope='module')
+def study(store):
+  models = [
+    results.ModelResult(
+      name, name, store.counts(name, 'sums'), algorithm=None if name == 'base' else 'GRPO',
+      seed=0, exact=dict(zip(IDS, rates, strict=True)), settings=store.settings(name, 'sums'),
+    )
+    for name, rates in solve_rates().items()
+  ]  # fmt: skip
+  return results.analyse(models, resamples=300)
+
+
+@pytest.fixture(scope='module')
+def written(store, study, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('out')
+  rows = [{'step': i, 'reward/mean': i / 10, 'loss': float('nan')} for i in range(5)]
+  document = report.write_study(
+    folder,
+    study,
+    title='A <b>study</b>',
+    wall_seconds=12.5,
+    sampler_learner_gap={'max': 1e-5, 'mean': 1e-6},
+    extra={'arms': ['rl']},
+    training={'rl': rows},
+    panels=[figures.Panel('reward/mean', 'reward')],
+    texts=[('Why', 'One.\n\nTwo & three.')],
+    samples=browse.pick_samples(store, study, 'sums', dict.fromkeys(IDS, HOSTILE), problems=8),
+    provenance={'Commands': ['make quickstart'], 'Versions': {'numpy': '2'}, 'Config': 'a = 1'},
+  )
+  return folder, document
+
+
+class Checker(html.parser.HTMLParser):
+  """Collects tags, checks their nesting, and every address that would be fetched."""
+
+  VOID = ('meta', 'img', 'input', 'br', 'link')
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.addresses = [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.addresses += [value for name, value in attrs if name in ('src', 'href', 'action')]
+    assert not any(name.startswith('on') for name, _ in attrs)
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_that_fetches_nothing(written):
+  page = (written[0] / 'report.html').read_text()
+  checker = Checker()
+  checker.feed(page)
+  assert checker.open == []
+  assert all(address.startswith('data:image/svg+xml;base64,') for address in checker.addresses)
+  assert len(checker.addresses) == 6
+  assert 'link' not in checker.tags
+  assert not re.search(r'url\(|@import|https?://', page)
+  assert "default-src 'none'" in page
+
+
+def test_what_models_write_is_escaped(written):
+  page = (written[0] / 'report.html').read_text()
+  assert page.count('<script>') == 1  # our own
+  assert '&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; &lt;/pre&gt;' in page
+  assert '<b>study</b>' not in page
+
+
+def test_every_part_a_reader_looks_for_is_there(written):
+  page = (written[0] / 'report.html').read_text()
+  for part in (
+    'Findings', 'pass@k', 'Why', 'Training', 'Coverage', 'Accuracy', 'Sampled against exact',
+    'Every problem', 'What became of every sample', 'Sampling settings', 'Completions',
+    'How it was made', 'make quickstart', 'Methods and limits', 'say nothing of the algorithm',
+  ):  # fmt: skip
+    assert part in page, part
+  for problem in IDS:
+    assert f'>{problem}</td>' in page
+
+
+def test_results_json_keeps_the_contract(written, study):
+  folder, document = written
+  loaded = json.loads((folder / 'results.json').read_text(), parse_constant=pytest.fail)
+  assert loaded == document
+  assert loaded['wall_seconds'] == 12.5
+  assert loaded['arms'] == ['rl']
+  for name in ('base', 'rl'):
+    entry = loaded['models'][name]
+    assert (entry['n'], entry['problems'], entry['role']) == (N, PROBLEMS, name)
+    for k in ('1', '16', '64'):
+      value, low, high = entry['pass_at_k'][k]
+      assert 0 <= low <= value <= high <= 1
+      assert low < high
+    assert entry['exact']['largest_z'] < 4
+  assert set(loaded['coverage']) == {'both', 'base_only', 'rl_only', 'neither'}
+  assert sum(loaded['coverage'].values()) == PROBLEMS
+  assert loaded['comparisons'][0]['coverage'] == loaded['coverage']
+  assert loaded['comparisons'][0]['crossover_k'] == loaded['crossover_k']
+  assert len(loaded['crossover_k']) == 3
+  assert sum(loaded['accuracy_histogram']['rl']) == PROBLEMS
+  assert len(loaded['accuracy_histogram']['bins']) == 12
+  assert loaded['sampler_learner_gap'] == {'max': 1e-5, 'mean': 1e-6}
+
+
+def test_csv_and_parquet_hold_the_counts(written, study):
+  folder = written[0]
+  from_csv = pyarrow.csv.read_csv(folder / 'problems.csv').to_pydict()
+  assert from_csv['problem_id'] == IDS
+  assert from_csv['rl.c'] == study.model('rl').counts.c.tolist()
+  assert pq.read_table(folder / 'problems.parquet').to_pydict()['base.n'] == [N] * PROBLEMS
+
+
+def test_completions_show_lost_and_gained_problems_with_a_correct_sample(store, study):
+  shown = browse.pick_samples(store, study, 'sums', {}, problems=6, per_model=2)
+  assert len(shown) == 6
+  assert shown[0].problem_id in study.comparison.sets[0].base_only
+  counts = study.model('base').counts
+  for problem in shown:
+    mine = [sample for sample in problem.completions if sample.model == 'base']
+    assert len(mine) == 2
+    solved = counts.c[counts.problem_ids.index(problem.problem_id)] > 0
+    assert (mine[0].verdict == 'correct') == solved
+
+
+def test_long_completions_are_cut_and_say_so():
+  text = browse.shorten('a' * 5000 + 'b' * 5000, 100)
+  assert text.startswith('a' * 50 + '\n[... 9,900 characters')
+  assert text.endswith('b' * 50)
+
+
+def pair(base, rl, n=256):
+  ids, total = tuple(f'p{i}' for i in range(len(base))), np.full(len(base), n)
+  models = [
+    results.ModelResult(name, name, Counts(ids, total, np.array(c)))
+    for name, c in (('base', base), ('rl', rl))
+  ]
+  study = results.analyse(models, resamples=200)
+  return study, findings.findings(study, results.build_results(study, wall_seconds=1.0))
+
+
+def test_findings_support_what_is_clear():
+  _, made = pair([5] * 60 + [0] * 20, [250] * 30 + [0] * 50)
+  by_title = {finding.title: finding for finding in made}
+  assert by_title['rl solves more than base with one try'].status == 'supported'
+  assert by_title['rl solves less than base with 64 tries'].status == 'supported'
+  assert by_title['base reaches problems that rl does not'].status == 'supported'
+  assert by_title['Solve rates rise on 30 problems and fall on 0'].status == 'supported'
+  cross = next(finding for finding in made if finding.title.startswith('From k'))
+  assert cross.status == 'supported'
+
+
+def test_findings_leave_open_what_is_not_decided():
+  same = [0, 1, 3, 10, 40, 100, 200, 256] * 4
+  _, made = pair(same, same)
+  assert {finding.status for finding in made} <= {'undecided', 'limit'}
+  assert any('zero of 256 leaves a solve rate of up to 1.2%' in f.text for f in made)
+
+
+def test_one_discordant_problem_near_saturation_decides_no_crossover():
+  base = [40] * 50 + [256] * 49 + [8]
+  rl = [120] * 50 + [256] * 49 + [0]
+  study, made = pair(base, rl)
+  assert study.comparison.crossover.value is not None
+  cross = next(finding for finding in made if finding.title.startswith('From k'))
+  assert cross.status == 'undecided'
+
+
+def test_a_wrong_instrument_is_called_a_fault():
+  counts = Counts(tuple(IDS), np.full(PROBLEMS, N), np.full(PROBLEMS, 20))
+  model = results.ModelResult('base', 'base', counts, exact=dict.fromkeys(IDS, 0.9))
+  study = results.analyse([model], headline=('base',), resamples=100)
+  made = findings.findings(study, results.build_results(study, wall_seconds=1.0))
+  assert 'fault' in {finding.status for finding in made}
+
+
+def test_one_model_is_measured_without_comparing(store, tmp_path):
+  model = results.ModelResult('base', 'base', store.counts('base', 'sums'))
+  study = results.analyse([model], headline=('base',), resamples=100)
+  shown = browse.pick_samples(store, study, 'sums', {}, problems=3)
+  document = report.write_study(tmp_path, study, title='One', wall_seconds=1, samples=shown)
+  assert document['comparisons'] == []
+  assert document['coverage'] is None
+  page = (tmp_path / 'report.html').read_text()
+  assert 'base solves' in page
+  assert 'Coverage' not in page
+
+
+def test_figures_are_the_same_bytes_each_time(study):
+  assert figures.pass_at_k_figure(study).svg == figures.pass_at_k_figure(study).svg
+
+
+def test_bad_requests_are_named():
+  counts = Counts(('a', 'b'), np.array([8, 8]), np.array([1, 2]))
+  model = results.ModelResult('base', 'base', counts)
+  with pytest.raises(ValueError, match=r"names \['rl'\], but the models are \['base'\]"):
+    results.analyse([model])
+  with pytest.raises(ValueError, match='headline_k=4 is above n/4'):
+    results.analyse([model], headline=('base',), headline_k=4)
+  with pytest.raises(ValueError, match='repeat'):
+    results.analyse([model, model], headline=('base',))
+  with pytest.raises(ValueError, match=r'no exact solve probability for 1 problems.*b'):
+    results.ModelResult('base', 'base', counts, exact={'a': 0.5}).exact_rates()
+  rows = [{'step': 1, 'reward': 0.5}]
+  with pytest.raises(ValueError, match=r"no metric \['entropy'\].*'reward'"):
+    figures.training_figures({'rl': rows}, [figures.Panel('entropy', 'Entropy')])
+  with pytest.raises(ValueError, match=r'a\.b\[1\] is nan'):
+    results.finite({'a': {'b': [1.0, float('nan')]}})
+
+
+@pytest.mark.parametrize(
+  ('cell', 'text'), [(12345, '12,345'), (0.123456, '0.1235'), (True, 'yes'), ('x', 'x')]
+)
+def test_cells_are_shown_plainly(cell, text):
+  assert tables.show(cell) == text
+
+
+BLOCK_JAX = """
+import sys
+class Blocked:
+  def find_spec(self, name, path=None, target=None):
+    if name.partition('.')[0] in ('jax', 'jaxlib', 'flax'):
+      raise ImportError(f'{name} is blocked')
+sys.meta_path.insert(0, Blocked())
+"""
+
+WITHOUT_JAX = (
+  BLOCK_JAX
+  + """
+import pathlib, numpy as np
+from rlvr_jax.eval import (browse, compare, counts, coverage, crossover, exact, figures, findings,
+  intervals, pass_at_k, report, results, samples, shards, tables)
+c = lambda k: counts.Counts(('a', 'b', 'c'), np.full(3, 16), np.array(k))
+solved = {'base': [1, 2, 3], 'rl': [9, 0, 9]}
+models = [results.ModelResult(name, name, c(k)) for name, k in solved.items()]
+study = results.analyse(models, resamples=50)
+report.write_study(pathlib.Path(sys.argv[1]), study, title='t', wall_seconds=1.0)
+assert not {'jax', 'jaxlib', 'flax'} & set(sys.modules)
+"""
+)
+
+
+def test_statistics_and_report_need_no_jax(tmp_path):
+  subprocess.run(
+    [sys.executable, '-W', 'error', '-c', WITHOUT_JAX, str(tmp_path)],
+    check=True,
+    cwd=pathlib.Path(__file__).parent.parent,
+    timeout=120,
+  )
+  assert (tmp_path / 'report.html').stat().st_size > 50_000
