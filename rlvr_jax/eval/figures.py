@@ -91,7 +91,7 @@ def style(study: Study, name: str) -> dict[str, Any]:
 
 def _log_k(axes: Axes, last: float) -> None:
   axes.set_xscale('log', base=2)
-  step = 1 if last <= 64 else 2 if last <= 4096 else 3
+  step = 1 if last <= 64 else 2 if last <= 2**15 else 3
   ticks = [2**i for i in range(0, int(np.log2(last)) + 1, step)]
   axes.xaxis.set_major_locator(FixedLocator(ticks))
   axes.xaxis.set_minor_locator(NullLocator())

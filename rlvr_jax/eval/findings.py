@@ -228,7 +228,7 @@ def _exact(study: Study, document: Mapping[str, Any]) -> list[Finding]:
     a, b = study.pair
     made.append(
       Finding(
-        'supported',
+        'measured',
         f'Exactly: {lost[0]["base_only"]} problems are lost and {lost[0]["rl_only"]} gained at '
         f'{lost[0]["tries"]:,} tries',
         'Counting a problem as within reach of T tries if its exact solve probability is at least '
