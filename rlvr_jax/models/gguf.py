@@ -41,6 +41,13 @@ _TOP_NAMES = {
 _ROPE_FREQS = 'rope_freqs.weight'
 
 
+class _Reader(gguf.GGUFReader):
+  """The package's reader over a plain array: slicing an np.memmap is what its time went into."""
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    super().__setattr__(name, np.asarray(value) if isinstance(value, np.memmap) else value)
+
+
 class GGUFFile:
   """An opened GGUF file (memory-mapped): header values, tokenizer metadata and tensors."""
 
@@ -50,7 +57,7 @@ class GGUFFile:
     if not self.path.is_file():
       raise ValueError(f'{path} does not exist; name a .gguf file')
     try:
-      self._reader = gguf.GGUFReader(self.path)
+      self._reader = _Reader(self.path)
     except (ValueError, IndexError, struct.error) as error:
       # the reader runs off the end of the map when bytes are missing
       raise ValueError(
