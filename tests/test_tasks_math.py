@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlvr_jax.tasks.math import verify_math
 from rlvr_jax.tasks.normal import normalise, plain_number, significant_digits
+from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.symbolic import same_expression
 
@@ -92,6 +93,16 @@ def test_scientific_notation_is_exact(mantissa, exponent):
 )
 def test_significant_digits(text, digits):
   assert significant_digits(text) == digits
+
+
+def test_hostile_expressions_cost_one_verdict_each():
+  texts = ['7', '9^{9^{9^9}}', '(' * 300 + '7' + ')' * 300, '\\sqrt{49}', '10^{10^{10}} + x', '8']
+  with VerifierPool(workers=1, limit_s=2.0) as pool:
+    verdicts = pool.verify([(Problem('1', 't', 'q', '7'), f'\\boxed{{{t}}}') for t in texts])
+  names = [verdict.verdict for verdict in verdicts]
+  assert names == ['correct', 'timeout', 'unparsed', 'correct', 'wrong', 'wrong']
+  direct = verify_math(Problem('1', 't', 'q', '7'), '\\boxed{\\sqrt{49}}')
+  assert verdicts[3] == direct
 
 
 # An oracle of another kind: pairs whose equality is known from how they were made.

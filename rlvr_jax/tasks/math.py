@@ -27,7 +27,7 @@ def verify_math(problem: Problem, completion: str) -> Verdict:
   found = extract_answer(completion)
   if found is None:
     return Verdict('unparsed', 0.0, '', 'no answer')
-  if found.text is None or not normalise(found.text):
+  if found.text is None or not found.text.strip('$ '):
     return Verdict('unparsed', 0.0, '', found.how if found.text is None else 'the answer is empty')
   if len(found.text) > max(_MAX_CHARACTERS, 4 * len(gold)):
     return Verdict('unparsed', 0.0, found.text, 'the answer is too long')

@@ -5,6 +5,7 @@ mean is compared in answers.py.
 """
 
 import dataclasses
+import functools
 import re
 from fractions import Fraction
 
@@ -73,7 +74,7 @@ _NOT_UNITS = {
   'inf',
 }
 _UNIT = re.compile(
-  r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ -/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
+  r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ \-/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
 )
 _UNIT_NAMES = {
   'mm': 'millimeter',
@@ -93,6 +94,7 @@ _UNIT_NAMES = {
   'g': 'gram',
   'kg': 'kilogram',
 }
+_SHORT_UNITS = {'mph', 'men', 'deg', 'rad', 'am', 'pm', 'lb', 'lbs', 'oz', 'in', 'sq', 'cu'}
 _KNOWN_UNITS = {*_UNIT_NAMES.values(), 'cent', 'dollar', 'day', 'week', 'month', 'year'}
 
 
@@ -105,6 +107,7 @@ class Scalar:
   unit: str = ''
 
 
+@functools.lru_cache(maxsize=8192)
 def normalise(text: str) -> str:
   r"""The answer in one notation; empty if nothing but decoration was there.
 
@@ -145,13 +148,25 @@ def scalar(text: str) -> Scalar:
     if re.fullmatch(r'(?:\^\s*\{?-?\d\}?)?', after) and re.search('[a-zA-Z]', group[-1][1]):
       unit = group[-1][1].strip() + after
       bare = unwrap_text(text[: group[-1].start()])
-  while (match := _UNIT.match(bare)) and match[2].split()[0].lower() not in _NOT_UNITS:
+  while (match := _UNIT.match(bare)) and _is_unit(match[2], bare[len(match[1])].isspace()):
     bare, unit = match[1].strip(), match[2] + unit
   return Scalar(bare, unit=unit)
 
 
+def _is_unit(words: str, apart: bool) -> bool:
+  """Whether bare words behind a number are a unit and not a product of variables (2ab)."""
+  first = re.split(r'[^a-z]', words.lower())[0]
+  if first in _NOT_UNITS:
+    return False
+  return first in _SHORT_UNITS or _unit_name(first) in _KNOWN_UNITS or (apart and len(first) > 3)
+
+
 def units_clash(a: str, b: str) -> bool:
-  """Whether both are units of a short list of known ones, and different (5 km is not 5 m)."""
+  """Whether both are units of a short list of known ones, and different (5 km is not 5 m), or of
+  different powers (cm^2 is not cm^3)."""
+  powers = re.findall(r'\^\{?(-?\d)', a), re.findall(r'\^\{?(-?\d)', b)
+  if powers[0] and powers[1] and powers[0] != powers[1]:
+    return True
   first, second = _unit_name(a), _unit_name(b)
   return first != second and {first, second} <= _KNOWN_UNITS
 

@@ -91,11 +91,17 @@ class VerifierPool:
     Raises ValueError for a verifier that cannot be found or loaded, and for a problem whose answer
     or meta is not made of JSON values.
     """
-    return [future.result() for future in self._submit_all(jobs)]
+    given = self._submit_all(jobs)
+    return [one if isinstance(one, Verdict) else one.result() for one in given]
 
   def submit(self, problem: Problem, text: str) -> 'Future[Verdict]':
     """The same for one job, without waiting. Equal jobs in hand share one future."""
-    return self._submit_all([(problem, text)])[0]
+    given = self._submit_all([(problem, text)])[0]
+    if isinstance(given, Verdict):
+      future: Future[Verdict] = Future()
+      future.set_result(given)
+      return future
+    return given
 
   def close(self) -> None:
     """Ends the workers; jobs not yet judged are cancelled."""
@@ -113,9 +119,11 @@ class VerifierPool:
       thread.join()
     self._journal.close()
 
-  def _submit_all(self, jobs: list[tuple[Problem, str]]) -> list[Future[Verdict]]:
+  def _submit_all(self, jobs: list[tuple[Problem, str]]) -> list[Verdict | Future[Verdict]]:
+    """For each job its verdict if it has been given before, else the future of it."""
     digests: dict[int, bytes] = {}
-    futures, fresh = [], []
+    given: list[Verdict | Future[Verdict]] = []
+    fresh: list[_Job] = []
     with self._changed:
       if self._closed:
         raise RuntimeError('this VerifierPool is closed')
@@ -126,20 +134,15 @@ class VerifierPool:
         if digest is None:
           digest = digests[id(problem)] = problem_digest(problem)
         key = job_key(version, digest, text)
-        future = self._pending.get(key)
-        if future is None:
-          future = Future()
-          verdict = self._journal.get(key)
-          if verdict is not None:
-            future.set_result(verdict)
-          else:
-            self._pending[key] = future
-            fresh.append(_Job(key, name, version, problem, text, future))
-        futures.append(future)
+        known = self._journal.get(key) or self._pending.get(key)
+        if known is None:
+          known = self._pending[key] = Future()
+          fresh.append(_Job(key, name, version, problem, text, known))
+        given.append(known)
       self._queue.extend(fresh)
       if fresh:
         self._changed.notify_all()
-    return futures
+    return given
 
   # Below: what the worker threads run.
 

@@ -49,7 +49,7 @@ def load_procedural(
     seed: 0 to 4095; different seeds draw from different entries (equal questions can still occur
       where a data set has few).
     params: the data set's parameters (JSON values), e.g. {'min_numbers': 3}.
-    task: the task name; 'reasoning_gym/<dataset>' by default.
+    task: the task name; 'reasoning_gym.<dataset>' by default.
 
   The answer is the data set's example answer (None where it gives none); many tasks accept others.
   Raises ValueError for an unknown data set or parameter, and for an entry whose own answer does
@@ -86,7 +86,7 @@ def load_procedural(
       'entry': literal,  # a Python literal: JSON would turn its tuples and integer keys into others
     }
     identity = f'{mark}{seed}-{index}'
-    name = task or f'reasoning_gym/{dataset}'
+    name = task or f'reasoning_gym.{dataset}'
     problems.append(Problem(identity, name, str(entry['question']), answer, meta))
   return problems
 

@@ -44,7 +44,9 @@ class Verifier:
 
 
 VERIFIERS: dict[str, Verifier] = {
-  'math': Verifier('rlvr_jax.tasks.math:verify_math', 'strict-1', ('math-verify', 'sympy')),
+  'math': Verifier(
+    'rlvr_jax.tasks.math:verify_math', 'strict-1', ('math-verify', 'latex2sympy2_extended', 'sympy')
+  ),
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),

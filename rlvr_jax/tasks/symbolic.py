@@ -1,4 +1,4 @@
-"""Whether two single expressions, equations or sets are the same: math-verify reads the LaTeX.
+"""Whether two single expressions, equations or sets are the same, read by math-verify's parser.
 
 sympy is imported when the first pair that plain numbers and text cannot decide comes by. Nothing
 here has a clock: expressions that take for ever are ended by the pool.
@@ -9,10 +9,12 @@ import logging
 from fractions import Fraction
 from typing import Any
 
+_MAX_DEPTH = 40  # of brackets; the parser's time grows steeply with it
 _DIGITS = 40  # working precision of numerical comparisons
 # Any two different expressions that occur as answers differ at these places; they are positive, so
 # that sqrt(x^2) = x and log rules hold as a reader takes them.
-_PLACES = (('1.3717', '0.2153'), ('2.9103', '0.1337'), ('0.6180', '0.0719'))
+_PLACES = (('1.3717', '0.2153'), ('37.6180', '7.0719'), ('0.6180', '0.0719'))
+_WHOLE_PLACES = tuple((str(n), '1') for n in range(1, 13))  # where floors and factorials differ
 
 
 class UnreadableError(ValueError):
@@ -22,7 +24,7 @@ class UnreadableError(ValueError):
 def same_expression(gold: str, given: str) -> bool:
   """Whether two LaTeX expressions (or sets, inequalities) are equal.
 
-  Expressions are compared by value at three places to 30 digits, constants to a relative 1e-25
+  Expressions are compared by value at several places to 30 digits, constants to a relative 1e-25
   (1e-9 where one holds a decimal fraction); what is not an expression by math-verify.
   Raises UnreadableError if the given answer cannot be read; a gold that cannot be read equals
   nothing but its own text.
@@ -82,11 +84,16 @@ def same_equation(gold: tuple[str, str], given: tuple[str, str]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _read(latex: str) -> Any:
-  from latex2sympy2_extended import NormalizationConfig
-  from math_verify import LatexExtractionConfig, parse
+  depth = deepest = 0
+  for character in latex:
+    depth += (character in '([{') - (character in ')]}')
+    deepest = max(deepest, depth)
+  if deepest > _MAX_DEPTH:
+    raise UnreadableError(f'brackets nested {deepest} deep')
 
-  # math-verify says once a process that it runs without its own clock; the pool has one.
-  logging.getLogger('math_verify').setLevel(logging.ERROR)
+  from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+  from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+
   normalization = NormalizationConfig(
     basic_latex=True,
     units=False,
@@ -95,22 +102,23 @@ def _read(latex: str) -> Any:
     boxed='none',
     equations=False,
   )
-  config = LatexExtractionConfig(
-    normalization_config=normalization, try_extract_without_anchor=True
-  )
-  # parsing_timeout is annotated int, but None is documented: no signal, hence any thread.
-  timeout: Any = None
-  found = parse(
-    f'${latex}$',
-    [config],
-    fallback_mode='no_fallback',
-    parsing_timeout=timeout,
-    raise_on_error=False,
-  )
-  values = [value for value in found if not isinstance(value, str)]
-  if not values:
-    raise UnreadableError(f'cannot read {latex[:100]!r}')
-  return _plain_symbols(values[0])
+  try:
+    value = latex2sympy(
+      normalize_latex(latex, normalization),
+      normalization_config=None,
+      conversion_config=ConversionConfig(lowercase_symbols=False),
+    )
+  except MemoryError:
+    raise
+  except Exception as error:  # the grammar's actions raise whatever Python raises on bad input
+    raise UnreadableError(f'cannot read {latex[:100]!r} ({type(error).__name__})') from error
+  import sympy
+
+  if isinstance(value, sympy.Basic | sympy.MatrixBase):
+    value = _plain_symbols(value)
+    if not value.has(sympy.zoo, sympy.nan):
+      return value
+  raise UnreadableError(f'cannot read {latex[:100]!r}')
 
 
 def _plain_symbols(value: Any) -> Any:
@@ -122,14 +130,7 @@ def _plain_symbols(value: Any) -> Any:
 
 
 def _same_value(first: Any, second: Any) -> bool:
-  if first.free_symbols != second.free_symbols:
-    import sympy
-
-    # x - x + 1 is 1: only then is it worth the time.
-    first, second = sympy.simplify(first), sympy.simplify(second)
-    if first.free_symbols != second.free_symbols:
-      return False
-  if not first.free_symbols:
+  if not first.free_symbols and not second.free_symbols:
     return _same_constant(first, second)
   pairs = _at_places(first, second)
   if pairs:
@@ -149,12 +150,14 @@ def _same_constant(first: Any, second: Any) -> bool:
 
 
 def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
-  """The values of both where both have one, at up to three places."""
+  """The values of both where both have one, at the places (_PLACES)."""
   import sympy
 
-  symbols = sorted(first.free_symbols, key=str)
+  symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+  whole = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
+  places = _PLACES + (_WHOLE_PLACES if first.has(*whole) or second.has(*whole) else ())
   pairs = []
-  for start, step in _PLACES:
+  for start, step in places:
     place = {
       symbol: sympy.Rational(start) + sympy.Rational(step) * (i * i + i)
       for i, symbol in enumerate(symbols)
@@ -184,6 +187,9 @@ def _close(a: Any, b: Any, relative: str) -> bool:
 
 def _math_verify(first: Any, second: Any) -> bool:
   from math_verify import verify
+
+  # It says once a process that it runs without its own clock; the pool has one.
+  logging.getLogger('math_verify').setLevel(logging.ERROR)
 
   return bool(
     verify([first], [second], float_rounding=6, numeric_precision=15, timeout_seconds=None)
