@@ -178,7 +178,7 @@ def _distill() -> dict[str, Any]:
 def _evaluate() -> dict[str, Any]:
   return {
     'n': 64,  # completions of each problem
-    'ks': (1, 2, 4, 8, 16),  # of pass@k
+    'ks': (),  # of pass@k; (): a log grid up to n
     'headline_k': 16,  # the boundary; at most n/4
     'name': '',  # of the model in the store; '' is made from model.name
     'problems': 0,  # evaluated, from the first held-out one; 0: all

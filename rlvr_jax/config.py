@@ -194,9 +194,9 @@ def _check_train(config: Config) -> None:
 def _check_evaluate(config: Config) -> None:
   """Relations between keys of the evaluation."""
   n, ks, headline = config.evaluate.n, config.evaluate.ks, config.evaluate.headline_k
-  if not ks or any(not isinstance(k, int) or k < 1 for k in ks):
-    raise ValueError(f'evaluate.ks={ks}: give at least one k, each a positive integer')
-  if max(ks) > n:
+  if any(not isinstance(k, int) or k < 1 for k in ks):
+    raise ValueError(f'evaluate.ks={ks}: each k is a positive integer; () takes a grid up to n')
+  if max(ks, default=0) > n:
     raise ValueError(
       f'evaluate.ks={ks} asks for pass@{max(ks)} with evaluate.n={n} samples; '
       'raise evaluate.n or drop the larger k'

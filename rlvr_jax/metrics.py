@@ -80,7 +80,7 @@ class MetricsWriter:
     self._file.flush()
     scalars = {k: v for k, v in row.items() if k != 'step' and not isinstance(v, str)}
     for key, value in scalars.items() if self._board else ():
-      self._board.add_scalar(key, value, step)
+      self._board.add_scalar(key.replace('@', '_at_'), value, step)  # tags take no '@'
     if self._wandb:
       self._wandb.log(scalars, step=step)
 

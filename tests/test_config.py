@@ -54,7 +54,7 @@ def test_bad_override_is_refused_with_key_value_and_way_out(key, value, message)
   [
     ({'evaluate.ks': (1, 128)}, r'pass@128 with evaluate.n=64'),
     ({'evaluate.headline_k': 32}, 'evaluate.headline_k=32 is above n/4 = 16'),
-    ({'evaluate.ks': ()}, 'at least one k'),
+    ({'evaluate.ks': (0, 1)}, 'each k is a positive integer'),
   ],
 )
 def test_evaluation_refuses_k_beyond_its_samples(values, message):

@@ -23,7 +23,7 @@ ALLOWED = {
   'top': {'ground', 'models', 'tasks', 'sampling', 'eval', 'rl', 'top'},
 }
 # Modules of eval that run a model; all the others are statistics and reports, without jax.
-EVAL_WITH_JAX = {'run', 'perplexity', 'reach', 'entropy'}
+EVAL_WITH_JAX = {'run', 'solve', 'perplexity', 'reach', 'entropy'}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 

@@ -9,17 +9,15 @@ import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-from ml_collections import ConfigDict
-
 from rlvr_jax import sharding
-from rlvr_jax.eval import pass_at_k, report, results
+from rlvr_jax.config import Config
+from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import Row, SampleStore
-from rlvr_jax.metrics import Progress
+from rlvr_jax.metrics import Meter, Progress
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import load_model
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -68,7 +66,7 @@ def model_uid(name: str, coupling: str) -> int:
 
 
 def make_engine(
-  config: ConfigDict, params: Params | None, model_config: ModelConfig, mesh=None
+  config: Config, params: Params | None, model_config: ModelConfig, mesh=None
 ) -> Engine:
   """The engine of a config's sampling group; params None leaves them to `load`."""
   s = config.sampling
@@ -85,7 +83,7 @@ def make_engine(
   )
 
 
-def make_pool(config: ConfigDict, workdir: pathlib.Path) -> VerifierPool:
+def make_pool(config: Config, workdir: pathlib.Path) -> VerifierPool:
   """The verifier pool of a config, with its journal in the workdir."""
   v = config.verifier
   return VerifierPool(
@@ -93,7 +91,7 @@ def make_pool(config: ConfigDict, workdir: pathlib.Path) -> VerifierPool:
   )
 
 
-def make_mesh(config: ConfigDict):
+def make_mesh(config: Config):
   """The mesh of a config; None on a single device, where there is nothing to lay out."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
   return None if mesh.size == 1 else mesh
@@ -176,7 +174,7 @@ def sample_into_store(
   seed: int,
   coupling: str,
 ) -> None:
-  """Tops the store up to n completions of each problem under model `name`; draws what is missing."""
+  """Tops the store up to n completions of each problem under model `name`."""
   task = problems[0].task
   store.check_writable()
   settings = sampling_settings(sampling, seed=seed, coupling=coupling, stream='eval')
@@ -221,7 +219,7 @@ def store_name(name: str) -> str:
   return re.sub(r'[^A-Za-z0-9._=+@:-]+', '-', pathlib.Path(name).name).strip('-') or 'model'
 
 
-def evaluation_problems(config: ConfigDict) -> list[Problem]:
+def evaluation_problems(config: Config) -> list[Problem]:
   """The held-out problems to measure (all problems where the config holds none out)."""
   train, heldout = load_problems(config.task)
   problems = heldout or train
@@ -233,19 +231,20 @@ def evaluation_problems(config: ConfigDict) -> list[Problem]:
   return problems[: wanted or None]
 
 
-def eval_sampling(config: ConfigDict, stop_ids: tuple[int, ...]) -> Sampling:
+def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:
   """The Sampling of a config's evaluate group."""
   e = config.evaluate
   return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
 
 
-def evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
+def evaluate(config: Config, workdir: pathlib.Path) -> None:
   """job=evaluate | sample: n completions of each problem into the store, then pass@k.
 
   job=sample stops at the store; job=evaluate writes results.json and report.html beside it.
   """
   if not config.model.name:
     raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
+  meter = Meter()
   problems = evaluation_problems(config)
   mesh = make_mesh(config)
   model_config, params, tokenizer = load_model(config.model.name, dtype=config.model.compute_dtype)
@@ -273,4 +272,17 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> None:
       coupling=config.sampling.coupling,
     )
   if config.job == 'evaluate':
-    write_evaluation(config, workdir, store, name, problems)
+    task = problems[0].task
+    measured = ModelResult(
+      name, 'base', store.counts(name, task), settings=store.settings(name, task)
+    )
+    publish(
+      config,
+      workdir,
+      store,
+      [measured],
+      problems,
+      headline=(name,),
+      title=f'{name} on {task}',
+      seconds=meter.seconds,
+    )

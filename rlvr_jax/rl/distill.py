@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
@@ -63,7 +62,7 @@ def read_pairs(path: str) -> list[Pair]:
   return pairs
 
 
-def pair_source(config: ConfigDict, problems: list[Problem]) -> Callable[[int], list[Pair]]:
+def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[[int], list[Pair]]:
   """The pairs of step i: a function of (seed, i), so that a resumed run needs no other state."""
   size = config.distill.batch
   if config.distill.source:
@@ -71,7 +70,8 @@ def pair_source(config: ConfigDict, problems: list[Problem]) -> Callable[[int], 
     return lambda i: [pairs[j] for j, _ in batch_of(i * size, size, config.seed, len(pairs))]
   if config.task.name != 'countdown':
     raise ValueError(
-      f"distill.source='': task.name={config.task.name!r} has no corpus of its own; name a JSONL file"
+      f"distill.source='': task.name={config.task.name!r} has no corpus of its own; name a JSONL "
+      'file of {"prompt": ..., "completion": ...}'
     )
 
   def draw(i: int) -> list[Pair]:
@@ -97,7 +97,7 @@ def encode_pairs(pairs: list[Pair], tokenizer: Tokenizer, *, mask_prompt: bool) 
   return rollouts.replace(completion_mask=(index >= 1) & (index < ends))
 
 
-def distill(config: ConfigDict, workdir: pathlib.Path) -> None:
+def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Fine-tunes (or trains from scratch) config.model; leaves checkpoints, metrics.jsonl, model/."""
   d = config.distill
   problems, heldout = load_problems(config.task)
@@ -126,7 +126,10 @@ def distill(config: ConfigDict, workdir: pathlib.Path) -> None:
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
-        workdir, tensorboard=config.metrics.tensorboard, resume_step=start - 1
+        workdir,
+        tensorboard=config.metrics.tensorboard,
+        wandb=config.metrics.wandb,
+        resume_step=start - 1,
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))

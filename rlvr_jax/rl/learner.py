@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
@@ -52,7 +52,7 @@ class Learner:
   update: Callable
   score: Callable
   reference: Params | None
-  run: ConfigDict
+  run: Config
   multiple: int
 
   def sampler_params(self) -> Params:
@@ -141,16 +141,14 @@ def export(directory: pathlib.Path, learn: Learner) -> None:
   save_safetensors(directory, learn.state.params, learn.config, learn.tokenizer)
 
 
-def total_steps(config: ConfigDict) -> int:
+def total_steps(config: Config) -> int:
   """Optimizer steps of a whole training run."""
   t = config.train
   per_iteration = math.ceil(t.prompts / (t.minibatch or t.prompts)) * t.epochs
   return t.iterations * per_iteration
 
 
-def open_model(
-  config: ConfigDict, mesh: Mesh | None
-) -> tuple[ModelConfig, Params, Tokenizer]:
+def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, Tokenizer]:
   """The model of a config: by name, or from scratch by model.init for a task with an alphabet."""
 
   def placed(model_config: ModelConfig) -> Any:
@@ -188,7 +186,7 @@ def open_model(
 
 
 def open_learner(
-  config: ConfigDict,
+  config: Config,
   algorithm: Algorithm,
   *,
   total_steps: int,

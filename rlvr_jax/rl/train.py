@@ -1,10 +1,10 @@
 """job=train: sample, score, learn, iteration by iteration; resumable to the bit on one device.
 
-  1. Problems of the iteration: a function of (seed, epoch), no state but a cursor.
-  2. Completions: `group` of each, from the learner's own weights handed over to the sampler.
-  3. Verdicts and rewards while sampling goes on; advantages within each group.
-  4. One or more optimizer steps over the rollouts; metrics; now and then a look at held-out
-     problems and a checkpoint.
+1. Problems of the iteration: a function of (seed, epoch), no state but a cursor.
+2. Completions: `group` of each, from the learner's own weights handed over to the sampler.
+3. Verdicts and rewards while sampling goes on; advantages within each group.
+4. One or more optimizer steps over the rollouts; metrics; now and then a look at held-out
+   problems and a checkpoint.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
@@ -35,12 +34,12 @@ from rlvr_jax.tasks.problem import Problem
 log = logging.getLogger(__name__)
 # keys that may differ between a checkpoint and the run that resumes from it
 NOT_IDENTITY = (
-  'dry_run', 'metrics', 'profile', 'smoke', 'smoke_values', 'study', 'evaluate', 'distill', 'verifier',
-  'train.iterations', 'train.keep', 'train.checkpoint_every', 'train.export',
+  'dry_run', 'metrics', 'profile', 'smoke', 'smoke_values', 'study', 'evaluate', 'distill',
+  'verifier', 'train.iterations', 'train.keep', 'train.checkpoint_every', 'train.export',
 )  # fmt: skip
 
 
-def algorithm_of(config: ConfigDict) -> Algorithm:
+def algorithm_of(config: config_lib.Config) -> Algorithm:
   """The row of the algorithm table with the config's cells."""
   t = config.train
   return choose(
@@ -70,7 +69,7 @@ def batch_of(cursor: int, size: int, seed: int, count: int) -> list[tuple[int, i
   return draws
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Trains config.model on config.task. Leaves checkpoints, metrics.jsonl, samples, model/.
 
   Resumes from the last checkpoint in the workdir. Raises ValueError for a config, model or data set
@@ -108,7 +107,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
-        workdir, tensorboard=config.metrics.tensorboard, resume_step=start - 1
+        workdir,
+        tensorboard=config.metrics.tensorboard,
+        wandb=config.metrics.wandb,
+        resume_step=start - 1,
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
@@ -191,7 +193,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def look(
-  config: ConfigDict,
+  config: config_lib.Config,
   learn: Learner,
   engine,
   pool,
@@ -216,14 +218,14 @@ def look(
   return float(np.mean([s.verdict.verdict == 'correct' for s in scored]))
 
 
-def train_sampling(config: ConfigDict, learn: Learner) -> Sampling:
+def train_sampling(config: config_lib.Config, learn: Learner) -> Sampling:
   """The Sampling of training's rollouts."""
   s = config.sampling
   return Sampling(s.temperature, s.top_p, s.top_k, tuple(learn.tokenizer.eos_ids), s.max_tokens)
 
 
 def rollouts_of(
-  config: ConfigDict,
+  config: config_lib.Config,
   learn: Learner,
   engine,
   pool,
@@ -281,7 +283,7 @@ class RolloutWriter:
   """
 
   def __init__(
-    self, config: ConfigDict, learn: Learner, workdir: pathlib.Path, problems: list[Problem]
+    self, config: config_lib.Config, learn: Learner, workdir: pathlib.Path, problems: list[Problem]
   ):
     store = SampleStore(workdir / 'samples')
     s = train_sampling(config, learn)

@@ -1,0 +1,88 @@
+"""From measured models to results.json and report.html: what evaluate and study have in common."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlvr_jax import config as config_lib
+from rlvr_jax.eval import browse, report, results
+from rlvr_jax.eval.results import ModelResult
+from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.tasks import prompts
+from rlvr_jax.tasks.problem import Problem
+
+
+def publish(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  store: SampleStore,
+  models: Sequence[ModelResult],
+  problems: Sequence[Problem],
+  *,
+  headline: Sequence[str],
+  title: str,
+  seconds: float,
+  **more: Any,
+) -> dict[str, Any]:
+  """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
+
+  headline: (base, trained) or (name,); more: further arguments of report.write_study.
+  """
+  e = config.evaluate
+  analysed = results.analyse(
+    models,
+    headline=headline,
+    headline_k=e.headline_k or None,
+    ks=tuple(e.ks) or None,
+    level=e.confidence,
+    resamples=e.bootstrap,
+    seed=config.seed,
+  )
+  document = report.write_study(
+    workdir,
+    analysed,
+    title=title,
+    wall_seconds=seconds,
+    samples=browse.pick_samples(
+      store,
+      analysed,
+      problems[0].task,
+      {p.id: _shown_prompt(p, config.task.template) for p in problems},
+      answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},
+    ),
+    provenance=provenance(config),
+    **more,
+  )
+  _print_summary(document, analysed.headline_k)
+  print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
+  return document
+
+
+def _shown_prompt(problem: Problem, template: str) -> str:
+  if template == prompts.CHAT or not isinstance(problem.prompt, str):
+    return problem.prompt if isinstance(problem.prompt, str) else json.dumps(problem.prompt)
+  return prompts.render(problem, template)
+
+
+def provenance(config: config_lib.Config) -> dict[str, Any]:
+  """How a report was made: the command, versions and the config."""
+  versions = config_lib.versions()
+  command = versions.pop('command')
+  return {
+    'Command': ' '.join(['python', *command]),
+    'Versions': {k: v for k, v in versions.items() if v is not None},
+    'Config': {k: v for k, v in config_lib.flatten(config).items() if v not in ('', {}, None)},
+  }
+
+
+def _print_summary(document: Mapping[str, Any], k: int) -> None:
+  for name, entry in document['models'].items():
+    shown = [1, k] if k > 1 else [1]
+    shown += [entry['n']] if entry['n'] > k else []
+    values = (
+      f'pass@{i} {value:.3f} [{low:.3f}, {high:.3f}]'
+      for i, (value, low, high) in ((i, entry['pass_at_k'][str(i)]) for i in shown)
+    )
+    print(f'{name:>12}: ' + '   '.join(values), file=sys.stderr)

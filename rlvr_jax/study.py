@@ -1,0 +1,227 @@
+"""job=study: base -> RL arms -> boundary report, each stage resumable.
+
+1. The base: config.model.name, or a model trained from scratch on the task's corpus (base/).
+2. The arms: RL (or fine-tuning) from the base with the arm's own values (arms/NAME/).
+3. Samples: n of every held-out problem from every model, into samples/.
+4. The report: report.html, results.json, problems.csv, problems.parquet.
+"""
+
+import json
+import logging
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rlvr_jax import config as config_lib
+from rlvr_jax import metrics as metrics_lib
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.figures import Panel
+from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.results import ModelResult
+from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.eval.solve import solve_probabilities
+from rlvr_jax.models.load import load_model
+from rlvr_jax.rl.distill import distill
+from rlvr_jax.rl.train import train
+from rlvr_jax.sampling.engine import hand_over
+from rlvr_jax.tasks import countdown
+from rlvr_jax.tasks.problem import Problem
+
+log = logging.getLogger(__name__)
+PANELS = (
+  Panel('reward/mean', 'training reward', percent=True),
+  Panel('eval/pass@1', 'held-out pass@1', percent=True),
+  Panel('entropy', 'entropy (nats per token)'),
+  Panel('groups/with_signal', 'groups with a signal', percent=True),
+  Panel('gap/max', 'sampler-learner gap, max', log=True),
+  Panel('grad_norm', 'gradient norm', log=True),
+)
+
+
+def arm_config(
+  config: config_lib.Config, job: str, values: Mapping[str, Any], **fixed: Any
+) -> config_lib.Config:
+  """The study's config as one stage's: job, fixed dotted keys, then the arm's own values."""
+  stage = config.copy_and_resolve_references()
+  for key, value in {'job': job, **fixed, **values}.items():
+    config_lib.set_key(stage, key, value, 'study.arms')
+  config_lib.check(stage)
+  return stage
+
+
+def arms_of(config: config_lib.Config) -> dict[str, dict[str, Any]]:
+  """The arms to run, in order; ValueError names one that study.arms does not have."""
+  known = config.study.arms
+  for name in config.study.run_arms:
+    if name not in known:
+      raise ValueError(
+        f'study.run_arms names {name!r}, but study.arms has {", ".join(known) or "none"}'
+      )
+  return {name: dict(known[name].items()) for name in config.study.run_arms}
+
+
+def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Runs what is missing of the study in workdir and writes its report.
+
+  Stages that are done are not run again; a stage that was killed goes on from its last checkpoint,
+  sampling from the store. SIGTERM or Ctrl-C in a training stage saves and ends the study there.
+  """
+  arms = arms_of(config)
+  stages = {name: arm_config(config, 'train', values) for name, values in arms.items()}
+  problems = run_lib.evaluation_problems(config)
+  meter = metrics_lib.Meter(_read_meter(workdir))
+
+  paths = {'base': pathlib.Path(config.model.name)}
+  if not config.model.name:
+    paths['base'] = run_stage(
+      arm_config(config, 'distill', {}), workdir / 'base', f'1/3 base model ({config.task.name})'
+    )
+  for name, stage in stages.items():
+    config_lib.set_key(stage, 'model.name', str(paths['base']), 'study')
+    paths[name] = run_stage(stage, workdir / 'arms' / name, f'2/3 training arm {name}')
+    _write_meter(workdir, meter)
+
+  print(f'3/3 sampling {", ".join(paths)}', file=sys.stderr)
+  store = SampleStore(workdir / 'samples')
+  models = []
+  for name, path in paths.items():
+    exact = sample_model(config, workdir, store, name, path, problems)
+    task = problems[0].task
+    stage = stages.get(name)
+    models.append(
+      ModelResult(
+        name=name,
+        role='base' if name == 'base' else 'rl',
+        counts=store.counts(name, task),
+        algorithm=stage.train.algorithm if stage else None,
+        seed=config.seed if stage else None,
+        step=stage.train.iterations if stage else None,
+        exact=exact,
+        settings=store.settings(name, task),
+      )
+    )
+    _write_meter(workdir, meter)
+  write(config, workdir, store, models, problems, stages, meter.seconds)
+
+
+def run_stage(stage: config_lib.Config, folder: pathlib.Path, what: str) -> pathlib.Path:
+  """Trains (or resumes, or skips) one stage in its folder; the path of its model."""
+  model = folder / 'model'
+  finished = folder / 'finished.json'
+  identity = config_lib.identity(stage, exclude=('model.name',))
+  if finished.exists() and model.exists():
+    changed = config_lib.differences(json.loads(finished.read_text()), identity)
+    if changed:
+      raise ValueError(
+        f'{folder} holds a finished stage of another config ({"; ".join(changed)}); give the old '
+        'values, or another --workdir'
+      )
+    return model
+  print(what, file=sys.stderr)
+  config_lib.prepare_workdir(folder)
+  config_lib.save(stage, folder)
+  {'train': train, 'distill': distill}[stage.job](stage, folder)
+  if not model.exists():
+    print('stopped before the stage was done; the same command goes on from there', file=sys.stderr)
+    sys.exit(0)
+  finished.write_text(json.dumps(identity))
+  return model
+
+
+def sample_model(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  store: SampleStore,
+  name: str,
+  path: pathlib.Path,
+  problems: list[Problem],
+) -> dict[str, float] | None:
+  """Tops up one model's samples; its exact solve probabilities where they can be enumerated."""
+  mesh = run_lib.make_mesh(config)
+  model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
+  encoded = run_lib.encode_prompts(
+    problems, config.task.template, tokenizer, config.sampling.prompt_capacity
+  )
+  engine = run_lib.make_engine(config, hand_over(None, params, mesh), model_config, mesh)
+  sampling = run_lib.eval_sampling(config, tokenizer.eos_ids)
+  with run_lib.make_pool(config, workdir) as pool:
+    run_lib.sample_into_store(
+      store,
+      engine,
+      name=name,
+      problems=problems,
+      encoded=encoded,
+      n=config.evaluate.n,
+      sampling=sampling,
+      template=config.task.template,
+      tokenizer=tokenizer,
+      pool=pool,
+      seed=config.seed,
+      coupling=config.sampling.coupling,
+    )
+  truncating = sampling.top_p < 1 or sampling.top_k or not sampling.temperature
+  if config.task.name != 'countdown' or truncating:
+    return None
+  chances = solve_probabilities(
+    params,
+    model_config,
+    tokenizer,
+    encoded,
+    [countdown.solutions(p) for p in problems],
+    temperature=sampling.temperature,
+    max_tokens=sampling.max_tokens,
+  )
+  return {p.id: float(chance) for p, chance in zip(problems, chances, strict=True)}
+
+
+def write(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  store: SampleStore,
+  models: list[ModelResult],
+  problems: list[Problem],
+  stages: Mapping[str, config_lib.Config],
+  seconds: float,
+) -> None:
+  """Analyses the samples and writes the report beside them."""
+  first_arm = next(iter(stages), None)
+  rows = {
+    name: metrics_lib.read_metrics(workdir / 'arms' / name / 'metrics.jsonl') for name in stages
+  }
+  publish(
+    config,
+    workdir,
+    store,
+    models,
+    problems,
+    headline=('base', first_arm) if first_arm else ('base',),
+    title=config.study.title or f'{config.name}: base against RL on {problems[0].task}',
+    seconds=seconds,
+    sampler_learner_gap=gap_of(rows),
+    training=rows,
+    panels=PANELS,
+    texts=list(config.study.texts.items()),
+  )
+
+
+def gap_of(training: Mapping[str, list[dict[str, Any]]]) -> dict[str, float] | None:
+  """Largest and mean |sampler - learner| log-prob over all iterations of all arms (nats)."""
+  rows = [row for run in training.values() for row in run if 'gap/max' in row]
+  if not rows:
+    return None
+  return {
+    'max': float(max(row['gap/max'] for row in rows)),
+    'mean': float(np.mean([row['gap/mean'] for row in rows])),
+  }
+
+
+def _read_meter(workdir: pathlib.Path) -> dict[str, float]:
+  path = workdir / 'seconds.json'
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write_meter(workdir: pathlib.Path, meter: metrics_lib.Meter) -> None:
+  (workdir / 'seconds.json').write_text(json.dumps(meter.state()))
