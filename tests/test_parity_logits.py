@@ -63,3 +63,28 @@ def test_a_forgotten_feature_would_show(name, change):
     tokens, expected = golden['tokens'], golden['logits']
   ours = run(params, dataclasses.replace(config, **change), tokens)
   assert np.abs(ours[0] - expected[0]).max() > 0.01
+
+
+@pytest.mark.check
+@pytest.mark.parametrize('name', NAMES)
+def test_our_exports_give_hf_the_same_logits(name, tmp_path):
+  torch = pytest.importorskip('torch', reason='torch is not installed (the parity extra)')
+  transformers = pytest.importorskip('transformers')
+  config = hf.read_config(ROOT / name)
+  params = hf.load_safetensors(ROOT / name, config)
+  hf.save_safetensors(tmp_path / 'out', params, config, max_shard_bytes=20_000)
+  model, info = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'out',
+    dtype=torch.float32,
+    attn_implementation='eager',
+    output_loading_info=True,
+  )
+  assert not any(info.values()), info
+  with np.load(ROOT / name / 'golden.npz') as golden:
+    tokens, lengths, expected = golden['tokens'], golden['lengths'], golden['logits']
+  for row, length in enumerate(lengths):
+    with torch.no_grad():
+      logits = model(torch.tensor(tokens[row : row + 1, :length])).logits[0].numpy()
+    np.testing.assert_array_equal(logits, expected[row, :length])
+  ids = model.generation_config.eos_token_id
+  assert tuple(ids if isinstance(ids, list) else [ids]) == config.eos_ids

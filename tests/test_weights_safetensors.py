@@ -95,6 +95,7 @@ def test_round_trip_of_shards_and_dtypes(tmp_path, dtype, shard_bytes):
     assert index['metadata']['total_size'] == sum(x.nbytes for x in jax.tree.leaves(params))
     assert all(f.stat().st_size < 3000 + 2000 for f in files)
   assert json.loads((directory / 'config.json').read_text())['torch_dtype'] == dtype
+  assert all(f.stat().st_mode & 0o444 == 0o444 for f in directory.iterdir())
   assert bits(hf.load_safetensors(directory, SMALL, dtype)) == bits(params)
 
 

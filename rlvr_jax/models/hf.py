@@ -352,6 +352,7 @@ def _write_shards(
       name = 'model.safetensors'
     tensors = {tensor: read() for tensor, read in shard}
     safetensors.numpy.save_file(tensors, directory / name, metadata={'format': 'pt'})
+    (directory / name).chmod(0o644)  # the library leaves it readable by its owner alone
     weight_map.update(dict.fromkeys(tensors, name))
   if len(shards) > 1:
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
