@@ -93,7 +93,7 @@ def _model() -> dict[str, Any]:
 
 def _task() -> dict[str, Any]:
   return {
-    'name': 'countdown',  # jsonl | countdown | reasoning_gym
+    'name': 'countdown',  # jsonl | countdown | countdown_cot | reasoning_gym
     'path': '',  # of the problems, for jsonl (.jsonl or .jsonl.gz)
     'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
     'params': {},  # of a procedural task; its own page of the docs lists them

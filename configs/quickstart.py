@@ -15,7 +15,7 @@ def get_config(arg: str = ''):
   config = base.get_config()
   config.job = 'study'
   config.task.name = 'countdown'
-  config.task.holdout = 160
+  config.task.holdout = 200
   config.task.params.update({'problems': 4000, 'largest': 13, 'target': 99, 'seed': 1})
   config.model.init.update(
     {'embed_dim': 96, 'mlp_dim': 256, 'num_layers': 3, 'num_heads': 4, 'num_kv_heads': 2}
@@ -32,23 +32,23 @@ def get_config(arg: str = ''):
   config.optimizer.warmup_steps = 20
 
   # RL: the study's arms override what differs
-  config.train.update({'iterations': 120, 'prompts': 32, 'group': 16, 'micro_tokens': 65_536})
-  config.train.update({'eval_every': 20, 'eval_problems': 64, 'eval_samples': 16})
-  config.train.checkpoint_every = 60
+  config.train.update({'iterations': 50, 'prompts': 64, 'group': 16, 'micro_tokens': 65_536})
+  config.train.update({'eval_every': 10, 'eval_problems': 64, 'eval_samples': 16})
+  config.train.checkpoint_every = 25
   rl = {'optimizer.schedule': 'constant', 'optimizer.warmup_steps': 0}
   config.study.arms.update(
     base.dotted(
       {
-        'rl': {**rl, 'optimizer.learning_rate': 6e-4},
-        'rl_slow': {**rl, 'optimizer.learning_rate': 1e-4},
+        'rl': {**rl, 'optimizer.learning_rate': 3e-4},
+        'rl_slow': {**rl, 'optimizer.learning_rate': 5e-5},
       }
     )
   )
   config.study.run_arms = ('rl', 'rl_slow')
 
-  config.sampling.update({'slots': 512, 'bank_rows': 192, 'prompt_capacity': 16, 'chunk': 16})
+  config.sampling.update({'slots': 1024, 'bank_rows': 256, 'prompt_capacity': 16, 'chunk': 16})
   config.sampling.max_tokens = 12
-  config.evaluate.update({'n': 1024, 'headline_k': 256, 'problems': 160})
+  config.evaluate.update({'n': 1024, 'headline_k': 256, 'problems': 200})
   config.verifier.workers = 1
 
   config.smoke_values.update(
@@ -57,6 +57,7 @@ def get_config(arg: str = ''):
       'distill.batch': 128,
       'distill.eval_every': 60,
       'train.iterations': 6,
+      'train.prompts': 16,
       'train.eval_every': 3,
       'task.holdout': 24,
       'evaluate.problems': 24,

@@ -24,8 +24,7 @@ from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.train import NOT_IDENTITY, batch_of, look
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.sampling.engine import hand_over
-from rlvr_jax.tasks import countdown
-from rlvr_jax.tasks.load import load_problems
+from rlvr_jax.tasks.load import FAMILIES, load_problems
 from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   if config.distill.source:
     pairs = read_pairs(config.distill.source)
     return lambda i: [pairs[j] for j, _ in batch_of(i * size, size, config.seed, len(pairs))]
-  if config.task.name != 'countdown':
+  if config.task.name not in FAMILIES:
     raise ValueError(
       f"distill.source='': task.name={config.task.name!r} has no corpus of its own; name a JSONL "
       'file of {"prompt": ..., "completion": ...}'
@@ -77,7 +76,7 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
     chosen = rng.choices(problems, k=size)
-    return countdown.corpus(chosen, seed=rng.getrandbits(32), noise=config.distill.noise)
+    return FAMILIES[config.task.name].corpus(chosen, seed=rng.getrandbits(32), noise=config.distill.noise)
 
   return draw
 

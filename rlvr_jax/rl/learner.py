@@ -31,7 +31,7 @@ from rlvr_jax.rl.rollout import micro_batches
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sharding import shardings
-from rlvr_jax.tasks import countdown
+from rlvr_jax.tasks.load import FAMILIES
 
 log = logging.getLogger(__name__)
 MOST_SKIPS = 3  # non-finite steps in a row that stop a run
@@ -162,12 +162,12 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
 
   if config.model.name:
     return load_model(config.model.name, dtype=config.model.dtype, shardings=placed)
-  if config.task.name != 'countdown':
+  if config.task.name not in FAMILIES:
     raise ValueError(
       f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
       'alphabet for; name a model (directory, .gguf or hub id)'
     )
-  tokenizer = char_tokenizer(countdown.ALPHABET)
+  tokenizer = char_tokenizer(FAMILIES[config.task.name].ALPHABET)
   init = config.model.init.to_dict()
   init['vocab_size'] = init['vocab_size'] or tokenizer.vocab_size
   qwen2 = init['architecture'] == 'qwen2'

@@ -17,13 +17,12 @@ from rlvr_jax.tasks.problem import Problem, Verdict
 VERSION = 'countdown-1'
 TASK = 'countdown'
 ALPHABET = '0123456789+-*()=,:'
-MAX_LENGTH = 11  # characters of the longest completion: two parentheses, two operators, 3 numbers
 
 _OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
 _FORMS = (
-  re.compile(r'(\d+)([-+*])(\d+)([-+*])(\d+)'),
-  re.compile(r'\((\d+)([-+*])(\d+)\)([-+*])(\d+)'),
-  re.compile(r'(\d+)([-+*])\((\d+)([-+*])(\d+)\)'),
+  re.compile(r'([0-9]+)([-+*])([0-9]+)([-+*])([0-9]+)'),
+  re.compile(r'\(([0-9]+)([-+*])([0-9]+)\)([-+*])([0-9]+)'),
+  re.compile(r'([0-9]+)([-+*])\(([0-9]+)([-+*])([0-9]+)\)'),
 )
 
 
@@ -34,9 +33,11 @@ def _value(form: int, a: int, first: str, b: int, second: str, c: int) -> int:
 
 
 def _text(form: int, a: int, first: str, b: int, second: str, c: int) -> str:
-  return (f'{a}{first}{b}{second}{c}', f'({a}{first}{b}){second}{c}', f'{a}{first}({b}{second}{c})')[
-    form
-  ]
+  return (
+    f'{a}{first}{b}{second}{c}',
+    f'({a}{first}{b}){second}{c}',
+    f'{a}{first}({b}{second}{c})',
+  )[form]
 
 
 def verify(problem: Problem, completion: str) -> Verdict:
@@ -46,12 +47,12 @@ def verify(problem: Problem, completion: str) -> Verdict:
     if match is None:
       continue
     a, first, b, second, c = match.groups()
-    numbers = [int(a), int(b), int(c)]
     if any(len(s) > 1 and s[0] == '0' for s in (a, b, c)):
       return Verdict('unparsed', 0.0, completion, 'a number with a leading zero')
-    if sorted(numbers) != sorted(problem.answer['numbers']):
+    # compared as text: Python refuses to make numbers of thousands of digits
+    if sorted((a, b, c)) != sorted(map(str, problem.answer['numbers'])):
       return Verdict('wrong', 0.0, completion, 'does not use each number once')
-    value = _value(form, numbers[0], first, numbers[1], second, numbers[2])
+    value = _value(form, int(a), first, int(b), second, int(c))
     if value != problem.answer['target']:
       return Verdict('wrong', 0.0, completion, f'equals {value}')
     return Verdict('correct', 1.0, completion)
@@ -65,7 +66,7 @@ def expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
       yield _text(form, a, first, b, second, c), _value(form, a, first, b, second, c)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _by_value(numbers: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
   found: dict[int, list[str]] = {}
   for text, value in expressions(numbers):
@@ -76,7 +77,7 @@ def _by_value(numbers: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
 def solutions(problem: Problem) -> tuple[str, ...]:
   """Every correct completion of the problem: the verifier accepts these strings and no other."""
   numbers = tuple(sorted(problem.answer['numbers']))
-  return _by_value(numbers)[problem.answer['target']]
+  return _by_value(numbers).get(problem.answer['target'], ())
 
 
 def _problem(numbers: tuple[int, ...], target: int) -> Problem:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rlvr_jax.tasks import countdown, jsonl, procedural
+from rlvr_jax.tasks import countdown, countdown_cot, jsonl, procedural
 from rlvr_jax.tasks.problem import Problem, check_unique
 
-TASKS = ('countdown', 'jsonl', 'reasoning_gym')
+# tasks that a model from scratch can be trained on: they have an alphabet and a corpus of their own
+FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot}
+TASKS = (*FAMILIES, 'jsonl', 'reasoning_gym')
 
 
 def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]]:
@@ -25,9 +27,9 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
       limit=limit or None,
       verifier=task['verifier'] or None,
     )
-  elif name == 'countdown':
+  elif name in FAMILIES:
     count = int(params.pop('problems', 4000)) + int(task['holdout'])
-    problems = countdown.make_problems(limit or count, **{'seed': 1, **params})
+    problems = FAMILIES[name].make_problems(limit or count, **{'seed': 1, **params})
   elif name == 'reasoning_gym':
     params.setdefault('task', f'reasoning_gym.{params.get("dataset")}')
     problems = procedural.load_procedural(**params)

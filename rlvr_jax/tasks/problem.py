@@ -50,7 +50,9 @@ def check_unique(problems: list[Problem]) -> None:
   for problem in problems:
     other = seen.setdefault(problem.uid, problem)
     if other is not problem:
-      what = 'duplicate id' if other.id == problem.id and other.task == problem.task else 'uid collision'
+      what = (
+        'duplicate id' if other.id == problem.id and other.task == problem.task else 'uid collision'
+      )
       raise ValueError(
         f'{what}: {problem.task}/{problem.id} and {other.task}/{other.id}; ids must be unique, '
         'and on a collision renaming one id is enough'

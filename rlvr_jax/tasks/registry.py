@@ -51,6 +51,7 @@ VERIFIERS: dict[str, Verifier] = {
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
+  'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
 }
 
 
