@@ -13,7 +13,7 @@ Rules = Sequence[tuple[str, PartitionSpec]]
 
 
 def make_mesh(
-  data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+  data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
   """A mesh over the devices with axes (data, fsdp, tensor); one axis may be -1 (the rest).
 
@@ -32,9 +32,7 @@ def make_mesh(
       f'{given} does not divide the {len(devices)} devices present ({devices[0].platform}): '
       'the product must equal their number; set one axis to -1 to take the rest'
     )
-  return jax.make_mesh(
-    tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=tuple(devices)
-  )
+  return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=tuple(devices))
 
 
 def path_name(path: tuple) -> str:

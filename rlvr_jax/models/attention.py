@@ -49,9 +49,7 @@ def merge(first: Part, second: Part) -> jax.Array:
 def _scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
   wide = jnp.promote_types(q.dtype, jnp.float32)
   scale = q.shape[-1] ** -0.5
-  scores = jnp.einsum(
-    spec, q, k, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide
-  )
+  scores = jnp.einsum(spec, q, k, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide)
   return scores * scale
 
 

@@ -20,7 +20,7 @@ def dot(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-  """Root-mean-square norm over the last axis, in float32 at least (Zhang & Sennrich 2019, eq. 4)."""
+  """Root-mean-square norm over the last axis, float32 at least (Zhang & Sennrich 2019, eq. 4)."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
   return (wide * jax.lax.rsqrt(variance + eps)).astype(x.dtype) * scale

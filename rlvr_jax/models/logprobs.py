@@ -12,9 +12,7 @@ def logits(params: Params, hidden: jax.Array) -> jax.Array:
   wide = jnp.promote_types(hidden.dtype, jnp.float32)
   head = params['head'] if 'head' in params else params['embed']
   precision = jax.lax.Precision.HIGHEST if hidden.dtype == wide else jax.lax.Precision.DEFAULT
-  return jnp.einsum(
-    '...D,VD->...V', hidden, head, precision=precision, preferred_element_type=wide
-  )
+  return jnp.einsum('...D,VD->...V', hidden, head, precision=precision, preferred_element_type=wide)
 
 
 def token_logprobs(
@@ -31,7 +29,7 @@ def token_logprobs(
   recomputed in the backward pass.
   """
   N, D = hidden.shape
-  chunk = min(chunk, N)
+  chunk = max(1, min(chunk, N))
   padding = -N % chunk
   hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, D)
   targets = jnp.pad(targets, (0, padding)).reshape(-1, chunk)
@@ -73,9 +71,7 @@ def sequence_logprobs(
   B, T = tokens.shape
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
-  hidden, _ = forward(
-    params, tokens, positions, config=config, segments=segments, remat=remat
-  )
+  hidden, _ = forward(params, tokens, positions, config=config, segments=segments, remat=remat)
   predicted = token_logprobs(
     params,
     hidden[:, :-1].reshape(B * (T - 1), -1),

@@ -75,7 +75,7 @@ def init_params(key: jax.Array, config: ModelConfig, dtype: str = 'float32') -> 
   rope = rope_angles(jnp.zeros((1, 1), jnp.int32), config)
 
   def one_layer(k: jax.Array) -> Params:
-    return block.init(k, x, rope, lambda q, k, v: (q, None))['params']
+    return dict(block.init(k, x, rope, lambda q, k, v: (q, None))['params'])
 
   params: Params = {
     'embed': 0.02 * jax.random.normal(embed_key, (V, D), dtype),
@@ -127,7 +127,9 @@ def forward(
       x, kv = step(x, layer)
       carried.append(kv)
   else:
-    x, carried = jax.lax.scan(jax.checkpoint(step) if remat else step, x, params['layers'])
+    x, carried = jax.lax.scan(
+      jax.checkpoint(step, prevent_cse=False) if remat else step, x, params['layers']
+    )
   return rms_norm(x, params['final_norm'], config.rms_eps), carried if keep_kv else None
 
 

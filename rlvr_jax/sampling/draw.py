@@ -5,6 +5,7 @@ neighbours. Two levels (block, then element) because a one-level float32 CDF ove
 cannot represent small probabilities and flips tokens at its many boundaries.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,17 +36,20 @@ def _two_level(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
   def pick(w: jax.Array, u: jax.Array) -> jax.Array:
     running = jnp.cumsum(w, axis=-1)
     target = u[:, None] * running[:, -1:]
-    index = jnp.sum((running <= target).astype(jnp.int32), axis=-1)
+    index = jnp.broadcast_to(jnp.arange(w.shape[-1], dtype=jnp.int32), w.shape)
+    positive = w > 0
+    # the first crossing, not a count: a parallel cumsum may fall by a rounding at a zero weight
+    first = jnp.min(jnp.where(positive & (running > target), index, w.shape[-1]), axis=-1)
     # u * total can round up to total itself: then the last position with any weight
-    last = w.shape[-1] - 1 - jnp.argmax((w > 0)[:, ::-1], axis=-1).astype(jnp.int32)
-    return jnp.minimum(index, last)
+    last = jnp.max(jnp.where(positive, index, 0), axis=-1)
+    return jnp.minimum(first, last)
 
   block = pick(jnp.sum(blocks, axis=-1), uniforms[:, 0])
   inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
   return block * size + pick(inside, uniforms[:, 1])
 
 
-def _threshold(keep: jax.Array, weights: jax.Array) -> jax.Array:
+def _threshold(keep: Callable[[jax.Array], jax.Array], weights: jax.Array) -> jax.Array:
   """Largest t f32[S,1] such that keep(t) bool[S,1] holds, by bisection over float bits.
 
   keep is monotone (true for small t) and true at 0; the 31 steps visit every positive float32.

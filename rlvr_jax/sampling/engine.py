@@ -6,8 +6,8 @@ before are gathered into completions.
 
 import collections
 import functools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,31 +27,57 @@ STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
 MIN_BUCKET = 16  # tokens: the smallest prefill program
 MAX_STOPS = 8
 
-_jit = functools.partial(jax.jit, donate_argnames=('state',))
-_prefill = functools.partial(_jit, static_argnames=('config',))(state_lib.prefill)
-_run_chunk = functools.partial(_jit, static_argnames=('config', 'steps'))(chunk_lib.run_chunk)
-_enqueue = _jit(state_lib.enqueue)
+
+class Programs(NamedTuple):
+  """The engine's jitted functions; each takes and gives the state, donated."""
+
+  prefill: Any
+  run_chunk: Any
+  enqueue: Any
+
+
+def _programs(layout: Any = None, replicated: NamedSharding | None = None) -> Programs:
+  # an output layout left to the compiler may differ from the input's: a recompilation, and no
+  # donation; so over a mesh it is pinned
+  def jit(f: Callable, out: Any, *static: str) -> Any:
+    shardings = {} if layout is None else {'out_shardings': out}
+    return jax.jit(f, donate_argnames=('state',), static_argnames=static, **shardings)
+
+  return Programs(
+    jit(state_lib.prefill, layout, 'config'),
+    jit(chunk_lib.run_chunk, (layout, replicated), 'config', 'steps'),
+    jit(state_lib.enqueue, layout),
+  )
+
+
+PROGRAMS = _programs()  # of every engine without a mesh
 _sample_keys = jax.jit(state_lib.sample_keys)
 
 
-@functools.partial(jax.jit, donate_argnames=('old',), keep_unused=True)
 def _rewrite(old: Params, params: Params) -> Params:
   # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
-  return jax.tree.map(lambda o, n: n.astype(o.dtype), old, unstack(params))
+  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, unstack(params))
+
+
+def _copied(params: Params) -> Params:
+  # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
+  return jax.tree.map(jnp.copy, unstack(params))
 
 
 def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
   """The learner's params in the sampler's form (per-layer list), re-laid for decoding.
 
-  The old sampler params, if given, are donated and their memory is written over; the learner's
-  are left alone.
+  The old sampler params, if given, are donated and their memory is written over (their dtype and
+  layout stay); the learner's are left alone. mesh is that of a first hand-over.
   """
   if old is not None:
-    return _rewrite(old, params)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, old)
+    rewrite = jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
+    return rewrite(old, params)
   if mesh is None:
-    return jax.jit(unstack)(params)
+    return jax.jit(_copied)(params)
   target = decode_shardings(jax.eval_shape(unstack, params), mesh)
-  return jax.jit(unstack, out_shardings=target)(params)
+  return jax.jit(_copied, out_shardings=target)(params)
 
 
 def decode_shardings(params: Any, mesh: Mesh) -> Any:
@@ -74,7 +100,7 @@ def _state_shardings(state: Any, mesh: Mesh) -> Any:
         f'sampling.slots={leaf.shape[0]} is not a multiple of mesh.data * mesh.fsdp = {parts}; '
         'choose slots that the mesh divides'
       )
-    spec = [slot_axis] if leaf.ndim else []
+    spec: list[Any] = [slot_axis] if leaf.ndim else []
     if 'bank_k' in name or 'bank_v' in name or is_suffix:
       divides = leaf.shape[1] % mesh.shape['tensor'] == 0
       spec.append('tensor' if divides else None)
@@ -93,12 +119,12 @@ class Engine:
 
   slots: completions decoded at once; bank_rows: prompts resident at once; prompt_capacity and
   completion_capacity: tokens; steps: decode steps a chunk; seed enters every key. params are in the
-  sampler's form (`hand_over`). Not thread-safe; one `run` at a time.
+  sampler's form (`hand_over`), or None until `load`. Not thread-safe; one `run` at a time.
   """
 
   def __init__(
     self,
-    params: Params,
+    params: Params | None,
     config: ModelConfig,
     *,
     slots: int,
@@ -112,12 +138,15 @@ class Engine:
     for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
       if value < 1:
         raise ValueError(f'sampling.{name}={value} must be at least 1')
-    self.params, self.config, self.mesh = params, config, mesh
+    self.params: Params | None = params
+    self.config, self.mesh = config, mesh
     self.slots, self.bank_rows, self.steps = slots, bank_rows, steps
     self.prompt_capacity, self.completion_capacity = prompt_capacity, completion_capacity
     # twice what a chunk can consume at most (one token each), since the host reads a chunk late
     self.queue_capacity = 2 * slots * steps
     self._seed = jax.random.key(seed)
+    self._programs = PROGRAMS
+    self._current: object | None = None  # the run whose items are in the state
     self._state: state_lib.State | None = None
     self._forget_prompts()
 
@@ -128,7 +157,7 @@ class Engine:
 
   def free(self) -> None:
     """Gives the cache's memory and the params back; `load` takes params again."""
-    self._state, self.params = None, None
+    self._state, self.params, self._current = None, None, None
     self._forget_prompts()
 
   def _forget_prompts(self) -> None:
@@ -137,8 +166,12 @@ class Engine:
     self._users = [0] * self.bank_rows
 
   def _allocate(self, forced: bool) -> None:
-    if self._state is not None and (self._state.slots.forced is not None) == forced:
-      return
+    assert self.params is not None
+    dtype = str(self.params['embed'].dtype)
+    if self._state is not None:
+      same = self._state.cache.suffix_k[0].dtype == dtype
+      if same and (self._state.slots.forced is not None) == forced:
+        return
     make = functools.partial(
       state_lib.init_state,
       self.config,
@@ -147,7 +180,7 @@ class Engine:
       queue=self.queue_capacity,
       prompt=self.prompt_capacity,
       completion=self.completion_capacity,
-      dtype=str(self.params['embed'].dtype),
+      dtype=dtype,
       forced=forced,
     )
     self._state = None
@@ -155,17 +188,35 @@ class Engine:
     if self.mesh is None:
       self._state = jax.jit(make)()
     else:
-      self._state = jax.jit(make, out_shardings=_state_shardings(jax.eval_shape(make), self.mesh))()
+      layout = _state_shardings(jax.eval_shape(make), self.mesh)
+      self._programs = _programs(layout, NamedSharding(self.mesh, PartitionSpec()))
+      self._state = jax.jit(make, out_shardings=layout)()
 
-  def _check(self, item: Item, sampling: Sampling) -> None:
-    length = len(item.prompt_ids)
-    if not 1 <= length <= self.prompt_capacity:
-      raise ValueError(
-        f'prompt of problem {item.problem} has {length} tokens, but the cache holds prompts of 1 '
-        f'to sampling.prompt_capacity={self.prompt_capacity}; raise it or drop the problem'
-      )
-    if item.forced is not None and len(item.forced) > sampling.max_tokens:
-      raise ValueError(f'{len(item.forced)} forced tokens > max_tokens={sampling.max_tokens}')
+  def _check(self, items: Iterable[Item], sampling: Sampling) -> None:
+    V = self.config.vocab_size
+    for prompt, item in {item.prompt_ids: item for item in items}.items():
+      if not 1 <= len(prompt) <= self.prompt_capacity:
+        raise ValueError(
+          f'prompt of problem {item.problem} has {len(prompt)} tokens, but the cache holds prompts '
+          f'of 1 to sampling.prompt_capacity={self.prompt_capacity}; raise it or drop the problem'
+        )
+      if not 0 <= min(prompt) <= max(prompt) < V:
+        raise ValueError(
+          f'prompt of problem {item.problem} has token ids from {min(prompt)} to {max(prompt)}, '
+          f"but the model's vocabulary has {V}: tokenizer and model do not belong together"
+        )
+    for item in items:
+      if item.forced is None:
+        continue
+      if len(item.forced) > sampling.max_tokens:
+        raise ValueError(
+          f'{len(item.forced)} forced tokens for problem {item.problem}, but '
+          f'sampling.max_tokens={sampling.max_tokens}'
+        )
+      if not all(0 <= token < V for token in item.forced):
+        raise ValueError(
+          f'forced tokens {item.forced} for problem {item.problem} leave the vocabulary of {V}'
+        )
 
   def _resident(self, prompt: tuple[int, ...]) -> int | None:
     """The prompt's bank row, prefilled if need be; None while every row is in use."""
@@ -180,7 +231,7 @@ class Engine:
         row = self._rows.pop(old)
       padded = np.zeros(bucket(len(prompt), self.prompt_capacity), np.int32)
       padded[: len(prompt)] = prompt
-      self._state = _prefill(
+      self._state = self._programs.prefill(
         self.params,
         self._state,
         padded,
@@ -209,6 +260,7 @@ class Engine:
       self._push(batch[i : i + size], size, origin)
 
   def _push(self, batch: list[tuple[int, int, Item]], size: int, origin: tuple) -> None:
+    assert self._state is not None
     stream, model_uid = origin
 
     def column(values: Iterable[int], dtype: Any) -> np.ndarray:
@@ -230,7 +282,7 @@ class Engine:
       for i, (_, _, item) in enumerate(batch):
         if item.forced is not None:
           forced[i, : len(item.forced)] = item.forced
-    self._state = _enqueue(
+    self._state = self._programs.enqueue(
       self._state,
       np.int32(len(batch)),
       column((ident for ident, _, _ in batch), np.int32),
@@ -250,50 +302,67 @@ class Engine:
   ) -> Iterator[Completion]:
     """Yields completions in order of finishing; stream (STREAMS) and model_uid enter every key.
 
-    Raises ValueError for a prompt that does not fit and for settings out of range, before anything
-    is sampled. Abandoning the iterator early leaves the engine usable (its state is rebuilt).
+    Raises ValueError at the call for a prompt that does not fit and for settings out of range.
+    Abandoning the iterator early leaves the engine usable (its state is rebuilt); so does a second
+    run begun before the first has ended, which ends the first.
     """
     check_sampling(sampling, self.completion_capacity)
-    waiting = collections.deque(enumerate(items))
-    for _, item in waiting:
-      self._check(item, sampling)
-    self._allocate(any(item.forced is not None for _, item in waiting))
+    if stream not in STREAMS:
+      raise ValueError(f'stream {stream!r} is none of {", ".join(STREAMS)}')
+    if self.params is None:
+      raise ValueError('the engine has no params: they were freed or never loaded; call load first')
+    todo = list(items)
+    self._check(todo, sampling)
+    return self._run(todo, sampling, (np.uint32(STREAMS[stream]), np.uint32(model_uid)))
+
+  def _run(self, items: list[Item], sampling: Sampling, origin: tuple) -> Iterator[Completion]:
+    if self._current is not None:
+      self._state = None
+    current = self._current = object()
+    self._allocate(any(item.forced is not None for item in items))
     options = Options(
-      np.float32(sampling.temperature), np.float32(sampling.top_p), np.int32(sampling.top_k)
+      jnp.float32(sampling.temperature), jnp.float32(sampling.top_p), jnp.int32(sampling.top_k)
     )
     stops = np.full(MAX_STOPS, -1, np.int32)
     stops[: len(sampling.stop_ids)] = sampling.stop_ids
     finished = False
     try:
-      origin = np.uint32(STREAMS[stream]), np.uint32(model_uid)
-      yield from self._loop(waiting, origin, options, stops, np.int32(sampling.max_tokens))
+      for completion in self._loop(items, origin, options, stops, np.int32(sampling.max_tokens)):
+        yield completion
+        if self._current is not current:
+          raise RuntimeError('this run was ended: the engine began another one, or was freed')
       finished = True
     finally:
-      if not finished:
-        self._state = None
+      if self._current is current:
+        self._current = None
+        if not finished:
+          self._state = None
 
-  def _loop(self, waiting, origin, options, stops, limit) -> Iterator[Completion]:
+  def _loop(self, items, origin, options, stops, limit) -> Iterator[Completion]:
+    waiting = collections.deque(enumerate(items))
     live: dict[int, tuple[Item, int]] = {}
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
-    stop_set = {int(s) for s in stops if s >= 0}
     while waiting or live:
       self._feed(waiting, self.queue_capacity - len(live), live, origin)
-      self._state, emitted = _run_chunk(
+      self._state, emitted = self._programs.run_chunk(
         self.params, self._state, options, stops, limit, config=self.config, steps=self.steps
       )
       unread.append(emitted)
       if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
-        yield from self._read(jax.device_get(unread.popleft()), live, parts, stop_set)
+        yield from self._read(jax.device_get(unread.popleft()), live, parts, stops)
 
-  def _read(self, emitted, live, parts, stop_set) -> Iterator[Completion]:
-    for ident, tokens, logprobs, done in gather(emitted):
-      parts.setdefault(ident, []).append((tokens, logprobs))
-      if done:
-        item, row = live.pop(ident)
-        self._users[row] -= 1
-        tokens, logprobs = (np.concatenate(x) for x in zip(*parts.pop(ident), strict=True))
-        yield Completion(item, tokens, logprobs, int(tokens[-1]) not in stop_set)
+  def _read(self, emitted, live, parts, stops) -> Iterator[Completion]:
+    for ident, tokens, logprobs, done, stopped in gather(emitted, stops):
+      if not done:
+        parts.setdefault(ident, []).append((tokens, logprobs))
+        continue
+      item, row = live.pop(ident)
+      self._users[row] -= 1
+      if ident in parts:
+        begun = (*parts.pop(ident), (tokens, logprobs))
+        tokens, logprobs = (np.concatenate(x) for x in zip(*begun, strict=True))
+      yield Completion(item, tokens, logprobs, not stopped)
 
 
 def check_sampling(sampling: Sampling, capacity: int) -> None:
@@ -317,18 +386,21 @@ def check_sampling(sampling: Sampling, capacity: int) -> None:
 
 
 def gather(
-  emitted: chunk_lib.Emitted,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool]]:
-  """Runs of one item within a slot, as (ident, tokens, logprobs, done); arrays [n,S] on the host."""
+  emitted: chunk_lib.Emitted, stops: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool, bool]]:
+  """Runs of one item within a slot: (ident, tokens, logprobs, done, ended by one of `stops`).
+
+  emitted holds arrays [n,S] on the host; the runs are views of copies of them.
+  """
   ident, token, logprob, done = (np.swapaxes(x, 0, 1).reshape(-1) for x in emitted)
   steps = emitted.ident.shape[0]
-  if not ident.size:
-    return
   # a run ends where the item ends, where the id changes and at the end of the slot's row
   last = done | np.append(ident[1:] != ident[:-1], True)
   last[steps - 1 :: steps] = True
   ends = np.flatnonzero(last) + 1
   begins = np.append(0, ends[:-1])
-  for a, b in zip(begins.tolist(), ends.tolist(), strict=True):
-    if ident[a] != state_lib.IDLE:
-      yield int(ident[a]), token[a:b], logprob[a:b], bool(done[b - 1])
+  busy = ident[begins] != state_lib.IDLE
+  begins, ends = begins[busy], ends[busy]
+  columns = ident[begins], begins, ends, done[ends - 1], np.isin(token[ends - 1], stops)
+  for i, a, b, over, stopped in zip(*(x.tolist() for x in columns), strict=True):
+    yield i, token[a:b], logprob[a:b], over, stopped

@@ -174,7 +174,7 @@ def enqueue(
       row=put(queue.row, row),
       start=put(queue.start, start),
       key=put(queue.key, keys),
-      forced=None if queue.forced is None else put(queue.forced, forced),
+      forced=None if queue.forced is None or forced is None else put(queue.forced, forced),
       tail=queue.tail + count,
     )
   )
@@ -192,6 +192,11 @@ def refill(state: State) -> State:
     mask = take.reshape(-1, *[1] * (old.ndim - 1))
     return jnp.where(mask, ring[at], old)
 
+  def forced() -> jax.Array | None:
+    if slots.forced is None or queue.forced is None:
+      return None
+    return new(slots.forced, queue.forced)
+
   row = new(slots.row, queue.row)
   return state.replace(
     slots=slots.replace(
@@ -201,7 +206,7 @@ def refill(state: State) -> State:
       row=row,
       start=new(slots.start, queue.start),
       key=new(slots.key, queue.key),
-      forced=None if slots.forced is None else new(slots.forced, queue.forced),
+      forced=forced(),
     ),
     queue=queue.replace(head=queue.head + jnp.sum(take.astype(jnp.int32))),
   )
