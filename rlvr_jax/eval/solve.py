@@ -23,7 +23,8 @@ def completion_logprobs(
 ) -> np.ndarray:
   """log p(completion | prompt) of each (prompt ids, completion ids), f64[N].
 
-  By the learner's forward: token log-probs are float32 under softmax(logits / temperature); their sums are float64.
+  By the learner's forward: token log-probs are float32 under softmax(logits / temperature), their
+  sums float64.
   """
   longest = max(len(p) + len(c) for p, c in rows)
   T = -(-longest // 16) * 16

@@ -1,12 +1,11 @@
 """From rewards to advantages: group statistics, baselines, scales. Group ids, no fixed size."""
 
-from typing import NamedTuple
-
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 
-class GroupStats(NamedTuple):
+class GroupStats(flax.struct.PyTreeNode):
   """Per group [P]: count, mean, sum of squared deviations, largest and smallest."""
 
   count: jax.Array
@@ -51,14 +50,15 @@ def baseline(x: jax.Array, stats: GroupStats, group: jax.Array, kind: str) -> ja
   raise ValueError(f'baseline {kind!r}: known are none, group_mean, loo')
 
 
-def scale(
-  stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: float
-) -> jax.Array:
-  """What each entry is divided by, f[B]: none | group_std (std with `ddof`, plus eps)."""
+def scale(stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: float) -> jax.Array:
+  """What each entry is divided by, f[B]: none | group_std (std with `ddof`, plus eps).
+
+  Where the count does not exceed ddof there is no deviation to divide by, and it is 1.
+  """
   if kind == 'none':
     return jnp.ones_like(stats.mean[group])
   if kind == 'group_std':
-    return stats.std(ddof)[group] + eps
+    return jnp.where(stats.count > ddof, stats.std(ddof) + eps, 1.0)[group]
   raise ValueError(f'scale {kind!r}: known are none, group_std')
 
 

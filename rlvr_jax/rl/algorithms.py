@@ -45,10 +45,19 @@ def choose(name: str, **overrides) -> Algorithm:
   """The row `name` with some cells replaced; ValueError naming the key that does not fit."""
   if name not in ALGORITHMS:
     raise ValueError(f'train.algorithm={name!r}: known are {", ".join(sorted(ALGORITHMS))}')
+  cells = [field.name for field in dataclasses.fields(Algorithm)]
+  unknown = sorted(set(overrides) - set(cells))
+  if unknown:
+    raise ValueError(f'an algorithm has no cell {", ".join(unknown)}: it has {", ".join(cells)}')
   algorithm = dataclasses.replace(ALGORITHMS[name], **overrides)
   if algorithm.aggregation not in AGGREGATIONS:
     raise ValueError(
       f'train.aggregation={algorithm.aggregation!r}: known are {", ".join(AGGREGATIONS)}'
+    )
+  if algorithm.scale != 'none' and algorithm.baseline == 'none':
+    raise ValueError(
+      f'train.algorithm={name!r} has no baseline, so rewards cannot be divided by the deviation '
+      'within a group; set train.std_normalise=False'
     )
   if algorithm.kl_coef:
     kl.check_loss_kind(algorithm.kl_kind)

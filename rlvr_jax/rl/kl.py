@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+KINDS = ('k1', 'k2', 'k3', 'k3_st', 'ratio_k3')
 CLAMP = 20.0
 
 
@@ -27,11 +28,13 @@ def kl_est(logprobs: jax.Array, ref: jax.Array, kind: str) -> jax.Array:
     return k2 + jax.lax.stop_gradient(k3 - k2)
   if kind == 'ratio_k3':  # pi / stop_gradient(pi) = 1, with the policy's gradient
     return jnp.exp(logprobs - jax.lax.stop_gradient(logprobs)) * k3
-  raise ValueError(f'train.kl_kind={kind!r}: known are k1, k2, k3, k3_st, ratio_k3')
+  raise ValueError(f'train.kl_kind={kind!r}: known are {", ".join(KINDS)}')
 
 
 def check_loss_kind(kind: str) -> None:
-  """Refuses estimators that do nothing as a loss term."""
+  """Refuses unknown estimators, and the one that does nothing as a loss term."""
+  if kind not in KINDS:
+    raise ValueError(f'train.kl_kind={kind!r}: known are {", ".join(KINDS)}')
   if kind == 'k1':
     raise ValueError(
       "train.kl_kind='k1' regularises nothing as a loss: its gradient is zero in expectation; "

@@ -24,7 +24,7 @@ def denominators(mask: jax.Array, longest: int) -> Denominators:
   """mask bool[B,T] of the whole batch -> its counts (at least 1, so that no division fails)."""
   count = jnp.maximum(jnp.sum(mask), 1)
   sequences = jnp.maximum(jnp.sum(jnp.any(mask, axis=1)), 1)
-  as_float = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+  as_float = jnp.result_type(float)  # float64 where x64 is enabled
   return Denominators(
     count.astype(as_float), sequences.astype(as_float), jnp.asarray(longest, as_float)
   )

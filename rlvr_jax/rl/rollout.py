@@ -1,6 +1,7 @@
 """Host side of a batch: completions into padded rows, rows into micro-batches of few shapes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def micro_batches(
   b = min(rows_per_micro_batch(T, micro_tokens, multiple), B + -B % multiple)
   padding = -B % b
 
-  def cut(x: np.ndarray | None) -> np.ndarray | None:
+  def cut(x: np.ndarray | None) -> Any:  # numpy still; on a device from the step on
     if x is None:
       return None
     return np.pad(x, ((0, padding), (0, 0))).reshape(-1, b, T)

@@ -4,23 +4,24 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 
 
 class Rollouts(flax.struct.PyTreeNode):
-  """B rollouts in rows of T tokens: prompt, completion, padding on the right.
+  """B rollouts in rows of T tokens: prompt, completion, padding on the right; on the host.
 
   Per-token arrays are indexed by the token they describe (DESIGN.md 2).
   """
 
-  tokens: jax.Array  # i32[B,T]
-  prompt_lengths: jax.Array  # i32[B]
-  completion_lengths: jax.Array  # i32[B]
-  completion_mask: jax.Array  # bool[B,T] sampled tokens up to and including EOS
-  sampler_logprobs: jax.Array  # f32[B,T]
-  rewards: jax.Array  # f32[B]
-  group: jax.Array  # i32[B]
-  truncated: jax.Array  # bool[B]
-  valid: jax.Array  # bool[B] false on rows that only fill a shape
+  tokens: np.ndarray  # i32[B,T]
+  prompt_lengths: np.ndarray  # i32[B]
+  completion_lengths: np.ndarray  # i32[B]
+  completion_mask: np.ndarray  # bool[B,T] sampled tokens up to and including EOS
+  sampler_logprobs: np.ndarray  # f32[B,T]
+  rewards: np.ndarray  # f32[B]
+  group: np.ndarray  # i32[B]
+  truncated: np.ndarray  # bool[B]
+  valid: np.ndarray  # bool[B] false on rows that only fill a shape
 
 
 class TokenBatch(flax.struct.PyTreeNode):

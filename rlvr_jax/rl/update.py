@@ -81,7 +81,6 @@ def policy_loss(
     return jnp.where(mask, x, 0.0)
 
   logprobs, old = clean(batch.logprobs), clean(batch.old_logprobs)
-  sampler = clean(batch.sampler_logprobs)
   per_token, cut = losses.surrogate(
     logprobs,
     old,
@@ -91,21 +90,22 @@ def policy_loss(
     clip_high=algorithm.clip_high,
     dual_clip=algorithm.dual_clip,
   )
-  gap = jax.lax.stop_gradient(sampler - old)
-  metrics = {
-    'clip_fraction': jnp.sum(cut & mask).astype(per_token.dtype),
-    'kl_old': jnp.sum(jax.lax.stop_gradient(kl_est(old, logprobs, 'k3'))),
-    'gap/mean': jnp.sum(jnp.abs(gap)),
-    'gap/kl': jnp.sum(kl_est(jax.lax.stop_gradient(sampler), jax.lax.stop_gradient(old), 'k3')),
-    'gap/max': jnp.max(jnp.abs(gap)),
-  }
+  metrics = {}
+  if algorithm.surrogate != 'nll':  # else nobody sampled these tokens
+    now, old, sampler = jax.lax.stop_gradient((logprobs, old, clean(batch.sampler_logprobs)))
+    gap = jnp.abs(sampler - old)
+    metrics = {
+      'clip_fraction': jnp.sum(cut & mask).astype(per_token.dtype),
+      'kl_old': jnp.sum(kl_est(old, now, 'k3')),
+      'gap/mean': jnp.sum(gap),
+      'gap/kl': jnp.sum(kl_est(sampler, old, 'k3')),
+      'gap/max': jnp.max(gap),
+    }
   if batch.ref_logprobs is not None:
     kl = kl_est(logprobs, clean(batch.ref_logprobs), algorithm.kl_kind)
     metrics['kl_ref'] = jnp.sum(jax.lax.stop_gradient(clean(kl)))
     per_token = per_token + algorithm.kl_coef * kl
-  loss = losses.reduce(
-    per_token, mask, batch.rollout, rollouts, algorithm.aggregation, denominator
-  )
+  loss = losses.reduce(per_token, mask, batch.rollout, rollouts, algorithm.aggregation, denominator)
   return loss, metrics
 
 
@@ -147,9 +147,7 @@ def _combine(a: Metrics, b: Metrics) -> Metrics:
   return {k: jnp.maximum(a[k], b[k]) if k.endswith('/max') else a[k] + b[k] for k in a}
 
 
-def gradients(
-  loss_fn: Callable, params: Any, rows: Rows
-) -> tuple[jax.Array, Metrics, Any]:
+def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Metrics, Any]:
   """Loss, metrics and gradient summed over the M micro-batches, by a scan."""
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   first = jax.tree.map(lambda x: x[0], rows)
@@ -186,32 +184,45 @@ def make_update(
   those of all M micro-batches together. A non-finite loss or gradient leaves params and optimizer
   as they were; metrics['skipped'] is then 1.
   """
-  options = dict(
-    config=config, algorithm=algorithm, compute_dtype=compute_dtype, remat=remat, chunk=chunk
-  )
 
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
     T = rows.tokens.shape[-1]
     denominator = losses.denominators(rows.completion_mask.reshape(-1, T), longest)
 
     def loss_fn(params, micro):
-      return rows_loss(params, micro, denominator, temperature, **options)
+      return rows_loss(
+        params,
+        micro,
+        denominator,
+        temperature,
+        config=config,
+        algorithm=algorithm,
+        compute_dtype=compute_dtype,
+        remat=remat,
+        chunk=chunk,
+      )
 
     loss, metrics, grads = gradients(loss_fn, state.params, rows)
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
-    def apply(_):
-      with jax.numpy_dtype_promotion('standard'):
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        return optax.apply_updates(state.params, updates), opt_state
-
-    params, opt_state = jax.lax.cond(
-      finite, apply, lambda _: (state.params, state.opt_state), None
+    with jax.numpy_dtype_promotion('standard'):
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+      params = optax.apply_updates(state.params, updates)
+    # a select fuses into the update and writes over the donated state; a cond would copy it
+    params, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(finite, new, old),
+      (params, opt_state),
+      (state.params, state.opt_state),
     )
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
-    metrics |= {'loss': loss, 'grad_norm': norm, 'tokens': tokens, 'skipped': jnp.where(finite, 0, 1)}
+    metrics |= {
+      'loss': loss,
+      'grad_norm': norm,
+      'tokens': tokens,
+      'skipped': jnp.where(finite, 0, 1),
+    }
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   if mesh is None:
