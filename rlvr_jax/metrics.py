@@ -268,5 +268,6 @@ class _LibraryChatter(logging.Filter):
 
 
 def quiet_libraries() -> None:
-  """Keeps orbax's per-save information out of the log; its warnings and errors stay."""
+  """Keeps orbax's per-save and jax's platform information out of the log, not their warnings."""
   logging.getLogger('absl').addFilter(_LibraryChatter())
+  logging.getLogger('jax').setLevel(logging.WARNING)

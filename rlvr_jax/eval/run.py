@@ -44,8 +44,9 @@ def encode_prompts(
   problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
 ) -> list[tuple[int, ...]]:
   """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
+  text = template != prompts.CHAT  # a chat template writes its own BOS
   encoded = [
-    tuple(tokenizer.encode(prompts.render(p, template, tokenizer.hf), special=False))
+    tuple(tokenizer.encode(prompts.render(p, template, tokenizer.hf), special=text))
     for p in problems
   ]
   long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > capacity]

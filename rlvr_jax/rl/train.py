@@ -179,6 +179,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         if keep_rows:
           keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
         checkpoints.save(iteration + 1, learn.state, host)
+        if config.sampling.release:
+          checkpoints.wait()  # its copy of the state would stand beside the next phase
       if stuck:
         checkpoints.wait()
         raise RuntimeError(learner.stuck_message(workdir, iteration))
@@ -327,7 +329,7 @@ def rollout_metrics(rollouts: Rollouts, scored: list[run_lib.Scored]) -> dict[st
     'reward/std': float(rewards.std()),
     'pass@1': float(correct.mean()),
     'pass@group': float(np.mean([g.any() for g in solved])),
-    'groups/with_signal': float(np.mean([g.any() and not g.all() for g in solved])),
+    'groups/with_signal': float(np.mean([bool(g.any() and not g.all()) for g in solved])),
     'length/mean': float(np.mean(rollouts.completion_lengths)),
     'length/max': float(np.max(rollouts.completion_lengths)),
     'truncated': float(np.mean(rollouts.truncated)),
