@@ -4,6 +4,7 @@ Shared by RL (rl/train.py) and supervised fine-tuning (rl/distill.py).
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from rlvr_jax.config import Config
@@ -185,16 +187,17 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
   return model_config, make(jax.random.key(config.seed)), tokenizer
 
 
-def open_learner(
+def build(
   config: Config,
+  model_config: ModelConfig,
   algorithm: Algorithm,
   *,
   total_steps: int,
   learning_rate: float | None = None,
-) -> Learner:
-  """Everything that learns, on the config's mesh. ValueError names the key that does not fit."""
-  mesh = run_lib.make_mesh(config)
-  o = config.optimizer
+  mesh: Mesh | None = None,
+) -> tuple[optax.GradientTransformation, Callable, Callable]:
+  """(optimizer, update, score) of a config for a model, without its params."""
+  o, m = config.optimizer, config.model
   optimizer = make_optimizer(
     o.learning_rate if learning_rate is None else learning_rate,
     schedule=o.schedule,
@@ -206,15 +209,49 @@ def open_learner(
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
     moment_dtype=o.moment_dtype,
-    param_dtype=config.model.dtype,
+    param_dtype=m.dtype,
   )
+  update = make_update(
+    model_config,
+    algorithm,
+    optimizer,
+    longest=config.sampling.max_tokens,
+    compute_dtype=m.compute_dtype,
+    remat=m.remat,
+    chunk=m.logprob_chunk,
+    mesh=mesh,
+  )
+  return (
+    optimizer,
+    update,
+    make_score(model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk),
+  )
+
+
+def start_state(optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+  """The state before the first step."""
+  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+def open_learner(
+  config: Config,
+  algorithm: Algorithm,
+  *,
+  total_steps: int,
+  learning_rate: float | None = None,
+) -> Learner:
+  """Everything that learns, on the config's mesh. ValueError names the key that does not fit."""
+  mesh = run_lib.make_mesh(config)
   model_config, params, tokenizer = open_model(config, mesh)
-
-  def start(params: Params) -> TrainState:
-    return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params)
-    )
-
+  optimizer, update, score = build(
+    config,
+    model_config,
+    algorithm,
+    total_steps=total_steps,
+    learning_rate=learning_rate,
+    mesh=mesh,
+  )
+  start = functools.partial(start_state, optimizer)
   if mesh is None:
     state = jax.jit(start, donate_argnums=0)(params)
   else:
@@ -224,23 +261,17 @@ def open_learner(
   reference = None
   if algorithm.kl_coef:
     dtype = config.model.compute_dtype
-    reference = jax.jit(lambda p: jax.tree.map(lambda x: x.astype(dtype) + 0, p))(state.params)
-  options = {'compute_dtype': config.model.compute_dtype, 'chunk': config.model.logprob_chunk}
+    # a copy: the state's own arrays are donated with the first step
+    reference = jax.jit(lambda p: jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), p))(
+      state.params
+    )
   return Learner(
     config=model_config,
     tokenizer=tokenizer,
     mesh=mesh,
     state=state,
-    update=make_update(
-      model_config,
-      algorithm,
-      optimizer,
-      longest=config.sampling.max_tokens,
-      remat=config.model.remat,
-      mesh=mesh,
-      **options,
-    ),
-    score=make_score(model_config, **options),
+    update=update,
+    score=score,
     reference=reference,
     run=config,
     multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],

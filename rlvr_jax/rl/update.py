@@ -203,7 +203,7 @@ def make_update(
       )
 
     loss, metrics, grads = gradients(loss_fn, state.params, rows)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     with jax.numpy_dtype_promotion('standard'):
