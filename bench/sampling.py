@@ -88,9 +88,7 @@ def loop_overhead(slots: int = 64, steps: int = 32) -> dict[str, Any]:
   list(run())
   chunk = (time.perf_counter() - begin) / limit
 
-  cache = init_cache(
-    TINY, slots=slots, bank_rows=4, prompt=32, completion=limit, dtype='float32'
-  )
+  cache = init_cache(TINY, slots=slots, bank_rows=4, prompt=32, completion=limit, dtype='float32')
   options = Options(jnp.float32(1.0), jnp.float32(1.0), jnp.int32(0))
   keys = jax.random.split(jax.random.key(2), slots)
   zeros = jnp.zeros(slots, jnp.int32)

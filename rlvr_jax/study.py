@@ -24,8 +24,8 @@ from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.models.load import load_model
-from rlvr_jax.rl.distill import distill
-from rlvr_jax.rl.train import train
+from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
+from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.sampling.engine import hand_over
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.problem import Problem
@@ -111,7 +111,10 @@ def run_stage(stage: config_lib.Config, folder: pathlib.Path, what: str) -> path
   """Trains (or resumes, or skips) one stage in its folder; the path of its model."""
   model = folder / 'model'
   finished = folder / 'finished.json'
-  identity = config_lib.identity(stage, exclude=('model.name',))
+  # what decides the model: not how it is measured afterwards, nor where its start model lies
+  unseen = SFT_NOT_IDENTITY if stage.job == 'distill' else NOT_IDENTITY
+  decides = tuple(key for key in unseen if key != 'train.iterations')
+  identity = config_lib.identity(stage, exclude=('model.name', *decides))
   if finished.exists() and model.exists():
     changed = config_lib.differences(json.loads(finished.read_text()), identity)
     if changed:
