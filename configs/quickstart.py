@@ -11,6 +11,32 @@ pass@k through the sampled one.
 from configs import base
 
 
+TEXTS = {
+  'What was done': (
+    'A model of 0.3 million parameters (Qwen2 architecture) was trained from scratch on answers to '
+    '"combine three numbers with + - * to reach a target"; 30% of its corpus are expressions that '
+    'miss the target. GRPO with a true verifier then trained it further, twice: arm rl, and arm '
+    'rl_slow with a sixth of the learning rate. All three were sampled on problems that neither '
+    'training saw. The question is that of arXiv 2504.13837: does RL solve what the base cannot, or '
+    'does it find sooner what the base finds with more tries?\n\n'
+    'A completion is a bare expression, so every correct one is known (at most 162 expressions a '
+    "problem) and a model's exact chance of solving a problem is a finite sum of probabilities from "
+    'the same forward pass. The exact curves are drawn through the sampled ones: where they agree, '
+    'the instrument measures what it says.'
+  ),
+  'Why this task, and what makes the effect vanish': (
+    'The task was chosen because the effect shows on it within minutes; that it shows here says '
+    'nothing of how often it shows elsewhere. The base spreads its guesses over a small space of '
+    'answers, so that many tries find almost everything; a policy that commits has something to '
+    'lose. How much it loses depends on how hard it is pushed: compare the two arms, which differ '
+    'in the learning rate alone. By construction it vanishes as the learning rate, the number of '
+    'iterations (--config.train.iterations) or the distance allowed from the base '
+    '(--config.train.kl_coef) makes the trained model approach the base; and where the base has '
+    'nothing to lose at large k, nothing can be lost.'
+  ),
+}
+
+
 def get_config(arg: str = ''):
   config = base.get_config()
   config.job = 'study'
@@ -45,6 +71,7 @@ def get_config(arg: str = ''):
     )
   )
   config.study.run_arms = ('rl', 'rl_slow')
+  config.study.texts.update(TEXTS)
 
   config.sampling.update({'slots': 1024, 'bank_rows': 256, 'prompt_capacity': 16, 'chunk': 16})
   config.sampling.max_tokens = 12
