@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlvr_jax.models.layers import dot
+from rlvr_jax.models.layers import dot, wide
 
 
 class Part(NamedTuple):
@@ -47,10 +47,9 @@ def merge(first: Part, second: Part) -> jax.Array:
 
 
 def _scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
-  wide = jnp.promote_types(q.dtype, jnp.float32)
-  scale = q.shape[-1] ** -0.5
-  scores = jnp.einsum(spec, q, k, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide)
-  return scores * scale
+  precision, dtype = jax.lax.Precision.HIGHEST, wide(q.dtype)
+  scores = jnp.einsum(spec, q, k, precision=precision, preferred_element_type=dtype)
+  return scores * q.shape[-1] ** -0.5
 
 
 def causal_attention(

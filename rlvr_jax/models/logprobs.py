@@ -4,15 +4,18 @@ import jax
 import jax.numpy as jnp
 
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
 
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
   """Logits f32[...,V] for hidden [...,D], accumulated in float32 (or float64)."""
-  wide = jnp.promote_types(hidden.dtype, jnp.float32)
+  dtype = wide(hidden.dtype)
   head = params['head'] if 'head' in params else params['embed']
-  precision = jax.lax.Precision.HIGHEST if hidden.dtype == wide else jax.lax.Precision.DEFAULT
-  return jnp.einsum('...D,VD->...V', hidden, head, precision=precision, preferred_element_type=wide)
+  precision = jax.lax.Precision.HIGHEST if hidden.dtype == dtype else jax.lax.Precision.DEFAULT
+  return jnp.einsum(
+    '...D,VD->...V', hidden, head, precision=precision, preferred_element_type=dtype
+  )
 
 
 def token_logprobs(
@@ -42,8 +45,8 @@ def token_logprobs(
     # a sum over a mask instead of a gather: the same program works over a sharded vocabulary
     here = jax.lax.broadcasted_iota(y.dtype, z.shape, 1) == y[:, None]
     picked = jnp.sum(jnp.where(here, z, 0.0), axis=-1)
-    entropy = log_z - jnp.sum(jnp.exp(z - log_z[:, None]) * z, axis=-1)
-    return picked - log_z, entropy
+    log_p = z - log_z[:, None]
+    return picked - log_z, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
   if hidden.shape[0] == 1:
     logprobs, entropy = one(hidden[0], targets[0])
@@ -74,7 +77,7 @@ def sequence_logprobs(
   hidden, _ = forward(params, tokens, positions, config=config, segments=segments, remat=remat)
   predicted = token_logprobs(
     params,
-    hidden[:, :-1].reshape(B * (T - 1), -1),
+    hidden[:, :-1].reshape(B * (T - 1), hidden.shape[-1]),
     tokens[:, 1:].reshape(-1),
     temperature=temperature,
     chunk=chunk,

@@ -1,0 +1,206 @@
+"""Draws follow the exact law: two-level, top-k, top-p, whatever stands beside them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from exactness import log_softmax, two_level_cdf
+from scipy import stats
+
+from rlvr_jax.sampling import draw as draw_lib
+from rlvr_jax.sampling.draw import BLOCK, Options, draw
+
+pytestmark = pytest.mark.usefixtures('strict')
+N = 16_000
+
+
+def options(temperature=1.0, top_p=1.0, top_k=0):
+  return Options(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
+
+
+def keys(n, seed=0):
+  return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
+
+
+def sample(z, settings, seed=0, n=N, run=jax.jit(draw)):  # noqa: B008
+  """n draws from one row of logits [V]: tokens [n], logprobs [n]."""
+  rows = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (n, len(z)))
+  token, logprob = run(rows, keys(n, seed), settings, jnp.ones(n, bool))
+  return np.asarray(token), np.asarray(logprob)
+
+
+def truncated(z, settings):
+  """The exact law [V] in float64, by sorting: temperature, then top-k, then top-p."""
+  p = np.exp(log_softmax(np.asarray(z, np.float64) / float(settings.temperature)))
+  order = np.argsort(-p, kind='stable')
+  keep = np.ones(len(p), bool)
+  if settings.top_k > 0:
+    keep[order[int(settings.top_k) :]] = False
+  q = np.where(keep, p, 0)
+  q = q / q.sum()
+  if settings.top_p < 1:
+    before = np.cumsum(q[order]) - q[order]
+    keep[order[before >= float(settings.top_p)]] = False
+  q = np.where(keep, p, 0)
+  return q / q.sum()
+
+
+def chi_square_p(tokens, law):
+  """p-value of the counts against the law; cells of under 8 expected draws are pooled."""
+  counts = np.bincount(tokens, minlength=len(law)).astype(float)
+  expected = law * len(tokens)
+  rare = expected < 8
+  counts = np.append(counts[~rare], counts[rare].sum())
+  expected = np.append(expected[~rare], expected[rare].sum())
+  if expected[-1] < 8:
+    counts[-2:] = counts[-2:].sum(), 0
+    expected[-2:] = expected[-2:].sum(), 0
+    counts, expected = counts[:-1], expected[:-1]
+  return stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue
+
+
+def logits_of(V, spread, seed=1):
+  return np.random.default_rng(seed).normal(0, spread, V)
+
+
+CASES = {
+  'one block': (BLOCK, 1.5, options()),
+  'a block and a rest': (500, 1.0, options()),
+  'cold': (500, 1.0, options(0.6)),
+  'top-k': (500, 1.0, options(top_k=20)),
+  'top-p': (500, 2.0, options(top_p=0.9)),
+  # a tenth of the mass: most rows are redrawn, one in six ends in the bisection
+  'small nucleus': (500, 0.5, options(top_p=0.1)),
+  'both': (500, 1.5, options(1.3, 0.8, 40)),
+  'one token': (500, 1.0, options(top_k=1)),
+  'k above V': (500, 1.5, options(top_k=1000)),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_draws_follow_the_exact_law(case):
+  V, spread, settings = CASES[case]
+  z = logits_of(V, spread)
+  law = truncated(z, settings)
+  tokens, logprobs = sample(z, settings)
+  assert (law[tokens] > 0).all(), 'a token outside the support was drawn'
+  if case != 'one token':
+    assert chi_square_p(tokens, law) > 1e-3
+  # log-probs are of the full tempered distribution, truncated or not
+  full = log_softmax(z / float(settings.temperature))
+  np.testing.assert_allclose(logprobs, full[tokens], rtol=0, atol=2e-6)
+
+
+def test_the_check_sees_a_wrong_law():
+  z = logits_of(500, 1.0)
+  tokens, _ = sample(z, options(1.2))
+  assert chi_square_p(tokens, truncated(z, options())) < 1e-6
+
+
+def test_rejection_and_bisection_draw_the_same_law(monkeypatch):
+  z = logits_of(500, 0.5)
+  settings = options(top_p=0.15)
+  rejected, _ = sample(z, settings)
+  monkeypatch.setattr(draw_lib, 'TRIALS', 0)  # what the first draw misses is bisected
+  # a fresh function, since the module's constant is read when it is traced
+  bisected, _ = sample(z, settings, seed=1, run=jax.jit(lambda *a: draw(*a)))
+  law = truncated(z, settings)
+  for tokens in (rejected, bisected):
+    assert (law[tokens] > 0).all()
+    assert chi_square_p(tokens, law) > 1e-3
+  support = np.flatnonzero(law)
+  table = [np.bincount(t, minlength=len(law))[support] for t in (rejected, bisected)]
+  assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('V', [5, 500])
+def test_truncated_supports_are_the_sorted_ones(V):
+  rng = np.random.default_rng(V)
+  z = rng.normal(0, 2, (100, V))
+  weights = np.exp(z - z.max(-1, keepdims=True)).astype(np.float32)
+  for k in (1, 3, V - 1, V, V + 1):
+    kept = np.asarray(draw_lib._keep_top_k(jnp.asarray(weights), jnp.int32(k)))
+    threshold = -np.sort(-weights, -1)[:, min(k, V) - 1]
+    np.testing.assert_array_equal(kept, np.where(weights >= threshold[:, None], weights, 0))
+  for p in (0.01, 0.5, 0.9, 0.99):
+    kept = np.asarray(draw_lib._keep_top_p(jnp.asarray(weights), jnp.float32(p)))
+    order = np.argsort(-weights, -1)
+    mass = np.take_along_axis(weights, order, -1).astype(np.float64)
+    before = (np.cumsum(mass, -1) - mass) / mass.sum(-1, keepdims=True)
+    clear = np.abs(before - p).min(-1) > 1e-6  # a boundary in float32's rounding decides nothing
+    assert clear.mean() > 0.5
+    expected = np.zeros(weights.shape, bool)
+    np.put_along_axis(expected, order, before < p, -1)
+    np.testing.assert_array_equal((kept > 0)[clear], expected[clear])
+
+
+def test_ties_at_the_edge_of_the_truncation_stay():
+  weights = jnp.asarray([[1.0, 0.5, 0.5, 0.25]], jnp.float32)
+  np.testing.assert_array_equal(draw_lib._keep_top_k(weights, jnp.int32(2)), [[1, 0.5, 0.5, 0]])
+  np.testing.assert_array_equal(draw_lib._keep_top_p(weights, jnp.float32(0.5)), [[1, 0.5, 0.5, 0]])
+
+
+def test_two_levels_invert_the_cdf_in_float64():
+  rng = np.random.default_rng(0)
+  V, n = 2 * BLOCK + 100, 4000
+  weights = rng.gamma(0.3, size=(n, V)).astype(np.float32)
+  uniform = rng.random((n, 2)).astype(np.float32)
+  tokens = np.asarray(draw_lib._two_level(jnp.asarray(weights), jnp.asarray(uniform)))
+  flips = 0
+  for w, u, token in zip(weights.astype(np.float64), uniform, tokens, strict=True):
+    outer, inside = two_level_cdf(w / w.sum())
+    block = int(np.searchsorted(outer, u[0], side='right'))
+    expected = block * BLOCK + int(np.searchsorted(inside[block], u[1], side='right'))
+    if token != expected:
+      gaps = [np.abs(outer - u[0]).min(), np.abs(inside[block] - u[1]).min()]
+      assert min(gaps) < 1e-6
+      flips += 1
+  assert flips < n / 100
+
+
+@pytest.mark.parametrize('V', [1, 7, 384, 385, 1000])
+def test_zero_weights_are_never_drawn(V):
+  rng = np.random.default_rng(V)
+  n = 6000
+  edges = np.array([0, 2**-23, 0.5, 1 - 2**-23, np.nextafter(np.float32(1), np.float32(0))])
+  weights = rng.gamma(0.2, size=(n, V)) * (rng.random((n, V)) < rng.choice([0.02, 0.5, 1], (n, 1)))
+  weights[np.arange(n), rng.integers(0, V, n)] = 1.0
+  uniform = np.where(rng.random((n, 2)) < 0.5, rng.choice(edges, (n, 2)), rng.random((n, 2)))
+  weights, uniform = weights.astype(np.float32), uniform.astype(np.float32)
+  tokens = np.asarray(draw_lib._two_level(jnp.asarray(weights), jnp.asarray(uniform)))
+  assert ((tokens >= 0) & (tokens < V)).all()
+  assert (weights[np.arange(n), tokens] > 0).all()
+  if V > 1:
+    top = np.asarray(
+      draw_lib._two_level(jnp.asarray(weights), jnp.full((n, 2), edges[-1], 'float32'))
+    )
+    assert (weights[np.arange(n), top] > 0).all()
+
+
+@pytest.mark.parametrize(
+  'settings', [options(), options(top_p=0.7), options(0.8, 0.5, 30)], ids=['plain', 'p', 'both']
+)
+def test_a_row_does_not_see_its_neighbours(settings):
+  rng = np.random.default_rng(3)
+  S, V = 16, 450
+  z = jnp.asarray(rng.normal(0, 1, (S, V)), jnp.float32)
+  k, active = keys(S), jnp.ones(S, bool)
+  run = jax.jit(draw)
+  token, logprob = run(z, k, settings, active)
+  order = rng.permutation(S)
+  moved = run(z[order], k[order], settings, active)
+  np.testing.assert_array_equal(moved[0], token[order])
+  np.testing.assert_array_equal(moved[1], logprob[order])
+  # other logits, keys and idleness everywhere but in row 5
+  others = jnp.asarray(rng.normal(0, 3, (S, V)), jnp.float32).at[5].set(z[5])
+  alone = run(others, keys(S, 9).at[5].set(k[5]), settings, active.at[:5].set(False))
+  assert alone[0][5] == token[5]
+  assert alone[1][5] == logprob[5]
+
+
+def test_temperature_zero_is_the_first_largest_logit():
+  z = jnp.asarray([[0.0, 3.0, 1.0, 3.0], [2.0, -1.0, 0.0, 1.0]], jnp.float32)
+  token, logprob = draw(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool))
+  np.testing.assert_array_equal(token, [1, 0])
+  expected = log_softmax(np.asarray(z, np.float64))[[0, 1], [1, 0]]
+  np.testing.assert_allclose(logprob, expected, rtol=0, atol=1e-6)

@@ -1,0 +1,173 @@
+"""The exactness contract of DESIGN.md 5 on a tiny model, and on a real one (`make check`)."""
+
+import functools
+
+import numpy as np
+import pytest
+import tiny
+from exactness import (
+  assert_equal_up_to_boundaries,
+  assert_identical,
+  by_item,
+  on_a_boundary,
+  plain_logits,
+  two_level_cdf,
+)
+
+from rlvr_jax.models import load
+from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.types import Item, Sampling
+from rlvr_jax.sharding import make_mesh
+
+LENGTHS = (1, 5, 16, 17, 30)
+SAMPLING = Sampling(stop_ids=(7, 11, 200, 301, 399, 42, 99, 150), max_tokens=12)
+K = 5
+
+
+@functools.cache
+def model():
+  return tiny.make()
+
+
+def items():
+  rng = np.random.default_rng(0)
+  prompts = [tuple(rng.integers(0, 400, n).tolist()) for n in LENGTHS]
+  return [Item(i, 50 + i, 0, s, p) for i, p in enumerate(prompts) for s in range(K)]
+
+
+def engine(mesh=None, **changes):
+  config, params = model()
+  settings = {'slots': 4, 'bank_rows': 6, 'steps': 4, 'mesh': mesh}
+  return Engine(
+    hand_over(None, params, mesh),
+    config,
+    prompt_capacity=32,
+    completion_capacity=12,
+    **(settings | changes),
+  )
+
+
+def run(on, queue):
+  return by_item(on.run(queue, SAMPLING))
+
+
+@functools.cache
+def base():
+  return run(engine(), items())
+
+
+def shuffled():
+  return [items()[i] for i in np.random.default_rng(1).permutation(len(items()))]
+
+
+def test_order_and_slot_assignment_change_nothing(strict):
+  on = engine()
+  for queue in (items()[::-1], shuffled(), shuffled()[::-1]):
+    assert_identical(base(), run(on, queue))
+
+
+def test_chunk_length_and_eviction_change_nothing(strict):
+  # five prompts take turns in two rows, in an order that sends each away many times
+  assert_identical(base(), run(engine(steps=16, bank_rows=2), shuffled()))
+
+
+def test_topping_up_changes_nothing(strict):
+  on = engine()
+  part = [item for item in shuffled() if item.sample % 2]
+  rest = [item for item in items() if not item.sample % 2]
+  assert_identical(base(), run(on, part) | run(engine(), rest))
+
+
+def test_more_slots_flip_tokens_on_boundaries_only(strict):
+  config, params = model()
+  assert_equal_up_to_boundaries(base(), run(engine(slots=16), shuffled()), params, config, SAMPLING)
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 2), (2, 1, 4)], ids=str)
+def test_eight_devices_flip_tokens_on_boundaries_only(strict, shape):
+  # at tensor=4 the two kv heads are replicated
+  config, params = model()
+  on = engine(make_mesh(*shape))
+  result = run(on, shuffled())
+  assert_equal_up_to_boundaries(base(), result, params, config, SAMPLING)
+  sizes = [f._cache_size() for f in on._programs]
+  assert_identical(result, run(on, items()))
+  assert [f._cache_size() for f in on._programs] == sizes
+  bank, suffix = on._state.cache.bank_k[0], on._state.cache.suffix_k[0]
+  kv = 'tensor' if shape[2] == 2 else None
+  assert tuple(bank.sharding.spec) == (None, kv)
+  assert tuple(suffix.sharding.spec) == (('data', 'fsdp'), kv)
+
+
+def test_slots_that_the_mesh_does_not_divide_are_refused():
+  on = engine(make_mesh(8, 1, 1), slots=12)
+  with pytest.raises(ValueError, match=r'sampling.slots=12 .* mesh.data \* mesh.fsdp = 8'):
+    run(on, items())
+
+
+def test_the_check_itself():
+  """A flip away from a boundary, a wrong log-prob and another length are all seen."""
+  import dataclasses
+
+  config, params = model()
+  first = base()
+  key = max(first, key=lambda k: len(first[k].tokens))
+  c = first[key]
+  z = plain_logits(params, config, c)
+
+  def changed(**changes):
+    return {key: dataclasses.replace(c, **changes)}
+
+  tokens = c.tokens.copy()
+  tokens[3] = (tokens[3] + 1) % 400
+  picked = z - np.log(np.exp(z).sum(-1, keepdims=True))
+  logprobs = c.logprobs.copy()
+  logprobs[3] = picked[3, tokens[3]]
+  cut = {'tokens': tokens[:4], 'logprobs': logprobs[:4]}
+  with pytest.raises(AssertionError, match='differs at token 3'):
+    assert_equal_up_to_boundaries({key: c}, changed(**cut), params, config, SAMPLING)
+  wrong = c.logprobs + np.float32(2e-4)
+  with pytest.raises(AssertionError):
+    assert_equal_up_to_boundaries({key: c}, changed(logprobs=wrong), params, config, SAMPLING)
+  short = {'tokens': c.tokens[:-1], 'logprobs': c.logprobs[:-1]}
+  with pytest.raises(AssertionError):
+    assert_equal_up_to_boundaries({key: c}, changed(**short), params, config, SAMPLING)
+
+  outer, inside = two_level_cdf(np.exp(z[0]) / np.exp(z[0]).sum())
+  assert on_a_boundary(z[0], (outer[0] + 5e-5, 0.5), 1.0)
+  assert on_a_boundary(z[0], (outer[0] / 2, inside[0][100] - 5e-5), 1.0)
+
+
+GSM8K_LIKE = (
+  'A baker sells 14 rolls each morning and 9 each afternoon. How many does she sell in 6 days?',
+  'Tom has 3 boxes of 24 pencils and gives away a third of them. How many are left?',
+  'A train covers 180 km in 2.5 hours. How far does it go in 4 hours at the same speed?',
+  'Lena saves $12 a week. After 7 weeks she spends $35. How much money does she have?',
+)
+
+
+@pytest.mark.check
+@pytest.mark.timeout(1800)
+def test_the_contract_on_the_real_0p5b(capsys):
+  path = load.models_dir() / 'qwen2.5-coder-0.5b.gguf'
+  if not path.exists():
+    pytest.skip(f'{path.name} is not in {load.models_dir()}')
+  config, params, tokenizer = load.load_model(path)
+  sampling = Sampling(stop_ids=tokenizer.eos_ids, max_tokens=24)
+  queue = [
+    Item(i, i, 0, s, tuple(tokenizer.encode(f'Question: {text}\nAnswer:')))
+    for i, text in enumerate(GSM8K_LIKE)
+    for s in range(4)
+  ]
+  mixed = [queue[i] for i in np.random.default_rng(0).permutation(len(queue))]
+  settings = {'bank_rows': 2, 'prompt_capacity': 64, 'completion_capacity': 24, 'steps': 8}
+  sampler = hand_over(None, params)
+  four = Engine(sampler, config, slots=4, **settings)
+  first = by_item(four.run(queue, sampling))
+  assert_identical(first, by_item(four.run(mixed, sampling)))
+  sixteen = Engine(sampler, config, slots=16, **(settings | {'bank_rows': 4}))
+  second = by_item(sixteen.run(mixed, sampling))
+  flips = assert_equal_up_to_boundaries(first, second, params, config, sampling)
+  drawn = sum(len(c.tokens) for c in first.values())
+  with capsys.disabled():
+    print(f'\n0.5B, S = 4 and 16: {flips} of {len(first)} completions flip ({drawn} tokens)')
