@@ -10,19 +10,18 @@ pass@k through the sampled one.
 
 from configs import base
 
-
 TEXTS = {
   'What was done': (
     'A model of 0.3 million parameters (Qwen2 architecture) was trained from scratch on answers to '
     '"combine three numbers with + - * to reach a target"; 30% of its corpus are expressions that '
     'miss the target. GRPO with a true verifier then trained it further, twice: arm rl, and arm '
     'rl_slow with a sixth of the learning rate. All three were sampled on problems that neither '
-    'training saw. The question is that of arXiv 2504.13837: does RL solve what the base cannot, or '
-    'does it find sooner what the base finds with more tries?\n\n'
+    'training saw. The question is that of arXiv 2504.13837: does RL solve what the base cannot '
+    'or find sooner what the base finds with more tries?\n\n'
     'A completion is a bare expression, so every correct one is known (at most 162 expressions a '
-    "problem) and a model's exact chance of solving a problem is a finite sum of probabilities from "
-    'the same forward pass. The exact curves are drawn through the sampled ones: where they agree, '
-    'the instrument measures what it says.'
+    "problem) and a model's exact chance of solving a problem is a finite sum of probabilities "
+    'from the same forward pass. The exact curves are drawn through the sampled ones: where they '
+    'agree, the instrument measures what it says.'
   ),
   'Why this task, and what makes the effect vanish': (
     'The task was chosen because the effect shows on it within minutes; that it shows here says '
