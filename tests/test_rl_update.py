@@ -279,7 +279,6 @@ def test_metrics_are_means_over_all_tokens():
   assert 0 < float(metrics['entropy']) < np.log(12)
 
 
-@pytest.mark.usefixtures('optimized')
 @pytest.mark.parametrize('temperature', [0.6, 1.0])
 def test_what_the_sampler_recorded_is_what_the_learner_computes(temperature):
   """Through the engine: ragged groups, the gap metrics of the update under 1e-4."""

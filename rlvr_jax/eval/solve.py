@@ -1,6 +1,8 @@
 """Exact solve probabilities where every correct completion of a problem can be written down."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,11 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 
 BATCH = 512  # completions scored at once
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _score(params: Params, tokens: Any, temperature: jax.Array, *, config: ModelConfig):
+  return sequence_logprobs(params, tokens, config=config, temperature=temperature)[0]
 
 
 def completion_logprobs(
@@ -29,10 +36,6 @@ def completion_logprobs(
   longest = max(len(p) + len(c) for p, c in rows)
   T = -(-longest // 16) * 16
 
-  @jax.jit
-  def score(tokens: jax.Array) -> jax.Array:
-    return sequence_logprobs(params, tokens, config=config, temperature=temperature)[0]
-
   sums = np.zeros(len(rows))
   for begin in range(0, len(rows), BATCH):
     batch = rows[begin : begin + BATCH]
@@ -42,7 +45,9 @@ def completion_logprobs(
       end = len(prompt) + len(completion)
       tokens[i, :end] = [*prompt, *completion]
       mask[i, len(prompt) : end] = True
-    logprobs = np.asarray(score(jnp.asarray(tokens)), np.float64)
+    logprobs = np.asarray(
+      _score(params, tokens, jnp.float32(temperature), config=config), np.float64
+    )
     sums[begin : begin + len(batch)] = np.where(mask, logprobs, 0.0).sum(axis=1)[: len(batch)]
   return sums
 

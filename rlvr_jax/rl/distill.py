@@ -76,7 +76,9 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
     chosen = rng.choices(problems, k=size)
-    return FAMILIES[config.task.name].corpus(chosen, seed=rng.getrandbits(32), noise=config.distill.noise)
+    return FAMILIES[config.task.name].corpus(
+      chosen, seed=rng.getrandbits(32), noise=config.distill.noise
+    )
 
   return draw
 

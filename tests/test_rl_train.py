@@ -1,0 +1,341 @@
+"""Training: what is interrupted, however, goes on to the same numbers; bad steps stop a run."""
+
+import os
+import pathlib
+import signal
+
+import jax
+import loops
+import numpy as np
+import pytest
+from jax import monitoring
+from jax.experimental.compilation_cache import compilation_cache
+
+from rlvr_jax.checkpoint import Checkpointer
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.models.characters import char_tokenizer
+from rlvr_jax.rl import learner
+from rlvr_jax.rl import train as train_lib
+from rlvr_jax.rl.distill import distill, encode_pairs, pair_source, read_pairs
+from rlvr_jax.rl.train import batch_of, draw_order, train
+
+COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+  """One device of the eight, and programs that are compiled once for all runs."""
+  directory = tmp_path_factory.mktemp('compiled')
+  cache = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
+  before = {key: getattr(jax.config, key) for key in cache}
+  for key, value in loops.quick_programs(directory).items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_lib, 'make_mesh', lambda config: None)
+    yield directory
+  jax.config.update('jax_disable_most_optimizations', False)
+  for key, value in before.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
+
+
+def after_step(monkeypatch, do):
+  """Calls do(iteration) after each iteration's optimizer steps."""
+  steps = learner.Learner.steps
+
+  def wrapped(self, *args, iteration, **kwargs):
+    row = steps(self, *args, iteration=iteration, **kwargs)
+    do(iteration)
+    return row
+
+  monkeypatch.setattr(learner.Learner, 'steps', wrapped)
+
+
+@pytest.fixture(scope='module')
+def base(cache, tmp_path_factory):
+  """The run that fine-tunes a model from scratch: one that solves some problems, not all."""
+  workdir = tmp_path_factory.mktemp('base') / 'run'
+  distill(loops.config(), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def rl(base):
+  """What RL's configs have in common."""
+  return {'model.name': str(base / 'model')}
+
+
+@pytest.fixture(scope='module')
+def whole(rl, tmp_path_factory):
+  """The uninterrupted run, and how many programs each iteration compiled."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  count = [0]
+  compiled = []
+
+  def listen(event, _seconds, **_):
+    count[0] += event == COMPILED
+
+  def note(_iteration):
+    compiled.append(count[0])
+    count[0] = 0
+
+  monitoring.register_event_duration_secs_listener(listen)
+  with pytest.MonkeyPatch.context() as patch:
+    after_step(patch, note)
+    train(loops.config(**rl, **{'train.checkpoint_every': 1}), workdir)
+  monitoring.unregister_event_duration_listener(listen)
+  return workdir, compiled
+
+
+def test_a_run_leaves_metrics_samples_and_a_model_that_moved(base, whole):
+  workdir, _ = whole
+  rows = loops.rows(workdir)
+  assert [row['step'] for row in rows] == [0, 1, 2, 3]
+  assert ['eval/pass@1' in row for row in rows] == [True, False, True, False]
+  for row in rows:
+    assert 0 < row['gap/max'] < 1e-4
+    assert row['skipped'] == 0
+    assert row['grad_norm'] > 0
+    assert 0 < row['reward/mean'] < 1
+    assert 0 < row['groups/with_signal'] <= 1
+    assert row['tokens'] == row['length/mean'] * 32
+  assert len(samples(workdir)) == 4 * 32
+  before, after = loops.model(base), loops.model(workdir)
+  assert any(np.any(before[name] != after[name]) for name in after)
+
+
+def test_later_iterations_compile_nothing(whole):
+  _, compiled = whole
+  assert compiled[0] > 10
+  # the second's count is of what the first does after its step: the first checkpoint
+  assert compiled[2:] == [0, 0]
+
+
+def test_two_iterations_and_two_more_are_four(rl, whole, tmp_path):
+  train(loops.config(**rl, **{'train.iterations': 2}), tmp_path)
+  assert loops.rows(tmp_path) == loops.rows(whole[0])[:2]
+  train(loops.config(**rl), tmp_path)
+  loops.assert_same_run(tmp_path, whole[0])
+
+
+def test_a_termination_and_a_kill_change_nothing(rl, whole, cache, tmp_path, monkeypatch):
+  """SIGTERM in the first iteration, kill -9 in the middle of the fourth (last save: the second)."""
+  workdir = tmp_path / 'run'
+  with monkeypatch.context() as patch:
+    after_step(patch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    train(loops.config(**rl), workdir)
+  assert len(loops.rows(workdir)) == 1
+  assert not (workdir / 'model').exists()
+  assert Checkpointer(workdir / 'checkpoints').latest() == 1
+
+  assert loops.killed_in_iteration(workdir, 3, cache, **rl) == -signal.SIGKILL
+  assert len(loops.rows(workdir)) == 3
+  train(loops.config(**rl), workdir)
+  loops.assert_same_run(workdir, whole[0])
+  assert len(set(samples(workdir))) == len(samples(workdir)) == 4 * 32  # each once
+  assert sorted(samples(workdir)) == sorted(samples(whole[0]))
+
+
+def samples(workdir):
+  """What training's part of the store holds."""
+  columns = ['problem_id', 'visit', 'sample', 'text', 'verdict']
+  table = SampleStore(workdir / 'samples').read('train', 'countdown', columns)
+  return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def test_another_seed_is_another_run(rl, whole, tmp_path):
+  train(loops.config(seed=1, **rl, **{'train.iterations': 1, 'train.eval_every': 0}), tmp_path)
+  assert loops.rows(tmp_path)[0]['loss'] != loops.rows(whole[0])[0]['loss']
+
+
+def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
+  """With the batch on disk and a checkpoint of the untouched weights."""
+  original = train_lib.group_advantages
+  monkeypatch.setattr(
+    train_lib, 'group_advantages', lambda *a, **k: np.inf * np.ones_like(original(*a, **k))
+  )
+  config = loops.config(**rl, **{'train.iterations': 9, 'train.eval_every': 0})
+  with pytest.raises(RuntimeError, match=r'iteration-000002\.npz, a checkpoint is saved'):
+    train(config, tmp_path)
+  assert [row['skipped'] for row in loops.rows(tmp_path)] == [1, 1, 1]
+  dump = np.load(learner.dump_path(tmp_path, 2))
+  assert dump['tokens'].shape == dump['completion_mask'].shape
+  assert np.isinf(dump['advantages']).any()
+
+  learn = open_tiny(config)
+  start = jax.tree.map(np.asarray, learn.state)
+  with Checkpointer(
+    tmp_path / 'checkpoints',
+    identity=train_lib.config_lib.identity(config, exclude=train_lib.NOT_IDENTITY),
+  ) as checkpoints:
+    state, host = checkpoints.restore(learn.state)
+  assert host['iteration'] == 3
+  assert int(state.step) == 3
+  for a, b in zip(*map(jax.tree.leaves, (start.params, state.params)), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def open_tiny(config):
+  return learner.open_learner(
+    config, train_lib.algorithm_of(config), total_steps=learner.total_steps(config)
+  )
+
+
+def toy_rollouts(groups=4, size=3):
+  rng = np.random.default_rng(0)
+  completions = [
+    rng.integers(2, 9, rng.integers(2, 9)).astype(np.int32) for _ in range(groups * size)
+  ]
+  rollouts = train_lib.rollout.assemble(
+    [[3, 4, 5]] * (groups * size), completions, group=np.repeat(np.arange(groups), size)
+  )
+  return rollouts, rng.normal(size=groups * size).astype(np.float32)
+
+
+def test_minibatches_hold_whole_groups_once_an_epoch():
+  config = loops.config(**{'train.minibatch': 2, 'train.epochs': 3})
+  learn = open_tiny(config)
+  rollouts, _ = toy_rollouts()
+  found = learn.minibatches(rollouts, iteration=5)
+  assert len(found) == 2 * 3
+  assert learner.total_steps(config) == 6 * 4
+  for epoch in range(3):
+    pair = found[2 * epoch : 2 * epoch + 2]
+    assert sorted(np.concatenate(pair)) == list(range(12))
+    for index in pair:
+      assert np.bincount(rollouts.group[index]).max() == 3
+      assert len(np.unique(rollouts.group[index])) == 2
+  again = learn.minibatches(rollouts, iteration=5)
+  assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
+  others = learn.minibatches(rollouts, iteration=6)
+  assert not all(np.array_equal(a, b) for a, b in zip(found, others, strict=True))
+
+
+@pytest.mark.parametrize(
+  ('minibatch', 'kl_coef', 'calls'), [(0, 0.0, 0), (2, 0.0, 2), (0, 0.1, 1), (2, 0.1, 4)]
+)
+def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
+  """Old log-probs if there is more than one step; the reference's only with a KL term."""
+  learn = open_tiny(loops.config(**{'train.minibatch': minibatch, 'train.kl_coef': kl_coef}))
+  assert (learn.reference is None) == (kl_coef == 0)
+  order = []
+
+  def score(params, tokens, temperature):
+    order.append('reference' if params is learn.reference else 'old')
+    return np.zeros(tokens.shape, np.float32)
+
+  def update(state, rows, temperature):
+    order.append('update')
+    assert (rows.old_logprobs is None) == (minibatch == 0)
+    assert (rows.ref_logprobs is None) == (kl_coef == 0)
+    return state, {'skipped': 0, 'tokens': rows.completion_mask.sum(), 'gap/max': len(order)}
+
+  learn.score, learn.update = score, update
+  rollouts, advantages = toy_rollouts()
+  row = learn.steps(rollouts, advantages, iteration=0)
+  steps = 2 if minibatch else 1
+  old, reference = 'old' in order, 'reference' in order
+  assert order == ['old'] * steps * old + ['reference'] * steps * reference + ['update'] * steps
+  assert len(order) == calls + steps
+  assert row['tokens'] == rollouts.completion_mask.sum()
+  assert row['gap/max'] == calls + 1  # of the first step, when the policy is still the sampler's
+
+
+def test_by_the_second_step_the_policy_has_moved():
+  learn = open_tiny(loops.config(**{'train.minibatch': 2}))
+  row = learn.steps(*toy_rollouts(), iteration=0)
+  assert 1e-7 < row['kl_old'] < 1
+  assert row['skipped'] == 0
+
+
+def test_data_order_is_a_function_of_seed_and_epoch():
+  count, size = 10, 4
+  assert sorted(draw_order(0, 3, count)) == list(range(count))
+  assert not np.array_equal(draw_order(0, 0, count), draw_order(0, 1, count))
+  assert not np.array_equal(draw_order(0, 0, count), draw_order(1, 0, count))
+  batches = [batch_of(i * size, size, 0, count) for i in range(10)]
+  draws = [draw for batch in batches for draw in batch]
+  assert draws == batch_of(0, 40, 0, count)
+  # each problem once a pass, and the visit says which pass
+  assert len(set(draws)) == 40
+  assert {visit for _, visit in draws} == {0, 1, 2, 3}
+  wide = batch_of(0, 25, 0, count)  # more prompts than problems
+  assert len(set(wide)) == 25
+
+
+def test_a_look_needs_problems_held_out():
+  with pytest.raises(ValueError, match=r'task.holdout=0; hold some out'):
+    train(loops.config(**{'task.holdout': 0}), pathlib.Path('unused'))
+
+
+def test_fine_tuning_lowers_the_loss_and_knows_no_sampler(base):
+  rows = loops.rows(base)
+  first, last = (np.mean([row['loss'] for row in part]) for part in (rows[:5], rows[-5:]))
+  assert last < 0.6 * first
+  assert ['eval/pass@1' in row for row in rows[-2:]] == [False, True]
+  assert not [key for key in rows[0] if key.startswith(('gap/', 'kl'))]
+
+
+def test_fine_tuning_resumed_is_fine_tuning(cache, tmp_path, monkeypatch):
+  """SIGTERM in the second step of six."""
+  changes = {'distill.steps': 6, 'distill.eval_every': 3}
+  distill(loops.config(**changes), tmp_path / 'whole')
+  one_step = learner.Learner.one_step
+  count = [0]
+
+  def wrapped(self, *args):
+    count[0] += 1
+    if count[0] == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return one_step(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(learner.Learner, 'one_step', wrapped)
+    distill(loops.config(**changes), tmp_path / 'run')
+  assert len(loops.rows(tmp_path / 'run')) == 2
+  distill(loops.config(**changes), tmp_path / 'run')
+  loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('mask_prompt', [True, False])
+def test_pairs_carry_loss_on_completion_and_stop_token(mask_prompt):
+  tokenizer = char_tokenizer('0123456789+=')
+  pairs = [('1+1=', '2'), ('5+7=', '12')]
+  rollouts = encode_pairs(pairs, tokenizer, mask_prompt=mask_prompt)
+  for i, (prompt, completion) in enumerate(pairs):
+    learned = rollouts.tokens[i][rollouts.completion_mask[i]]
+    assert learned[-1] == tokenizer.eos_ids[0]
+    whole = completion if mask_prompt else prompt[1:] + completion  # nothing predicts the first
+    assert tokenizer.decode(learned[:-1]) == whole
+
+
+def test_pairs_of_a_file_come_in_a_shuffled_endless_order(tmp_path):
+  file = tmp_path / 'pairs.jsonl'
+  pairs = [(f'p{i}', f'c{i}') for i in range(5)]
+  lines = (f'{{"prompt": "{p}", "completion": "{c}"}}\n' for p, c in pairs)
+  file.write_text('\n'.join(lines))
+  assert read_pairs(str(file)) == pairs
+  config = loops.config(**{'distill.source': str(file), 'distill.batch': 4})
+  draw = pair_source(config, [])
+  drawn = [pair for i in range(5) for pair in draw(i)]
+  assert [sorted(drawn[i : i + 5]) for i in range(0, 20, 5)] == [pairs] * 4
+  assert draw(3) == pair_source(config, [])(3)
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('{"prompt": "a"}\n', r"pairs.jsonl:1: expected .* found KeyError\('completion'\)"),
+    ('\n{"prompt": "a", "completion": ""}', r'pairs.jsonl:2: .* must be non-empty text'),
+    ('{"prompt": 1, "completion": "b"}', r'pairs.jsonl:1: .* must be non-empty text'),
+    ('[1]', r'pairs.jsonl:1: expected'),
+    ('{', r'pairs.jsonl:1: expected'),
+    ('', r'holds no pairs'),
+  ],
+)
+def test_a_file_that_holds_no_pairs_is_refused(tmp_path, text, message):
+  (tmp_path / 'pairs.jsonl').write_text(text)
+  with pytest.raises(ValueError, match=message):
+    read_pairs(str(tmp_path / 'pairs.jsonl'))
