@@ -50,9 +50,9 @@ def get_config(arg: str = ''):
 
   # the base: supervised on the task's corpus, of which 30% are expressions that miss the target
   config.distill.update(
-    {'steps': 700, 'batch': 256, 'learning_rate': 2e-3, 'noise': 0.3, 'eval_every': 100}
+    {'steps': 500, 'batch': 256, 'learning_rate': 2e-3, 'noise': 0.3, 'eval_every': 100}
   )
-  config.distill.checkpoint_every = 350
+  config.distill.checkpoint_every = 250
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 20
 
