@@ -135,13 +135,15 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
   prompts = [tuple(int(t) for t in rng.integers(1, 512, 3 + 3 * i)) for i in range(8)]
   items = [Item(i, i, 0, s, prompt) for i, prompt in enumerate(prompts) for s in range(8)]
   done = list(engine.run(items, Sampling(temperature=0.6, stop_ids=(0,), max_tokens=64)))
-  before = engine_lib._run_chunk._cache_size()
+  before = engine_lib.PROGRAMS.run_chunk._cache_size()
   worst = 0.0
   for completion in done:
     prompt = completion.item.prompt_ids
     row = np.zeros((1, 96), np.int32)
     row[0, : len(prompt) + len(completion.tokens)] = [*prompt, *completion.tokens]
-    scored = np.asarray(sequence_logprobs(stacked, row, config=TINY, temperature=0.6)[0])[0]
+    scored = np.asarray(
+      sequence_logprobs(stacked, jnp.asarray(row), config=TINY, temperature=0.6)[0]
+    )[0]
     part = scored[len(prompt) : len(prompt) + len(completion.tokens)]
     worst = max(worst, float(np.abs(part - completion.logprobs).max()))
   for settings in (
@@ -150,7 +152,7 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
     Sampling(0.0, 1.0, 0, (), 16),
   ):
     list(engine.run(items[:20], settings))
-  extra = engine_lib._run_chunk._cache_size() - before
+  extra = engine_lib.PROGRAMS.run_chunk._cache_size() - before
   return [
     gate('B11 sampler against learner', worst, 1e-4, 'nats', '64 completions, T=0.6, float32'),
     gate(

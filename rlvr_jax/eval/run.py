@@ -44,10 +44,10 @@ def encode_prompts(
   problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
 ) -> list[tuple[int, ...]]:
   """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
+  hf: Any = tokenizer.hf  # its own return type covers every way of asking
   text = template != prompts.CHAT  # a chat template writes its own BOS
   encoded = [
-    tuple(tokenizer.encode(prompts.render(p, template, tokenizer.hf), special=text))
-    for p in problems
+    tuple(tokenizer.encode(prompts.render(p, template, hf), special=text)) for p in problems
   ]
   long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > capacity]
   if long:

@@ -24,7 +24,7 @@ _ATTEMPT = re.compile(f'{_EQUATION},{_EQUATION}')
 
 
 def verify(problem: Problem, completion: str) -> Verdict:
-  """correct (reward 1) if the last attempt is sound and ends at the target; else wrong, unparsed."""
+  """correct (reward 1) if the last attempt is sound and ends at the target."""
   attempt = completion.rpartition(';')[2]
   match = _ATTEMPT.fullmatch(attempt)
   if match is None:
