@@ -40,7 +40,7 @@ def gate(name: str, value: float, target: float, unit: str, how: str) -> dict[st
   """A gate that holds if value is at most target."""
   return {
     'gate': name,
-    'value': round(value, 4),
+    'value': float(f'{value:.3g}'),
     'target': target,
     'holds': bool(value <= target),
     'unit': unit,
