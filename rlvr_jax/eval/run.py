@@ -9,6 +9,7 @@ import hashlib
 import math
 import pathlib
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -189,7 +190,7 @@ def sample_into_store(
   writer = store.writer(
     name, task, settings, prompt_hash=template_hash(template, tokenizer), rows_per_shard=65_536
   )
-  correct, seen = 0, 0
+  correct, seen, shown = 0, 0, 0.0
   with writer, Progress(len(items), f'sampling {name}', plain_every_s=5.0) as progress:
     for scored in sample_and_score(
       engine,
@@ -205,7 +206,9 @@ def sample_into_store(
       writer.append(store_row(scored, problem, seed=seed, temperature=sampling.temperature))
       seen += 1
       correct += scored.verdict.verdict == 'correct'
-      if seen % 64 == 0 or seen == len(items):
+      now = time.monotonic()
+      if now - shown > 1 or seen == len(items):
+        shown = now
         progress.update(seen, {'avg@n': correct / seen})
 
 
