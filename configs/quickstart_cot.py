@@ -19,5 +19,6 @@ def get_config(arg: str = ''):
   config.sampling.update({'slots': 256, 'max_tokens': 72})
   config.evaluate.update({'n': 256, 'headline_k': 64})
   config.study.run_arms = ('rl',)
-  config.study.texts.clear()
+  for heading in list(config.study.texts):  # they speak of bare answers
+    del config.study.texts[heading]
   return base.with_presets(config, arg)
