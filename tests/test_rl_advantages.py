@@ -18,8 +18,11 @@ KINDS = [('none', 'none'), ('group_mean', 'none'), ('loo', 'none'), ('group_mean
 
 
 @pytest.fixture(autouse=True)
-def ours(strict):
-  """Strict dtype promotion in every test."""
+def quick(strict):
+  """Strict dtype promotion in every test; programs that compile fast."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture
@@ -28,13 +31,16 @@ def double():
     yield
 
 
+OPTIONS = ('groups', 'baseline_kind', 'scale_kind', 'ddof', 'eps')
+_jitted = jax.jit(group_advantages, static_argnames=OPTIONS)
+
+
 def advantages(rewards, group=None, valid=None, groups=None, dtype=np.float32, **options):
   rewards = np.asarray(rewards, dtype)
   group = np.zeros(len(rewards), np.int32) if group is None else np.asarray(group, np.int32)
   valid = np.ones(len(rewards), bool) if valid is None else np.asarray(valid)
   groups = groups or int(group.max()) + 1
-  arrays = map(jnp.asarray, (rewards, group, valid))
-  return np.asarray(group_advantages(*arrays, groups=groups, **options))
+  return np.asarray(_jitted(rewards, group, valid, groups=groups, **options))
 
 
 def in_a_loop(rewards, group, valid, baseline_kind, scale_kind, ddof=1, eps=1e-6):

@@ -19,8 +19,10 @@ ROLLOUTS, LENGTH = 7, 11
 
 @pytest.fixture(autouse=True)
 def double(strict):
+  jax.config.update('jax_disable_most_optimizations', True)  # they compile faster
   with jax.enable_x64(True):
     yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 def kl_value_and_slope(logprob, ref, kind):
@@ -160,7 +162,7 @@ def test_surrogate_value_gradient_and_cut(algorithm):
     )
     return loss.sum(), (loss, cut)
 
-  got_slope, (got, got_cut) = jax.grad(total, has_aux=True)(jnp.asarray(logprobs))
+  got_slope, (got, got_cut) = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(logprobs))
   np.testing.assert_allclose(got, value, rtol=TOLERANCE, atol=TOLERANCE)
   np.testing.assert_allclose(got_slope, slope, rtol=TOLERANCE, atol=TOLERANCE)
   np.testing.assert_array_equal(got_cut, cut)
@@ -195,7 +197,7 @@ def test_policy_loss_value_gradient_and_metrics(aggregation, kl_coef):
   def total(x):
     return policy_loss(batch.replace(logprobs=x), ROLLOUTS, denominator, algorithm)
 
-  (got, metrics), got_slopes = jax.value_and_grad(total, has_aux=True)(batch.logprobs)
+  (got, metrics), got_slopes = jax.jit(jax.value_and_grad(total, has_aux=True))(batch.logprobs)
   assert float(got) == pytest.approx(loss, rel=TOLERANCE)
   np.testing.assert_allclose(got_slopes, slopes.reshape(-1), rtol=TOLERANCE, atol=TOLERANCE)
   assert float(metrics['clip_fraction']) == sums['clip']
@@ -220,7 +222,8 @@ def test_rollouts_in_any_order_and_any_cut_sum_to_the_whole(aggregation):
       rollout=rollout,
       **{k: jnp.asarray(v.reshape(-1)) for k, v in part.items()},
     )
-    return float(policy_loss(batch, len(rows), denominator, algorithm)[0])
+    value = jax.jit(lambda batch: policy_loss(batch, len(rows), denominator, algorithm)[0])
+    return float(value(batch))
 
   whole = value(np.arange(ROLLOUTS))
   assert value(np.random.default_rng(0).permutation(ROLLOUTS)) == pytest.approx(whole, rel=1e-12)

@@ -61,7 +61,7 @@ def test_what_is_not_given_is_nothing():
 
 
 def test_one_completion_a_prompt():
-  with pytest.raises(ValueError, match='shorter|longer'):
+  with pytest.raises(ValueError, match=r'shorter|longer'):
     assemble([[1]], [np.array([4]), np.array([5])])
 
 
