@@ -121,7 +121,9 @@ def sample_and_score(
     key = completion.item.problem, completion.tokens.tobytes()
     if key not in judged:
       tokens = completion.tokens
-      text = tokenizer.decode(tokens[:-1] if int(tokens[-1]) in stops else tokens)
+      written = tokens[:-1] if int(tokens[-1]) in stops else tokens
+      # control tokens stay visible: to drop one would make another, perhaps correct, text of it
+      text = tokenizer.decode(written, skip_special=False)
       judged[key] = text, pool.submit(problems[completion.item.problem], text)
     waiting.append((completion, *judged[key]))
     while waiting and waiting[0][2].done():

@@ -119,7 +119,10 @@ class Learner:
     first, last = read[0], read[-1]
     row = {k: float(v) for k, v in last.items()}
     row |= {k: float(first[k]) for k in first if k.startswith('gap/')}
-    row['skipped'] = float(sum(m['skipped'] for m in read))
+    skipped = [bool(m['skipped']) for m in read]
+    row['skipped'] = float(sum(skipped))
+    row['skipped/trailing'] = float(len(skipped) if all(skipped) else skipped[::-1].index(False))
+    row['steps'] = float(len(skipped))
     row['tokens'] = float(sum(m['tokens'] for m in read))
     return row
 
@@ -127,7 +130,8 @@ class Learner:
     """One optimizer step over all the rollouts at temperature 1; its metrics."""
     rows = self._rows(rollouts, advantages, np.arange(len(advantages)))
     self.state, metrics = self.update(self.state, self._place(rows), jnp.float32(1))
-    return {k: float(v) for k, v in jax.device_get(metrics).items()}
+    row = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
 
   def _rows(self, rollouts: Rollouts, advantages: np.ndarray, index: np.ndarray) -> Rows:
     part = jax.tree.map(lambda x: x[index], rollouts)
@@ -297,7 +301,8 @@ def count_skips(
     iteration,
     path,
   )
-  return in_row + int(row['skipped'])
+  trailing = int(row['skipped/trailing'])
+  return in_row + trailing if row['skipped'] == row['steps'] else trailing
 
 
 def dump_path(workdir: pathlib.Path, iteration: int) -> pathlib.Path:

@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -39,6 +40,13 @@ NOT_IDENTITY = (
 )  # fmt: skip
 
 
+def not_identity(config: config_lib.Config) -> tuple[str, ...]:
+  """NOT_IDENTITY, less the length of the run where the schedule depends on it."""
+  if config.optimizer.schedule == 'constant':
+    return NOT_IDENTITY
+  return tuple(key for key in NOT_IDENTITY if key != 'train.iterations')
+
+
 def algorithm_of(config: config_lib.Config) -> Algorithm:
   """The row of the algorithm table with the config's cells."""
   t = config.train
@@ -55,6 +63,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
   )
 
 
+@functools.lru_cache(maxsize=4)
 def draw_order(seed: int, epoch: int, count: int) -> np.ndarray:
   """The order of the problems in an epoch: a function of (seed, epoch)."""
   return np.random.default_rng([seed, epoch]).permutation(count)
@@ -96,7 +105,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
-        identity=config_lib.identity(config, exclude=NOT_IDENTITY),
+        identity=config_lib.identity(config, exclude=not_identity(config)),
       )
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
