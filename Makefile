@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 help:
 	@echo "make quickstart          the whole study in miniature: CPU, minutes; runs/quickstart/report.html"
 	@echo "make test                format, lint, types and tests, as CI runs them"
-	@echo "make check               the long checks: kill -9, smokes, several processes"
+	@echo "make check               the long checks: smokes of every study, real models against HF"
 	@echo "make bench [BENCH=name]  measure; bench/out/NAME.json"
 	@echo "make clean               remove what make made, runs/ excepted"
 
@@ -25,7 +25,7 @@ lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m pyright
 
-check: $(VENV)/.dev
+check: $(VENV)/.parity
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m check
 
 bench: $(VENV)/.core
@@ -48,3 +48,7 @@ $(VENV)/.core: pyproject.toml | $(PY)
 $(VENV)/.dev: pyproject.toml | $(PY)
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[dev]'
 	@touch $@ $(VENV)/.core
+
+$(VENV)/.parity: pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -q -e '.[dev,parity]'
+	@touch $@ $(VENV)/.core $(VENV)/.dev

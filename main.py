@@ -66,7 +66,9 @@ def is_users(error: Exception) -> bool:
   ours = file.is_relative_to(pathlib.Path(__file__).parent) and 'site-packages' not in file.parts
   # jax cuts its own frames out of a traceback, and says so in a note.
   raised_by_us = ours and not hasattr(error, '__notes__')
-  return isinstance(error, OSError) or (isinstance(error, ValueError) and raised_by_us)
+  return isinstance(error, OSError) or (
+    isinstance(error, ValueError | RuntimeError) and raised_by_us
+  )
 
 
 if __name__ == '__main__':

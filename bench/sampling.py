@@ -166,5 +166,5 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
 
 
 def main() -> list[dict[str, Any]]:
-  """The gates of PERFORMANCE's B6, B7, B11, B17 that a CPU can hold."""
+  """The gates of B6, B7, B11, B17 that a CPU can hold."""
   return [draw_cost(1.0, 1.3), draw_cost(0.95, 1.5), loop_overhead(), *agreement_and_compiles()]

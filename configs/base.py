@@ -100,7 +100,6 @@ def _task() -> dict[str, Any]:
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
-    'system': '',  # system message, for template=chat
     'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
   }
 

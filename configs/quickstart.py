@@ -12,12 +12,12 @@ from configs import base
 
 TEXTS = {
   'What was done': (
-    'A model of 0.3 million parameters (Qwen2 architecture) was trained from scratch on answers to '
-    '"combine three numbers with + - * to reach a target"; 30% of its corpus are expressions that '
-    'miss the target. GRPO with a true verifier then trained it further, twice: arm rl, and arm '
-    'rl_slow with a sixth of the learning rate. All three were sampled on problems that neither '
-    'training saw. The question is that of arXiv 2504.13837: does RL solve what the base cannot '
-    'or find sooner what the base finds with more tries?\n\n'
+    'A small model (Qwen2 architecture) was trained from scratch on answers to "combine '
+    'three numbers with + - * to reach a target"; a share of its corpus (distill.noise) are '
+    'expressions that miss the target. GRPO with a true verifier then trained it further, once an '
+    'arm (study.run_arms); rl_slow has a sixth of the learning rate of rl. Base and arms were '
+    'sampled on problems that no training saw. The question is that of arXiv 2504.13837: does RL '
+    'solve what the base cannot or find sooner what the base finds with more tries?\n\n'
     'A completion is a bare expression, so every correct one is known (at most 162 expressions a '
     "problem) and a model's exact chance of solving a problem is a finite sum of probabilities "
     'from the same forward pass. The exact curves are drawn through the sampled ones: where they '
@@ -27,7 +27,7 @@ TEXTS = {
     'The task was chosen because the effect shows on it within minutes; that it shows here says '
     'nothing of how often it shows elsewhere. The base spreads its guesses over a small space of '
     'answers, so that many tries find almost everything; a policy that commits has something to '
-    'lose. How much it loses depends on how hard it is pushed: compare the two arms, which differ '
+    'lose. How much it loses depends on how hard it is pushed: compare the arms, which differ '
     'in the learning rate alone. By construction it vanishes as the learning rate, the number of '
     'iterations (--config.train.iterations) or the distance allowed from the base '
     '(--config.train.kl_coef) makes the trained model approach the base; and where the base has '

@@ -244,6 +244,8 @@ RULES = {
   'sampling.chunk': _POSITIVE,
   'sampling.coupling': _one_of('independent', 'common'),
   'train.iterations': _POSITIVE,
+  'train.eval_samples': _POSITIVE,
+  'train.eval_problems': _NOT_NEGATIVE,
   'train.prompts': _POSITIVE,
   'train.group': _POSITIVE,
   'train.minibatch': _NOT_NEGATIVE,
@@ -422,12 +424,27 @@ def _value(words: Sequence[str], i: int) -> str | None:
   return words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith('--') else None
 
 
+def _has(config: Config, key: str) -> bool:
+  """Whether every part of a dotted key is there."""
+  for part in key.split('.'):
+    if not isinstance(config, ConfigDict) or part not in config:
+      return False
+    config = config[part]
+  return True
+
+
 def _check_override(config: Config, key: str, word: str, text: str | None) -> None:
   """Refuses one override whose key or value does not fit."""
   flat = flatten(config)
-  if key not in flat and any(key.startswith(f'{group}.') for group in FREE_GROUPS):
-    return
   source = word.partition('=')[0]
+  free = [group for group in FREE_GROUPS if key.startswith(f'{group}.')]
+  if key not in flat and free and not _has(config, key):
+    raise ValueError(
+      f'{source}: a new key of {free[0]} cannot come from the command line; write it into a config '
+      'file of your own'
+    )
+  if free and key not in flat:
+    return
   if key not in flat:
     set_key(config, key, text, source)
     raise AssertionError(f'{key} is no leaf')

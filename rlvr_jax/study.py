@@ -23,11 +23,12 @@ from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
-from rlvr_jax.models.load import load_model
+from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
 from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.sampling.engine import hand_over
 from rlvr_jax.tasks import countdown
+from rlvr_jax.tasks.load import content_hash
 from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def arm_config(
 ) -> config_lib.Config:
   """The study's config as one stage's: job, fixed dotted keys, then the arm's own values."""
   stage = config.copy_and_resolve_references()
-  for key, value in {'job': job, **fixed, **values}.items():
+  kept = {'job': job, 'train.export': True, 'distill.export': True}  # later stages load the model
+  for key, value in {**fixed, **values, **kept}.items():
     config_lib.set_key(stage, key, value, 'study.arms')
   config_lib.check(stage)
   return stage
@@ -56,6 +58,8 @@ def arms_of(config: config_lib.Config) -> dict[str, dict[str, Any]]:
   """The arms to run, in order; ValueError names one that study.arms does not have."""
   known = config.study.arms
   for name in config.study.run_arms:
+    if name == 'base' or (name in known and known[name].get('job', 'train') != 'train'):
+      raise ValueError(f'study.arms: {name!r} must be an RL arm (job train) and not be named base')
     if name not in known:
       raise ValueError(
         f'study.run_arms names {name!r}, but study.arms has {", ".join(known) or "none"}'
@@ -67,7 +71,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Runs what is missing of the study in workdir and writes its report.
 
   Stages that are done are not run again; a stage that was killed goes on from its last checkpoint,
-  sampling from the store. SIGTERM or Ctrl-C in a training stage saves and ends the study there.
+  sampling from the store. SIGTERM or Ctrl-C saves and ends the study there, with exit code 130.
   """
   arms = arms_of(config)
   stages = {name: arm_config(config, 'train', values) for name, values in arms.items()}
@@ -95,9 +99,9 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
       ModelResult(
         name=name,
         role='base' if name == 'base' else 'rl',
-        counts=store.counts(name, task),
+        counts=run_lib.wanted_counts(config, store, name, problems),
         algorithm=stage.train.algorithm if stage else None,
-        seed=config.seed if stage else None,
+        seed=stage.seed if stage else None,
         step=stage.train.iterations if stage else None,
         exact=exact,
         settings=store.settings(name, task),
@@ -129,7 +133,7 @@ def run_stage(stage: config_lib.Config, folder: pathlib.Path, what: str) -> path
   {'train': train, 'distill': distill}[stage.job](stage, folder)
   if not model.exists():
     print('stopped before the stage was done; the same command goes on from there', file=sys.stderr)
-    sys.exit(0)
+    sys.exit(130)
   finished.write_text(json.dumps(identity))
   return model
 
@@ -164,6 +168,8 @@ def sample_model(
       pool=pool,
       seed=config.seed,
       coupling=config.sampling.coupling,
+      weights=f'{fingerprint(path)[:16]} {config.model.compute_dtype}',
+      data=content_hash(config.task),
     )
   truncating = sampling.top_p < 1 or sampling.top_k or not sampling.temperature
   if config.task.name != 'countdown' or truncating:

@@ -1,4 +1,4 @@
-"""Every test runs on the CPU with 8 simulated devices and strict dtype promotion round our code."""
+"""Every test runs on the CPU with 8 simulated devices; `strict` forbids implicit promotion."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The exactness contract (DESIGN.md 5) as a check: when may two runs of the sampler differ?
+"""The exactness contract (docs/design.md) as a check: when may two runs of the sampler differ?
 
 Within one engine never. Across slot counts, meshes and platforms float32 sums differ in their last
 bits, so a token may flip where its uniform lies on a boundary of the CDF, and there only.
@@ -56,7 +56,7 @@ def log_softmax(z):
 
 
 def uniforms(item, count, *, seed, stream, model_uid):
-  """f32[count,2]: the uniforms of an item's first tokens, keys folded as DESIGN.md 5 lists them."""
+  """f32[count,2]: the uniforms of an item's first tokens, keys as docs/design.md folds them."""
   key = jax.random.key(seed)
   for part in (STREAMS[stream], item.visit, model_uid, item.uid, item.sample):
     key = jax.random.fold_in(key, part)

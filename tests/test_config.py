@@ -138,12 +138,12 @@ def test_check_flags_reads_both_spellings_and_passes_sound_ones(tmp_path):
   path = pathlib.Path(base.__file__)
   sound = [f'--config={path}', '--config.train.group=8', '--config.smoke', '--config.seed', '3']
   config_lib.check_flags(['main.py', *sound])
-  config_lib.check_flags(['main.py', '--config', str(path), '--config.task.params.n=3'])
   for words, message in [
     ([f'--config={path}', '--config.train.gruop=8'], "--config.train.gruop: .*'train.group'"),
     ([f'--config={path}', '--config.train.group=many'], "train.group='many'.*expected int"),
     ([f'--config={path}', '--config.train.group'], 'has no value'),
     ([f'--config={path}', '--config.smoke=maybe'], 'expected true or false'),
+    ([f'--config={path}', '--config.task.params.n=3'], 'a new key of task.params cannot come'),
     ([], 'no --config given'),
   ]:
     with pytest.raises(ValueError, match=message):

@@ -91,8 +91,11 @@ def whole(rl, tmp_path_factory):
 
 def test_a_run_leaves_metrics_samples_and_a_model_that_moved(base, whole):
   workdir, _ = whole
-  rows = loops.rows(workdir)
+  *rows, end = loops.rows(workdir)
   assert [row['step'] for row in rows] == [0, 1, 2, 3]
+  assert end['step'] == 4  # after the last step, nothing but a look
+  assert 'eval/pass@1' in end
+  assert 'loss' not in end
   assert ['eval/pass@1' in row for row in rows] == [True, False, True, False]
   for row in rows:
     assert 0 < row['gap/max'] < 1e-4
@@ -115,7 +118,7 @@ def test_later_iterations_compile_nothing(whole):
 
 def test_two_iterations_and_two_more_are_four(rl, whole, tmp_path):
   train(loops.config(**rl, **{'train.iterations': 2}), tmp_path)
-  assert loops.rows(tmp_path) == loops.rows(whole[0])[:2]
+  assert loops.rows(tmp_path)[:2] == loops.rows(whole[0])[:2]
   train(loops.config(**rl), tmp_path)
   loops.assert_same_run(tmp_path, whole[0])
 
@@ -168,7 +171,7 @@ def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   start = jax.tree.map(np.asarray, learn.state)
   with Checkpointer(
     tmp_path / 'checkpoints',
-    identity=train_lib.config_lib.identity(config, exclude=train_lib.NOT_IDENTITY),
+    identity=train_lib.learner.identity(config, train_lib.NOT_IDENTITY),
   ) as checkpoints:
     state, host = checkpoints.restore(learn.state)
   assert host['iteration'] == 3

@@ -1,4 +1,4 @@
-"""The exactness contract of DESIGN.md 5 on a tiny model, and on a real one (`make check`)."""
+"""The exactness contract of docs/design.md on a tiny model, and on a real one (`make check`)."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""results.json: every number of a study, in one finite JSON document (DESIGN.md, section 12)."""
+"""results.json: every number of a study, in one finite JSON document (docs/design.md)."""
 
 import dataclasses
 import json

@@ -9,24 +9,27 @@ import hashlib
 import math
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rlvr_jax import sharding
+from rlvr_jax.checkpoint import GracefulExit
 from rlvr_jax.config import Config
+from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import Row, SampleStore
 from rlvr_jax.metrics import Meter, Progress
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.load import load_model
+from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling.engine import Engine, hand_over
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
-from rlvr_jax.tasks.load import load_problems
+from rlvr_jax.tasks.load import content_hash, load_problems
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
@@ -61,7 +64,7 @@ def encode_prompts(
 
 
 def model_uid(name: str, coupling: str) -> int:
-  """The model's part of every key (DESIGN.md 5): 0 under common random numbers."""
+  """The model's part of every key (docs/design.md): 0 under common random numbers."""
   if coupling == 'common':
     return 0
   return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], 'big')
@@ -72,6 +75,7 @@ def make_engine(
 ) -> Engine:
   """The engine of a config's sampling group; params None leaves them to `load`."""
   s = config.sampling
+  check_context(config, model_config)
   return Engine(
     params,
     model_config,
@@ -163,6 +167,17 @@ def sampling_settings(sampling: Sampling, *, seed: int, coupling: str, stream: s
   return settings | {'seed': seed, 'coupling': coupling, 'stream': stream}
 
 
+def check_context(config: Config, model_config: ModelConfig) -> None:
+  """ValueError if prompts and completions of the config can outgrow the model's positions."""
+  asked = config.sampling.prompt_capacity + config.sampling.max_tokens
+  if asked > model_config.max_positions:
+    raise ValueError(
+      f'sampling.prompt_capacity={config.sampling.prompt_capacity} and '
+      f'sampling.max_tokens={config.sampling.max_tokens} make {asked} positions, but the model has '
+      f'{model_config.max_positions}; lower one of them'
+    )
+
+
 def sample_into_store(
   store: SampleStore,
   engine: Engine,
@@ -177,12 +192,26 @@ def sample_into_store(
   pool: VerifierPool,
   seed: int,
   coupling: str,
+  weights: str,
+  data: str,
 ) -> None:
-  """Tops the store up to n completions of each problem under model `name`."""
+  """Tops the store up to n completions of each problem under model `name`.
+
+  weights stands for the model's content (load.fingerprint), data for the problems' (tasks.load):
+  samples of other weights, or of other problems under the same ids, are refused, never mixed.
+  SIGTERM or Ctrl-C keeps what was drawn and ends with exit code 130.
+  """
   task = problems[0].task
   store.check_writable()
   settings = sampling_settings(sampling, seed=seed, coupling=coupling, stream='eval')
+  settings |= {'weights': weights, 'data': data}
   done = store.done(name, task)
+  version = verifier_version(verifier_name(problems[0]))
+  if done and store.settings(name, task)['verifier'] != version:
+    raise ValueError(
+      f'{store.root / name} holds verdicts of {store.settings(name, task)["verifier"]!r}, but the '
+      f'verifier is now {version!r}; sample into another --workdir'
+    )
   items = [
     Item(i, problem.uid, 0, sample, encoded[i])
     for i, problem in enumerate(problems)
@@ -193,7 +222,11 @@ def sample_into_store(
     name, task, settings, prompt_hash=template_hash(template, tokenizer), rows_per_shard=65_536
   )
   correct, seen, shown = 0, 0, 0.0
-  with writer, Progress(len(items), f'sampling {name}', plain_every_s=5.0) as progress:
+  with (
+    GracefulExit() as asked,
+    writer,
+    Progress(len(items), f'sampling {name}', plain_every_s=5.0) as progress,
+  ):
     for scored in sample_and_score(
       engine,
       items,
@@ -212,6 +245,11 @@ def sample_into_store(
       if now - shown > 1 or seen == len(items):
         shown = now
         progress.update(seen, {'avg@n': correct / seen})
+      if asked.requested:
+        break
+  if asked.requested:
+    print(f'kept {seen} of {len(items)} samples; the same command goes on', file=sys.stderr)
+    sys.exit(130)
 
 
 def template_hash(template: str, tokenizer: Tokenizer) -> str:
@@ -241,6 +279,14 @@ def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:
   """The Sampling of a config's evaluate group."""
   e = config.evaluate
   return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
+
+
+def wanted_counts(
+  config: Config, store: SampleStore, name: str, problems: Sequence[Problem]
+) -> Counts:
+  """(n, c) of the asked problems and samples only; the store may hold more of both."""
+  ids = [p.id for p in problems]
+  return store.counts(name, problems[0].task, problem_ids=ids, samples=config.evaluate.n)
 
 
 def evaluate(config: Config, workdir: pathlib.Path) -> None:
@@ -276,11 +322,16 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
       pool=pool,
       seed=config.seed,
       coupling=config.sampling.coupling,
+      weights=f'{fingerprint(config.model.name)[:16]} {config.model.compute_dtype}',
+      data=content_hash(config.task),
     )
   if config.job == 'evaluate':
     task = problems[0].task
     measured = ModelResult(
-      name, 'base', store.counts(name, task), settings=store.settings(name, task)
+      name,
+      'base',
+      wanted_counts(config, store, name, problems),
+      settings=store.settings(name, task),
     )
     publish(
       config,

@@ -149,13 +149,34 @@ class SampleStore:
     shards.check_keys(paths, tables, task)
     return pa.concat_tables(tables).select(columns)
 
-  def counts(self, model: str, task: str, *, max_error_share: float = 0.01) -> Counts:
+  def counts(
+    self,
+    model: str,
+    task: str,
+    *,
+    problem_ids: Sequence[str] | None = None,
+    samples: int | None = None,
+    max_error_share: float = 0.01,
+  ) -> Counts:
     """Per-problem n and c, ids sorted. n counts every verdict but error; time-outs are not correct.
 
+    problem_ids and samples leave out other problems, and samples from that index on.
     ValueError if more than max_error_share of the samples are verifier errors.
     """
-    columns = ['problem_id', 'verdict', 'length', 'finish']
+    columns = ['problem_id', 'sample', 'verdict', 'length', 'finish']
     table = self.read(model, task, columns=columns)
+    if problem_ids is not None or samples is not None:
+      asked = None if problem_ids is None else set(problem_ids)
+      table = table.filter(
+        pa.array(
+          (asked is None or problem in asked) and (samples is None or sample < samples)
+          for problem, sample in zip(
+            table['problem_id'].to_pylist(), table['sample'].to_pylist(), strict=True
+          )
+        )
+      )
+    if not len(table):
+      raise ValueError(f'none of the asked samples is in {self._folder(model, task)}')
     ids = sorted(set(table['problem_id'].to_pylist()))
     row = {problem: index for index, problem in enumerate(ids)}
     where = np.array([row[problem] for problem in table['problem_id'].to_pylist()], np.int64)

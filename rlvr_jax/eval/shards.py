@@ -158,7 +158,7 @@ def check_verifiers(paths: list[pathlib.Path], tables: list[pa.Table]) -> None:
     named = ', '.join(f'{version!r} (first in {name})' for version, name in where.items())
     raise ValueError(
       f'{paths[0].parent} holds verdicts of several verifier versions: {named}. They are never '
-      'averaged: score the completions again with one of them (job=score)'
+      'averaged: sample into another --workdir with one of them'
     )
 
 
@@ -188,6 +188,6 @@ def check_errors(folder, ids, errors: np.ndarray, total: int, limit: float) -> N
     worst = [f'{ids[i]} ({errors[i]})' for i in np.argsort(-errors, kind='stable')[:5] if errors[i]]
     raise ValueError(
       f'{errors.sum()} of {total} verdicts in {folder} are verifier errors ({share:.1%}, at most '
-      f'{limit:.1%} are allowed); most in problems {", ".join(worst)}. Mend the verifier and score '
-      'again, or pass max_error_share to accept them'
+      f'{limit:.1%} are allowed); most in problems {", ".join(worst)}. Mend the verifier (or raise '
+      'verifier.memory_mb) and sample into another --workdir'
     )

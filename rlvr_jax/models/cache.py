@@ -1,7 +1,7 @@
 """The sampler's memory: prompts' keys and values once each, and a suffix per slot.
 
 Per-layer lists, K before T: one buffer a layer stays in place in the decode loop (a stacked cache
-carried through a scan is copied; PERFORMANCE figures in bench/).
+carried through a scan is copied).
 """
 
 import flax.struct

@@ -23,9 +23,9 @@ from rlvr_jax.rl import learner, rollout
 from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.train import NOT_IDENTITY, batch_of, look
 from rlvr_jax.rl.types import Rollouts
-from rlvr_jax.sampling.engine import hand_over
 from rlvr_jax.tasks.load import FAMILIES, load_problems
 from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.prompts import CHAT
 
 log = logging.getLogger(__name__)
 Pair = tuple[str, str]
@@ -83,10 +83,12 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   return draw
 
 
-def encode_pairs(pairs: list[Pair], tokenizer: Tokenizer, *, mask_prompt: bool) -> Rollouts:
+def encode_pairs(
+  pairs: list[Pair], tokenizer: Tokenizer, *, mask_prompt: bool, special: bool = False
+) -> Rollouts:
   """Pairs as rollouts: completion tokens and EOS carry loss, prompt tokens only if not masked."""
   eos = tokenizer.eos_ids[0]
-  prompts = [tokenizer.encode(prompt, special=False) for prompt, _ in pairs]
+  prompts = [tokenizer.encode(prompt, special=special) for prompt, _ in pairs]
   completions = [
     np.array([*tokenizer.encode(text, special=False), eos], np.int32) for _, text in pairs
   ]
@@ -116,7 +118,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
-        identity=config_lib.identity(config, exclude=SFT_NOT_IDENTITY),
+        identity=learner.identity(config, SFT_NOT_IDENTITY),
       )
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
@@ -144,11 +146,13 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       last = step + 1 == d.steps
       if looks and (step % d.eval_every == 0 or last):
         with phases('look'):
-          engine.load(hand_over(None, learn.sampler_params(), learn.mesh))
+          learn.refresh(engine)
           row['eval/pass@1'] = look(config, learn, engine, pool, looks, looks_encoded)
         progress.note(f'step {step}: held-out pass@1 {row["eval/pass@1"]:.3f}')
       with phases('learn'):
-        rollouts = encode_pairs(draw(step), learn.tokenizer, mask_prompt=d.mask_prompt)
+        rollouts = encode_pairs(
+          draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=template != CHAT
+        )
         ones = np.ones(len(rollouts.rewards), np.float32)
         row |= learn.one_step(rollouts, ones)
       row |= phases.pop() | {'seconds': meter.seconds}
@@ -170,5 +174,5 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
         return
     engine.free()
     checkpoints.wait()
-  if d.export and (start < d.steps or not (workdir / 'model').exists()):
+  if d.export:
     learner.export(workdir / 'model', learn)

@@ -5,11 +5,13 @@ Shared by RL (rl/train.py) and supervised fine-tuning (rl/distill.py).
 
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,12 +20,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.hf import save_safetensors
-from rlvr_jax.models.load import load_model
+from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
@@ -32,8 +35,9 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.rollout import micro_batches
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
+from rlvr_jax.sampling.engine import Engine, hand_over
 from rlvr_jax.sharding import shardings
-from rlvr_jax.tasks.load import FAMILIES
+from rlvr_jax.tasks.load import FAMILIES, content_hash
 
 log = logging.getLogger(__name__)
 MOST_SKIPS = 3  # non-finite steps in a row that stop a run
@@ -57,12 +61,11 @@ class Learner:
   run: Config
   multiple: int
 
-  def sampler_params(self) -> Params:
-    """The params in the dtype that sampler and learner compute in."""
-    dtype = jnp.dtype(self.run.model.compute_dtype)
-    if dtype == self.state.params['embed'].dtype:
-      return self.state.params
-    return jax.jit(lambda p: jax.tree.map(lambda x: x.astype(dtype), p))(self.state.params)
+  def refresh(self, engine: Engine) -> None:
+    """Hands the current params over to the engine, over its old copy, in the compute dtype."""
+    old, engine.params = engine.params, None
+    now = _as_dtype(self.state.params, self.run.model.compute_dtype)
+    engine.load(hand_over(old, now, self.mesh))
 
   def _place(self, rows: Rows) -> Rows:
     if self.mesh is None:
@@ -140,11 +143,43 @@ class Learner:
     )
 
 
+@functools.partial(jax.jit, static_argnames='dtype')
+def _cast(params: Params, dtype: str) -> Params:
+  return jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), params)
+
+
+def _as_dtype(params: Params, dtype: str) -> Params:
+  """params themselves if they are of that dtype, else a cast copy."""
+  return params if params['embed'].dtype == dtype else _cast(params, dtype)
+
+
+def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
+  """What decides a run's numbers: the config's keys, and the content of its model and data."""
+  found = config_lib.identity(config, exclude=exclude)
+  found['content of task'] = content_hash(config.task)
+  if config.distill.source and config.job == 'distill':
+    found['content of distill.source'] = hash_of(pathlib.Path(config.distill.source).read_text())
+  if config.model.name:
+    found['content of model.name'] = fingerprint(config.model.name)[:16]
+  return found
+
+
+def hash_of(value: Any) -> str:
+  """16 hex digits that stand for a JSON value."""
+  text = json.dumps(value, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def export(directory: pathlib.Path, learn: Learner) -> None:
-  """Writes the model as a Hugging Face directory, in place of what an earlier, shorter run left."""
+  """Writes the model as a Hugging Face directory, unless it holds that of this very step."""
+  step = int(learn.state.step)
+  mark = directory / 'rlvr_step.json'
+  if mark.exists() and json.loads(mark.read_text()) == {'step': step}:
+    return
   if directory.exists():
     shutil.rmtree(directory)
   save_safetensors(directory, learn.state.params, learn.config, learn.tokenizer)
+  mark.write_text(json.dumps({'step': step}))
 
 
 def total_steps(config: Config) -> int:
@@ -264,11 +299,8 @@ def open_learner(
   del params
   reference = None
   if algorithm.kl_coef:
-    dtype = config.model.compute_dtype
     # a copy: the state's own arrays are donated with the first step
-    reference = jax.jit(lambda p: jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), p))(
-      state.params
-    )
+    reference = _cast(state.params, config.model.compute_dtype)
   return Learner(
     config=model_config,
     tokenizer=tokenizer,

@@ -27,7 +27,6 @@ from rlvr_jax.rl.advantages import group_advantages
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.learner import Learner
 from rlvr_jax.rl.types import Rollouts
-from rlvr_jax.sampling.engine import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.problem import Problem
@@ -50,6 +49,8 @@ def not_identity(config: config_lib.Config) -> tuple[str, ...]:
 def algorithm_of(config: config_lib.Config) -> Algorithm:
   """The row of the algorithm table with the config's cells."""
   t = config.train
+  if t.algorithm == 'sft':
+    raise ValueError("train.algorithm='sft' is no RL algorithm; fine-tuning is job='distill'")
   return choose(
     t.algorithm,
     scale='group_std' if t.std_normalise else 'none',
@@ -97,6 +98,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity)
   looks = heldout[: config.train.eval_problems]
   looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity)
+  identity = learner.identity(config, not_identity(config))
   SampleStore(workdir / 'samples').check_writable()
   engine = run_lib.make_engine(config, None, learn.config, learn.mesh)
 
@@ -105,7 +107,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
-        identity=config_lib.identity(config, exclude=not_identity(config)),
+        identity=identity,
       )
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
@@ -119,13 +121,13 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         workdir,
         tensorboard=config.metrics.tensorboard,
         wandb=config.metrics.wandb,
-        resume_step=start - 1,
+        resume_step=start if start == config.train.iterations else start - 1,
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
     keep_rows = None
     if config.train.store_rollouts:
-      keep_rows = stack.enter_context(RolloutWriter(config, learn, workdir, problems))
+      keep_rows = stack.enter_context(RolloutWriter(config, learn, workdir, problems, identity))
     exit_asked = stack.enter_context(GracefulExit())
     trace = stack.enter_context(
       profiling.TraceWindow(workdir, config.profile.start, config.profile.stop)
@@ -138,7 +140,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       trace.at(iteration)
       row: dict[str, Any] = {}
       with phases('hand_over'):
-        engine.load(hand_over(None, learn.sampler_params(), learn.mesh))
+        learn.refresh(engine)
 
       if heldout and config.train.eval_every and iteration % config.train.eval_every == 0:
         with phases('look'):
@@ -197,9 +199,13 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         checkpoints.wait()
         progress.note(f'saved at iteration {iteration + 1}; the same command goes on from there')
         return
+    if heldout and config.train.eval_every and start < config.train.iterations:
+      learn.refresh(engine)
+      final = look(config, learn, engine, pool, looks, looks_encoded)
+      writer.write(config.train.iterations, {'eval/pass@1': final, 'seconds': meter.seconds})
     engine.free()
     checkpoints.wait()
-  if config.train.export and (start < config.train.iterations or not (workdir / 'model').exists()):
+  if config.train.export:
     learner.export(workdir / 'model', learn)
 
 
@@ -294,7 +300,12 @@ class RolloutWriter:
   """
 
   def __init__(
-    self, config: config_lib.Config, learn: Learner, workdir: pathlib.Path, problems: list[Problem]
+    self,
+    config: config_lib.Config,
+    learn: Learner,
+    workdir: pathlib.Path,
+    problems: list[Problem],
+    identity: dict[str, Any],
   ):
     store = SampleStore(workdir / 'samples')
     s = train_sampling(config, learn)
@@ -303,9 +314,12 @@ class RolloutWriter:
     self.writer: SampleWriter = store.writer(
       'train',
       problems[0].task,
-      run_lib.sampling_settings(
-        s, seed=config.seed, coupling=config.sampling.coupling, stream='train'
-      ),
+      {
+        **run_lib.sampling_settings(
+          s, seed=config.seed, coupling=config.sampling.coupling, stream='train'
+        ),
+        'run': learner.hash_of(identity),  # rows of another run are refused, not taken for ours
+      },
       prompt_hash=run_lib.template_hash(config.task.template, learn.tokenizer),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 class Rollouts(flax.struct.PyTreeNode):
   """B rollouts in rows of T tokens: prompt, completion, padding on the right; on the host.
 
-  Per-token arrays are indexed by the token they describe (DESIGN.md 2).
+  Per-token arrays are indexed by the token they describe (docs/design.md).
   """
 
   tokens: np.ndarray  # i32[B,T]

@@ -115,7 +115,7 @@ def bucket(length: int, capacity: int) -> int:
 
 
 class Engine:
-  """Draws completions for a stream of items (DESIGN.md 12).
+  """Draws completions for a stream of items (docs/design.md).
 
   slots: completions decoded at once; bank_rows: prompts resident at once; prompt_capacity and
   completion_capacity: tokens; steps: decode steps a chunk; seed enters every key. params are in the

@@ -112,7 +112,7 @@ def sample_keys(
   problem_uid: jax.Array,
   sample: jax.Array,
 ) -> jax.Array:
-  """Keys [N] folded as DESIGN 5 says, all but the position; integers as u32 (seed: a key)."""
+  """Keys [N] folded as docs/design.md says, all but the position; integers as u32 (seed: a key)."""
 
   def one(visit, problem, sample):
     key = jax.random.fold_in(seed, stream)

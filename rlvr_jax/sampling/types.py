@@ -10,9 +10,9 @@ class Item:
   """One completion to draw.
 
   problem is the caller's index of the problem (it comes back untouched); uid, visit and sample
-  enter the key (DESIGN.md 5); prompt_ids are the tokens given. start is the position of the first
-  sampled token (0 unless a conversation goes on). forced, if given, are the tokens to emit instead
-  of sampling; their log-probs are recorded as if they had been drawn.
+  enter the key (docs/design.md); prompt_ids are the tokens given. start is the position of the
+  first sampled token (0 unless a conversation goes on). forced, if given, are the tokens to emit
+  instead of sampling; their log-probs are recorded as if they had been drawn.
   """
 
   problem: int

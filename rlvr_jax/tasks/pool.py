@@ -208,7 +208,12 @@ class VerifierPool:
 
   def _settle(self, jobs: list[_Job], verdicts: list[Verdict]) -> None:
     with self._changed:
-      self._journal.add((job.key, verdict) for job, verdict in zip(jobs, verdicts, strict=True))
+      # an error is the machine's or the verifier's trouble, not a judgement: it is tried again
+      self._journal.add(
+        (job.key, verdict)
+        for job, verdict in zip(jobs, verdicts, strict=True)
+        if verdict.verdict != 'error'
+      )
       for job in jobs:
         del self._pending[job.key]
     for job, verdict in zip(jobs, verdicts, strict=True):
