@@ -2,7 +2,7 @@
 
   python main.py --config=configs/grpo_qwen0p5b.py --config.task.path=gsm8k/train.jsonl
 
-Three iterations of 2 problems x 4 completions of at most 256 tokens, float32: a real run of every
+Three iterations of 1 problem x 4 completions of at most 256 tokens, float32: a real run of every
 part, not a recipe. On a GPU raise train.prompts, train.group and sampling.max_tokens.
 """
 
@@ -21,7 +21,7 @@ def get_config(arg: str = ''):
   config.model.logprob_chunk = 512
   config.optimizer.learning_rate = 1e-6
   config.optimizer.moment_dtype = 'bfloat16'
-  config.train.update({'iterations': 3, 'prompts': 2, 'group': 4, 'micro_tokens': 4096})
+  config.train.update({'iterations': 3, 'prompts': 1, 'group': 4, 'micro_tokens': 4096})
   config.train.update({'eval_every': 0, 'checkpoint_every': 1, 'keep': 1, 'export': False})
   config.sampling.update({'slots': 8, 'bank_rows': 4, 'prompt_capacity': 256, 'chunk': 16})
   config.sampling.max_tokens = 256
