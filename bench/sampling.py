@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlvr_jax.models import paged
 from rlvr_jax.models.cache import init_cache
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits, sequence_logprobs
 from rlvr_jax.models.transformer import decode_step, init_params
-from rlvr_jax.sampling import engine as engine_lib
+from rlvr_jax.sampling import layout
 from rlvr_jax.sampling.draw import Options, draw
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 
 REPEATS = 7
@@ -88,7 +90,11 @@ def loop_overhead(slots: int = 64, steps: int = 32) -> dict[str, Any]:
   list(run())
   chunk = (time.perf_counter() - begin) / limit
 
-  cache = init_cache(TINY, slots=slots, bank_rows=4, prompt=32, completion=limit, dtype='float32')
+  per_slot = -(-limit // engine.page)
+  cache = init_cache(
+    TINY, bank_rows=4, prompt=32, pages=slots * per_slot, page=engine.page, dtype='float32'
+  )
+  table = jnp.arange(slots * per_slot, dtype=jnp.int32).reshape(slots, per_slot)
   options = Options(jnp.float32(1.0), jnp.float32(1.0), jnp.int32(0))
   keys = jax.random.split(jax.random.key(2), slots)
   zeros = jnp.zeros(slots, jnp.int32)
@@ -96,8 +102,9 @@ def loop_overhead(slots: int = 64, steps: int = 32) -> dict[str, Any]:
 
   @functools.partial(jax.jit, donate_argnums=1)
   def bare(tokens, cache, at):
-    hidden, cache = decode_step(
-      params, tokens, cache, config=TINY, rows=zeros, bank_lengths=lengths, lengths=zeros + at
+    own = paged.Slots(zeros, zeros + at, table, jnp.ones(slots, bool))
+    hidden, cache, _ = decode_step(
+      params, tokens, cache, config=TINY, slots=own, prompt_lengths=lengths
     )
     token, _ = draw(logits(params, hidden), keys, options, jnp.ones(slots, bool))
     return token, cache
@@ -135,7 +142,7 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
   prompts = [tuple(int(t) for t in rng.integers(1, 512, 3 + 3 * i)) for i in range(8)]
   items = [Item(i, i, 0, s, prompt) for i, prompt in enumerate(prompts) for s in range(8)]
   done = list(engine.run(items, Sampling(temperature=0.6, stop_ids=(0,), max_tokens=64)))
-  before = engine_lib.PROGRAMS.run_chunk._cache_size()
+  before = layout.PROGRAMS.run_chunk._cache_size()
   worst = 0.0
   for completion in done:
     prompt = completion.item.prompt_ids
@@ -152,7 +159,7 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
     Sampling(0.0, 1.0, 0, (), 16),
   ):
     list(engine.run(items[:20], settings))
-  extra = engine_lib.PROGRAMS.run_chunk._cache_size() - before
+  extra = layout.PROGRAMS.run_chunk._cache_size() - before
   return [
     gate('B11 sampler against learner', worst, 1e-4, 'nats', '64 completions, T=0.6, float32'),
     gate(

@@ -111,7 +111,9 @@ def _sampling() -> dict[str, Any]:
     'top_k': 0,  # 0: off; learning needs 0
     'max_tokens': 1024,  # tokens of a completion, its stop token included
     'slots': 64,  # completions decoded at once
-    'bank_rows': 64,  # prompts resident at once
+    'bank_rows': 64,  # prompts resident at once, on every data shard
+    'page': 64,  # tokens in a page of the completions' cache; a power of two
+    'pages': 0,  # of that cache; 0: as many as let every slot reach max_tokens
     'prompt_capacity': 512,  # tokens; a longer prompt is refused
     'chunk': 32,  # decode steps between two looks of the host
     'release': False,  # give the sampler's weights and cache back while learning

@@ -26,7 +26,7 @@ from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
 from rlvr_jax.rl.train import NOT_IDENTITY, train
-from rlvr_jax.sampling.engine import hand_over
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash
 from rlvr_jax.tasks.problem import Problem

@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from rlvr_jax.models import logprobs as logprobs_lib
-from rlvr_jax.models import transformer
-from rlvr_jax.models.attention import Part, causal_attention, decode_attention, merge
+from rlvr_jax.models import paged, transformer
+from rlvr_jax.models.attention import Part, causal_attention, combine, empty_part, normalise
 from rlvr_jax.models.cache import cache_bytes, init_cache
 from rlvr_jax.models.config import ModelConfig, RopeScaling
 from rlvr_jax.models.layers import rope_angles, rope_frequencies
@@ -109,7 +109,8 @@ def test_decoding_token_by_token_equals_the_forward():
   prompt_lengths, T = np.array([1, 4, 7]), 12
   tokens = rows((T, T, T), T)
   hidden, kv = forward(params, tokens, positions_of(tokens), config=config, keep_kv=True)
-  cache = init_cache(config, slots=3, bank_rows=5, prompt=8, completion=12, dtype='float32')
+  cache = init_cache(config, bank_rows=5, prompt=8, pages=10, page=4, dtype='float32')
+  table = jnp.asarray([[9, 2, 5], [0, 7, 1], [4, 8, 3]], jnp.int32)
   bank_rows = jnp.asarray([4, 0, 2])  # slot -> row
   # the bank's other rows and what stands beyond a prompt hold garbage that must not be seen
   bank_k, bank_v = [], []
@@ -122,16 +123,25 @@ def test_decoding_token_by_token_equals_the_forward():
   step = jax.jit(decode_step, static_argnames=('config',))
   for t in range(T - 7):
     at = prompt_lengths - 1 + t
-    out, cache = step(
+    slots = paged.Slots(bank_rows, jnp.full(3, t, jnp.int32), table, jnp.ones(3, bool))
+    out, cache, _ = step(
       params,
       tokens[np.arange(3), at],
       cache,
       config=config,
-      rows=bank_rows,
-      bank_lengths=cached,
-      lengths=jnp.full(3, t, jnp.int32),
+      slots=slots,
+      prompt_lengths=cached,
     )
     np.testing.assert_allclose(out, hidden[np.arange(3), at], rtol=0, atol=2e-5)
+
+
+def test_combining_with_an_empty_part_changes_no_bit():
+  full = Part(jnp.asarray([2.1]), jnp.asarray([3.3]), jnp.asarray([[6.7, 9.0]]))
+  empty = empty_part(jnp.zeros((1, 2)))
+  for both in (combine(full, empty), combine(empty, full)):
+    for got, expected in zip(both, full, strict=True):
+      np.testing.assert_array_equal(got, expected)
+  np.testing.assert_array_equal(normalise(combine(empty, empty)), [[0.0, 0.0]])
 
 
 def reference_attention(q, k, v):
@@ -144,42 +154,6 @@ def reference_attention(q, k, v):
     weights = np.exp(scores - scores.max())
     out[n] = weights @ v[:, n // repeat] / weights.sum()
   return out
-
-
-def test_attention_merges_prefix_and_suffix_and_allows_an_empty_prefix():
-  rng = np.random.default_rng(0)
-  B, N, K, H, Tp, Tc = 3, 4, 2, 8, 6, 5
-
-  def normal(*shape):
-    # large scores: without the common maximum the merge would overflow
-    return rng.normal(0, 6, shape).astype(np.float32)
-
-  q, bank = normal(B, 1, N, H), [normal(B, K, Tp, H) for _ in 'kv']
-  suffix = [normal(B, K, Tc, H) for _ in 'kv']
-  prefix_lengths, suffix_lengths = np.array([0, 6, 3], 'int32'), np.array([1, 5, 2], 'int32')
-  out = decode_attention(
-    jnp.asarray(q),
-    tuple(map(jnp.asarray, bank)),
-    tuple(map(jnp.asarray, suffix)),
-    jnp.asarray(prefix_lengths),
-    jnp.asarray(suffix_lengths),
-  )
-  assert np.isfinite(out).all()
-  for b in range(B):
-    k, v = (
-      np.concatenate([p[b, :, : prefix_lengths[b]], s[b, :, : suffix_lengths[b]]], 1)
-      for p, s in zip(bank, suffix, strict=True)
-    )
-    k, v = (x.swapaxes(0, 1).astype(np.float64) for x in (k, v))
-    expected = reference_attention(q[b, 0].astype(np.float64), k, v)
-    np.testing.assert_allclose(out[b, 0], expected, rtol=0, atol=5e-5)
-
-
-def test_merge_is_symmetric_and_an_empty_part_weighs_nothing():
-  full = Part(jnp.asarray([2.0]), jnp.asarray([3.0]), jnp.asarray([[6.0, 9.0]]))
-  empty = Part(jnp.asarray([-jnp.inf]), jnp.zeros(1), jnp.zeros((1, 2)))
-  np.testing.assert_array_equal(merge(full, empty), [[2.0, 3.0]])
-  np.testing.assert_array_equal(merge(empty, full), [[2.0, 3.0]])
 
 
 def test_causal_attention_is_the_softmax_over_what_came_before():
@@ -265,7 +239,7 @@ def test_bfloat16_params_give_bfloat16_hidden_states_and_float32_logprobs():
 
 
 def test_cache_bytes_are_those_allocated():
-  sizes = {'slots': 3, 'bank_rows': 5, 'prompt': 8, 'completion': 12, 'dtype': 'bfloat16'}
+  sizes = {'bank_rows': 5, 'prompt': 8, 'pages': 9, 'page': 4, 'dtype': 'bfloat16'}
   cache = init_cache(tiny.CONFIG, **sizes)
   assert cache_bytes(tiny.CONFIG, **sizes) == sum(x.nbytes for x in jax.tree.leaves(cache))
 

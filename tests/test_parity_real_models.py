@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rlvr_jax.models import hf, load
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 
 pytestmark = [

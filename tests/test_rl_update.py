@@ -18,7 +18,8 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.rollout import assemble, micro_batches
 from rlvr_jax.rl.types import TrainState
 from rlvr_jax.rl.update import make_score, make_update, state_shardings
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 from rlvr_jax.sharding import make_mesh
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from compiling import compilations
 from exactness import assert_identical, by_item, check_logprobs, plain_logits
 
 from rlvr_jax.models.logprobs import sequence_logprobs
-from rlvr_jax.sampling import engine as engine_lib
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 
 pytestmark = pytest.mark.usefixtures('strict')
@@ -180,24 +181,24 @@ def test_greedy_is_the_argmax_of_the_plain_forward():
   assert_identical(first, run(items(k=2), greedy, stream='train', model_uid=3))
 
 
-def compilations():
-  return [f._cache_size() for f in (*engine_lib.PROGRAMS, engine_lib._sample_keys)]
-
-
 def test_settings_recompile_nothing():
+  params = hand_over(None, model()[1])
+  run(items(k=1), on=new_engine(slots=5))
+  with compilations() as compiled:
+    run(items(k=1), on=new_engine(slots=5, bank_rows=5))  # another state: the check sees it
+  assert {'run_chunk', 'prefill', 'enqueue'} <= set(compiled)
   run(items(k=1))
-  before = compilations()
-  for sampling in (
-    Sampling(0.0, max_tokens=3),
-    Sampling(0.3, 0.5, 7, (1,), 5),
-    Sampling(1.7, 1.0, 2, STOPS, TOKENS),
-  ):
-    for k in (1, 5):
-      run(items(k=k), sampling, stream='train', model_uid=k)
-  params = model()[1]
-  engine().load(hand_over(None, params))
-  run(items(k=1), on=new_engine(seed=4))
-  assert compilations() == before
+  with compilations() as compiled:
+    for sampling in (
+      Sampling(0.0, max_tokens=3),
+      Sampling(0.3, 0.5, 7, (1,), 5),
+      Sampling(1.7, 1.0, 2, STOPS, TOKENS),
+    ):
+      for k in (1, 5):
+        run(items(k=k, limit=k + 2), sampling, stream='train', model_uid=k)
+    engine().load(params)
+    run(items(k=1), on=new_engine(seed=4))
+  assert not set(compiled) & {'run_chunk', 'prefill', 'enqueue', 'sample_keys'}, compiled
 
 
 def test_forced_tokens_are_emitted_with_teacher_forced_logprobs():
@@ -281,6 +282,55 @@ def test_hand_over_rewrites_the_old_copy_and_leaves_the_learners():
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(again))
 
 
+def test_a_limit_of_its_own_ends_an_item():
+  free = run(items())
+  limits = {key: 1 + 2 * i % TOKENS for i, key in enumerate(free)}
+  queue = [dataclasses.replace(i, limit=limits[i.problem, i.sample]) for i in items()]
+  for key, c in run(queue).items():
+    np.testing.assert_array_equal(c.tokens, free[key].tokens[: limits[key]])
+    assert c.truncated
+  # a larger one than the run's is the run's
+  long = run(items(k=1, limit=TOKENS + 5))
+  assert_identical(long, {key: c for key, c in free.items() if key in long})
+
+
+def test_an_iterator_is_asked_late_and_gives_the_same():
+  expected = run(items(k=40))
+  asked, seen, ahead = 0, {}, []
+
+  def lazily():
+    nonlocal asked
+    for item in items(k=40):
+      asked += 1
+      yield item
+
+  for c in engine().run(lazily(), Sampling(max_tokens=TOKENS)):
+    seen[c.item.problem, c.item.sample] = c
+    ahead.append(asked - len(seen))
+  assert_identical(expected, seen)
+  # 4 slots: no more is asked for than runs, waits for two chunks and is not yet read
+  assert max(ahead) <= 4 + 4 * 4
+  with pytest.raises(ValueError, match='problem 0 has 33 tokens'):
+    list(engine().run(iter(items(k=1, prompt_ids=(1,) * 33)), Sampling(max_tokens=TOKENS)))
+  with pytest.raises(ValueError, match='as a list'):
+    list(engine().run(iter(items(k=1, forced=(1,))), Sampling(max_tokens=TOKENS)))
+
+
+def test_stats_count_what_was_done():
+  mine = new_engine()
+  done = list(mine.run(items(k=2), Sampling(max_tokens=5)))
+  stats = mine.stats
+  assert stats.tokens == stats.live_steps == sum(len(c.tokens) for c in done) == 60
+  assert stats.slot_steps == 4 * stats.steps == 60
+  assert stats.occupancy == 1.0
+  assert (stats.prompts, stats.evicted) == (6, 0)
+  assert stats.prefill_tokens == sum(16 if n <= 16 else 32 for n in LENGTHS)
+  # each of 12 completions reads 1..5 own tokens; prompts are counted once for whoever shares them
+  own = 12 * (1 + 2 + 3 + 4 + 5)
+  assert own < stats.kv_live <= own + 5 * 2 * sum(n - 1 for n in LENGTHS)
+  assert stats.kv_live < stats.kv_read
+
+
 def test_no_items_no_completions():
   assert run([]) == {}
 
@@ -289,6 +339,7 @@ ERRORS = {
   'long prompt': ({'prompt_ids': (1,) * 33}, {}, r'problem 0 has 33 tokens.*prompt_capacity=32'),
   'empty prompt': ({'prompt_ids': ()}, {}, 'problem 0 has 0 tokens'),
   'foreign token': ({'prompt_ids': (3, 400)}, {}, 'token ids from 3 to 400.* vocabulary has 400'),
+  'limit': ({'limit': 0}, {}, 'limit=0 for problem 0 '),
   'forced too long': ({'forced': (1,) * 13}, {}, r'13 forced tokens.*max_tokens=12'),
   'foreign forced': ({'forced': (1, 400)}, {}, 'vocabulary of 400'),
   'max_tokens': ({}, {'max_tokens': 13}, 'sampling.max_tokens=13 .* capacity 12'),

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tiny
+from compiling import compilations
 from exactness import (
   assert_equal_up_to_boundaries,
   assert_identical,
@@ -15,7 +16,8 @@ from exactness import (
 )
 
 from rlvr_jax.models import load
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 from rlvr_jax.sharding import make_mesh
 
@@ -37,14 +39,18 @@ def items():
 
 def engine(mesh=None, **changes):
   config, params = model()
-  settings = {'slots': 4, 'bank_rows': 6, 'steps': 4, 'mesh': mesh}
+  settings = {'slots': 4, 'bank_rows': 6, 'steps': 4, 'completion_capacity': 12}
   return Engine(
-    hand_over(None, params, mesh),
-    config,
-    prompt_capacity=32,
-    completion_capacity=12,
-    **(settings | changes),
+    hand_over(None, params, mesh), config, prompt_capacity=32, mesh=mesh, **(settings | changes)
   )
+
+
+LONG = Sampling(stop_ids=(7, 11, 200), max_tokens=60)
+
+
+def long_engine(**changes):
+  """Completions of up to four pages."""
+  return engine(**({'completion_capacity': 60, 'page': 16} | changes))
 
 
 def run(on, queue):
@@ -71,6 +77,29 @@ def test_chunk_length_and_eviction_change_nothing(strict):
   assert_identical(base(), run(engine(steps=16, bank_rows=2), shuffled()))
 
 
+@pytest.mark.parametrize('steps', [8, 64])
+def test_items_sent_back_for_want_of_pages_draw_the_same_tokens(strict, steps):
+  roomy, tight = long_engine(steps=16), long_engine(steps=steps, pages=7)
+  expected = by_item(roomy.run(items(), LONG))
+  assert_identical(expected, by_item(tight.run(shuffled(), LONG)))
+  assert roomy.stats.evicted == 0
+  assert tight.stats.evicted > 5
+  # what was thrown away was decoded, but not delivered
+  assert tight.stats.tokens == roomy.stats.tokens == roomy.stats.live_steps
+  assert tight.stats.live_steps > tight.stats.tokens
+  state = tight._state
+  assert int(state.pool.top[0]) == 7
+  assert sorted(np.asarray(state.pool.free).tolist()) == list(range(7))
+
+
+def test_one_completion_of_full_length_fits_the_smallest_pool(strict):
+  tight = long_engine(pages=4)
+  assert_identical(by_item(long_engine().run(items()[:6], LONG)),
+                   by_item(tight.run(items()[:6], LONG)))  # fmt: skip
+  with pytest.raises(ValueError, match=r'sampling.pages=3 .* at least 4'):
+    long_engine(pages=3)
+
+
 def test_topping_up_changes_nothing(strict):
   on = engine()
   part = [item for item in shuffled() if item.sample % 2]
@@ -90,19 +119,18 @@ def test_eight_devices_flip_tokens_on_boundaries_only(strict, shape):
   on = engine(make_mesh(*shape))
   result = run(on, shuffled())
   assert_equal_up_to_boundaries(base(), result, params, config, SAMPLING)
-  sizes = [f._cache_size() for f in on._programs]
-  assert_identical(result, run(on, items()))
-  assert [f._cache_size() for f in on._programs] == sizes
-  bank, suffix = on._state.cache.bank_k[0], on._state.cache.suffix_k[0]
-  kv = 'tensor' if shape[2] == 2 else None
-  assert tuple(bank.sharding.spec) == (None, kv)
-  assert tuple(suffix.sharding.spec) == (('data', 'fsdp'), kv)
+  with compilations() as compiled:
+    assert_identical(result, run(on, items()))
+  assert not compiled
+  bank, pages = on._state.cache.bank_k[0], on._state.cache.page_k[0]
+  kv = ('tensor',) if shape[2] == 2 else ()
+  assert tuple(bank.sharding.spec) == (('data', 'fsdp'), *kv)
+  assert tuple(pages.sharding.spec) == (('data', 'fsdp'), *kv)
 
 
 def test_slots_that_the_mesh_does_not_divide_are_refused():
-  on = engine(make_mesh(8, 1, 1), slots=12)
   with pytest.raises(ValueError, match=r'sampling.slots=12 .* mesh.data \* mesh.fsdp = 8'):
-    run(on, items())
+    engine(make_mesh(8, 1, 1), slots=12)
 
 
 def test_the_check_itself():

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.transformer import unstack
-from rlvr_jax.sampling.engine import decode_shardings, hand_over
+from rlvr_jax.sampling.layout import decode_shardings, hand_over
 from rlvr_jax.sharding import make_mesh, path_name, shardings
 
 HEADS = {'num_heads': 4, 'num_kv_heads': 2}

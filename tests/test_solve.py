@@ -11,7 +11,8 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import forward, init_params
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 
 TOKENIZER = char_tokenizer('0123456789+')

@@ -26,7 +26,8 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.load import content_hash, load_problems
@@ -86,6 +87,8 @@ def make_engine(
     mesh=mesh,
     steps=s.chunk,
     seed=config.seed,
+    page=s.page,
+    pages=s.pages,
   )
 
 

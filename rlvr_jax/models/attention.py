@@ -1,4 +1,4 @@
-"""Attention: causal over a row (learner, prefill), and prefix + suffix over caches (decode).
+"""Attention: causal over a row (learner, prefill), and parts that merge (decode: paged.py).
 
 Scores and softmax are float32 at least. A part of an attention is kept as (maximum, denominator,
 numerator), so that parts over disjoint keys merge exactly by log-sum-exp.
@@ -20,36 +20,56 @@ class Part(NamedTuple):
   numerator: jax.Array  # [...,T,H] sum of exp(score - maximum) * value
 
 
-def _softmax_part(scores: jax.Array, mask: jax.Array, values: jax.Array, spec: str) -> Part:
-  scores = jnp.where(mask, scores, -jnp.inf)
-  maximum = jnp.max(scores, axis=-1)
-  # a row without keys: exp(-inf - 0) = 0, so denominator and numerator are 0
-  anchor = jnp.where(jnp.isneginf(maximum), 0.0, maximum)
-  weights = jnp.exp(scores - anchor[..., None])
+def empty_part(q: jax.Array) -> Part:
+  """The part over no keys, for queries [...,H]."""
+  dtype = wide(q.dtype)
+  zeros = jnp.zeros(q.shape[:-1], dtype)
+  return Part(zeros - jnp.inf, zeros, jnp.zeros(q.shape, dtype))
+
+
+def softmax_part(z: jax.Array, mask: jax.Array, values: jax.Array, spec: str) -> Part:
+  """The part over the keys whose scores z [...,S] are; spec multiplies weights and values."""
+  z = jnp.where(mask, z, -jnp.inf)
+  maximum = jnp.max(z, axis=-1)
+  weights = jnp.exp(z - _anchor(maximum)[..., None])
   numerator = jnp.einsum(
     spec,
     weights.astype(values.dtype),
     values,
     precision=jax.lax.Precision.HIGHEST,
-    preferred_element_type=scores.dtype,
+    preferred_element_type=z.dtype,
   )
   return Part(maximum, jnp.sum(weights, axis=-1), numerator)
 
 
-def merge(first: Part, second: Part) -> jax.Array:
-  """Normalised attention over the union of two disjoint key sets; at least one is not empty."""
+def _anchor(maximum: jax.Array) -> jax.Array:
+  # without keys: exp(-inf - 0) = 0, so denominator and numerator are 0
+  return jnp.where(jnp.isneginf(maximum), 0.0, maximum)
+
+
+def combine(first: Part, second: Part) -> Part:
+  """The part over the union of two disjoint key sets; merging with an empty one changes no bit."""
   maximum = jnp.maximum(first.maximum, second.maximum)
-  a = jnp.exp(first.maximum - maximum)
-  b = jnp.exp(second.maximum - maximum)
-  denominator = a * first.denominator + b * second.denominator
-  numerator = a[..., None] * first.numerator + b[..., None] * second.numerator
-  return numerator / denominator[..., None]
+  a = jnp.exp(first.maximum - _anchor(maximum))
+  b = jnp.exp(second.maximum - _anchor(maximum))
+  return Part(
+    maximum,
+    a * first.denominator + b * second.denominator,
+    a[..., None] * first.numerator + b[..., None] * second.numerator,
+  )
 
 
-def _scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
+def normalise(part: Part) -> jax.Array:
+  """The attention [...,H] of a part; zeros where it has no keys."""
+  empty = part.denominator == 0
+  return part.numerator / jnp.where(empty, 1.0, part.denominator)[..., None]
+
+
+def scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
+  """q k / sqrt(H), float32 at least."""
   precision, dtype = jax.lax.Precision.HIGHEST, wide(q.dtype)
-  scores = jnp.einsum(spec, q, k, precision=precision, preferred_element_type=dtype)
-  return scores * q.shape[-1] ** -0.5
+  z = jnp.einsum(spec, q, k, precision=precision, preferred_element_type=dtype)
+  return z * q.shape[-1] ** -0.5
 
 
 def causal_attention(
@@ -63,37 +83,12 @@ def causal_attention(
   B, T, N, H = q.shape
   K = k.shape[2]
   q = q.reshape(B, T, K, N // K, H)
-  scores = _scores('BTKGH,BSKH->BKGTS', q, k)
+  z = scores('BTKGH,BSKH->BKGTS', q, k)
   index = jnp.arange(T)
   mask = index[:, None] >= index[None, :]
   if segments is not None:
     same = segments[:, :, None] == segments[:, None, :]
     mask = (mask[None] & same)[:, None, None]
-  weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1).astype(v.dtype)
+  weights = jax.nn.softmax(jnp.where(mask, z, -jnp.inf), axis=-1).astype(v.dtype)
   out = dot('BKGTS,BSKH->BTKGH', weights, v)
   return out.reshape(B, T, N, H).astype(q.dtype)
-
-
-def decode_attention(
-  q: jax.Array,
-  bank: tuple[jax.Array, jax.Array],
-  suffix: tuple[jax.Array, jax.Array],
-  bank_lengths: jax.Array,
-  suffix_lengths: jax.Array,
-) -> jax.Array:
-  """One query a slot over its prompt's keys and its own suffix, merged by log-sum-exp.
-
-  q [B,1,N,H]; bank k,v [B,K,Tp,H] already gathered by slot, lengths i32[B] (may be 0); suffix k,v
-  [B,K,Tc,H], lengths i32[B] (at least 1: the query's own token). Returns [B,1,N,H].
-  """
-  B, _, N, H = q.shape
-  K = suffix[0].shape[1]
-  grouped = q.reshape(B, K, N // K, H)
-
-  def part(keys: jax.Array, values: jax.Array, lengths: jax.Array) -> Part:
-    mask = jnp.arange(keys.shape[2])[None, :] < lengths[:, None]
-    scores = _scores('BKGH,BKSH->BKGS', grouped, keys)
-    return _softmax_part(scores, mask[:, None, None], values, 'BKGS,BKSH->BKGH')
-
-  out = merge(part(*bank, bank_lengths), part(*suffix, suffix_lengths))
-  return out.reshape(B, 1, N, H).astype(q.dtype)

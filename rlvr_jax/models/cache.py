@@ -1,7 +1,8 @@
-"""The sampler's memory: prompts' keys and values once each, and a suffix per slot.
+"""The sampler's memory: prompts' keys and values once each, and pages of sampled tokens.
 
 Per-layer lists, K before T: one buffer a layer stays in place in the decode loop (a stacked cache
-carried through a scan is copied).
+carried through a scan is copied). What a completion has written so far lies in pages from one pool,
+so that memory follows the tokens there are, not the longest completion there may be.
 """
 
 import flax.struct
@@ -12,30 +13,39 @@ from rlvr_jax.models.config import ModelConfig
 
 
 class KVCache(flax.struct.PyTreeNode):
-  """R bank rows of Tp prompt tokens, S slots of Tc sampled tokens.
+  """R bank rows of Tp prompt tokens, N pages of `page` sampled tokens.
 
-  bank_k, bank_v: L arrays [R,K,Tp,H]; suffix_k, suffix_v: L arrays [S,K,Tc,H].
+  bank_k, bank_v: L arrays [R,K,Tp,H]; page_k, page_v: L arrays [N,K,page,H].
   """
 
   bank_k: list[jax.Array]
   bank_v: list[jax.Array]
-  suffix_k: list[jax.Array]
-  suffix_v: list[jax.Array]
+  page_k: list[jax.Array]
+  page_v: list[jax.Array]
+
+  @property
+  def page(self) -> int:
+    """Tokens in a page."""
+    return self.page_k[0].shape[2]
+
+
+def token_bytes(config: ModelConfig, dtype: str) -> int:
+  """Bytes of one token's keys and values over all layers."""
+  heads = 2 * config.num_layers * config.num_kv_heads
+  return heads * config.head_dim * jnp.dtype(dtype).itemsize
 
 
 def cache_bytes(
-  config: ModelConfig, *, slots: int, bank_rows: int, prompt: int, completion: int, dtype: str
+  config: ModelConfig, *, bank_rows: int, prompt: int, pages: int, page: int, dtype: str
 ) -> int:
-  """Bytes of the cache that `init_cache` allocates for these capacities (tokens)."""
-  tokens = bank_rows * prompt + slots * completion
-  per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-  return tokens * per_token * jnp.dtype(dtype).itemsize
+  """Bytes of the cache that `init_cache` allocates for these capacities (prompt, page: tokens)."""
+  return (bank_rows * prompt + pages * page) * token_bytes(config, dtype)
 
 
 def init_cache(
-  config: ModelConfig, *, slots: int, bank_rows: int, prompt: int, completion: int, dtype: str
+  config: ModelConfig, *, bank_rows: int, prompt: int, pages: int, page: int, dtype: str
 ) -> KVCache:
-  """Zeros of the given capacities (tokens)."""
+  """Zeros of the given capacities (prompt, page: tokens)."""
 
   def zeros(rows: int, length: int) -> list[jax.Array]:
     shape = (rows, config.num_kv_heads, length, config.head_dim)
@@ -44,6 +54,6 @@ def init_cache(
   return KVCache(
     bank_k=zeros(bank_rows, prompt),
     bank_v=zeros(bank_rows, prompt),
-    suffix_k=zeros(slots, completion),
-    suffix_v=zeros(slots, completion),
+    page_k=zeros(pages, page),
+    page_v=zeros(pages, page),
   )

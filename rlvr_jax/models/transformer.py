@@ -13,7 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlvr_jax.models.attention import causal_attention, decode_attention
+from rlvr_jax.models import paged
+from rlvr_jax.models.attention import causal_attention
 from rlvr_jax.models.cache import KVCache
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import apply_rope, dot, rms_norm, rope_angles
@@ -144,30 +145,30 @@ def decode_step(
   cache: KVCache,
   *,
   config: ModelConfig,
-  rows: jax.Array,
-  bank_lengths: jax.Array,
-  lengths: jax.Array,
-) -> tuple[jax.Array, KVCache]:
-  """One token a slot: hidden states [S,D] and the cache with the token's keys and values written.
+  slots: paged.Slots,
+  prompt_lengths: jax.Array,
+  axis: str | None = None,
+) -> tuple[jax.Array, KVCache, paged.Plan]:
+  """One token a slot: hidden states [S,D], the cache with its keys and values, what was read.
 
-  tokens i32[S]; rows i32[S] slot -> bank row; bank_lengths i32[R]; lengths i32[S] suffix tokens
-  already in the cache (the token's index in the suffix). params in the sampler's (list) form.
+  tokens i32[S]; slots as before the step; prompt_lengths i32[R] of the bank's rows. The hidden
+  states of inactive slots mean nothing. params in the sampler's (list) form. axis: the mesh axis
+  that splits the heads, where there is one.
   """
+  attention = paged.attention_over(axis, config.num_kv_heads)
   block = Block(config)
-  prompt_lengths = bank_lengths[rows]
-  rope = rope_angles((prompt_lengths + lengths)[:, None], config)
-  slots = jnp.arange(tokens.shape[0])
+  rope = rope_angles((prompt_lengths[slots.rows] + slots.lengths)[:, None], config)
+  plan = paged.plan_step(slots, prompt_lengths, cache)
   x = params['embed'][tokens][:, None]
-  suffix_k, suffix_v = list(cache.suffix_k), list(cache.suffix_v)
+  page_k, page_v = list(cache.page_k), list(cache.page_v)
 
   def attend(q, k, v, *, layer: int):
-    suffix_k[layer] = suffix_k[layer].at[slots, :, lengths].set(k[:, 0], mode='drop')
-    suffix_v[layer] = suffix_v[layer].at[slots, :, lengths].set(v[:, 0], mode='drop')
-    bank = cache.bank_k[layer][rows], cache.bank_v[layer][rows]
-    suffix = suffix_k[layer], suffix_v[layer]
-    return decode_attention(q, bank, suffix, prompt_lengths, lengths + 1), None
+    own = cache.bank_k[layer], cache.bank_v[layer], page_k[layer], page_v[layer]
+    out, written = attention(q[:, 0], k[:, 0], v[:, 0], own, plan)
+    page_k[layer], page_v[layer] = written
+    return out[:, None], None
 
   for i, layer in enumerate(params['layers']):
     x, _ = block.apply({'params': layer}, x, rope, functools.partial(attend, layer=i))
   hidden = rms_norm(x, params['final_norm'], config.rms_eps)[:, 0]
-  return hidden, cache.replace(suffix_k=suffix_k, suffix_v=suffix_v)
+  return hidden, cache.replace(page_k=page_k, page_v=page_v), plan

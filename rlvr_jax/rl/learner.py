@@ -35,7 +35,8 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.rollout import micro_batches
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sharding import shardings
 from rlvr_jax.tasks.load import FAMILIES, content_hash
 

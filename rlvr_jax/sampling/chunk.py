@@ -4,32 +4,51 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import Params, decode_step
 from rlvr_jax.sampling.draw import Options, draw
-from rlvr_jax.sampling.state import IDLE, State, refill
+from rlvr_jax.sampling.state import IDLE, State, grant, put_back, refill, release
+
+COUNTERS = ('steps', 'live_steps', 'kv_live', 'kv_read', 'evicted')
 
 
 class Emitted(NamedTuple):
-  """What a chunk of n steps wrote, time-major; rows of idle slots have ident IDLE."""
+  """What a chunk of n steps wrote, time-major; ident IDLE where a slot emitted nothing."""
 
   ident: jax.Array  # i32[n,S]
   token: jax.Array  # i32[n,S]
   logprob: jax.Array  # f32[n,S]
+  first: jax.Array  # bool[n,S] the item's first token: what it emitted before was thrown away
   done: jax.Array  # bool[n,S] the item's last token
+  counters: jax.Array  # i32[n,len(COUNTERS)], of each step; the axis grows with the shards
 
 
-def _choose(params: Params, state: State, hidden: jax.Array, options: Options):
+def _choose(
+  params: Params,
+  state: State,
+  hidden: jax.Array,
+  options: Options,
+  active: jax.Array,
+  tensor: str | None,
+):
   """The next token i32[S] of each slot and its log-prob f32[S]."""
   slots = state.slots
-  keys = jax.vmap(jax.random.fold_in)(slots.key, slots.start + slots.length)
+  keys = jax.vmap(jax.random.fold_in)(slots.item.key, slots.item.start + slots.length)
   z = logits(params, hidden)
-  token, logprob = draw(z, keys, options, slots.ident != IDLE)
-  if slots.forced is None:
+  drawn = draw
+  if tensor is not None:
+    whole = PartitionSpec()
+    drawn = jax.shard_map(
+      draw, in_specs=(whole,) * 4, out_specs=whole, axis_names={tensor}, check_vma=False
+    )
+  token, logprob = drawn(z, keys, options, active)
+  if slots.item.forced is None:
     return token, logprob
-  given = jnp.take_along_axis(slots.forced, slots.length[:, None], axis=1)[:, 0]
+  given = jnp.take_along_axis(slots.item.forced, slots.length[:, None], axis=1)[:, 0]
   tempered = z / jnp.where(options.temperature == 0, 1.0, options.temperature)
   picked = jnp.take_along_axis(tempered, jnp.maximum(given, 0)[:, None], axis=1)[:, 0]
   forced_logprob = picked - jax.nn.logsumexp(tempered, axis=-1)
@@ -42,33 +61,50 @@ def _step(
   state: State,
   options: Options,
   stop_ids: jax.Array,
-  limit: jax.Array,
   config: ModelConfig,
+  tensor: str | None,
 ) -> tuple[State, Emitted]:
-  state = refill(state)
+  state, active = grant(refill(state))
   slots = state.slots
-  hidden, cache = decode_step(
+  hidden, cache, plan = decode_step(
     params,
     slots.token,
     state.cache,
     config=config,
-    rows=slots.row,
-    bank_lengths=state.bank_lengths,
-    lengths=slots.length,
+    slots=paged.Slots(slots.item.row, slots.length, slots.table, active),
+    prompt_lengths=state.bank_lengths,
+    axis=tensor,
   )
   with jax.named_scope('sample'):
-    token, logprob = _choose(params, state, hidden, options)
-  live = slots.ident != IDLE
+    token, logprob = _choose(params, state, hidden, options, active, tensor)
   stopped = jnp.any(token[:, None] == stop_ids[None, :], axis=1)
-  done = live & (stopped | (slots.length + 1 >= limit))
-  emitted = Emitted(slots.ident, token, logprob, done)
-  goes_on = live & ~done
-  slots = slots.replace(
-    ident=jnp.where(goes_on, slots.ident, IDLE),
-    token=token,
-    length=jnp.where(goes_on, slots.length + 1, 0),
+  done = active & (stopped | (slots.length + 1 >= slots.item.limit))
+  # an item that ends gives its pages back, so that nobody has to leave
+  waiting = (slots.item.ident != IDLE) & ~active & ~jnp.any(done)
+  state = state.replace(
+    cache=cache,
+    slots=slots.replace(
+      token=jnp.where(active, token, slots.token),
+      length=slots.length + active.astype(jnp.int32),
+    ),
   )
-  return state.replace(cache=cache, slots=slots), emitted
+  state, evicted = put_back(state, waiting)
+  counters = jnp.stack(
+    [jnp.int32(1), _count(active), plan.live, plan.read, _count(evicted)],
+  )
+  emitted = Emitted(
+    jnp.where(active, slots.item.ident, IDLE),
+    token,
+    logprob,
+    active & (slots.length == 0),
+    done,
+    counters,
+  )
+  return release(state, done | evicted), emitted
+
+
+def _count(which: jax.Array) -> jax.Array:
+  return jnp.sum(which.astype(jnp.int32))
 
 
 def run_chunk(
@@ -76,31 +112,39 @@ def run_chunk(
   state: State,
   options: Options,
   stop_ids: jax.Array,
-  limit: jax.Array,
   *,
   config: ModelConfig,
   steps: int,
+  shards: tuple[str, ...] = (),
+  tensor: str | None = None,
 ) -> tuple[State, Emitted]:
   """Up to `steps` tokens for every slot; ends early when nothing is live or queued.
 
-  params in the sampler's form; stop_ids i32[E] padded with -1; limit i32[] tokens a completion.
+  params in the sampler's form; stop_ids i32[E] padded with -1. Over a mesh, shards are the axes
+  whose devices have states of their own, and tensor the one that splits heads and vocabulary: then
+  all shards take the same number of steps, for what the compiler exchanges within a step.
   """
-  S = state.slots.ident.shape[0]
+  S = state.slots.token.shape[0]
   out = Emitted(
     ident=jnp.full((steps, S), IDLE, jnp.int32),
     token=jnp.zeros((steps, S), jnp.int32),
     logprob=jnp.zeros((steps, S), jnp.float32),
+    first=jnp.zeros((steps, S), bool),
     done=jnp.zeros((steps, S), bool),
+    counters=jnp.zeros((steps, len(COUNTERS)), jnp.int32),
   )
 
   def busy(carry) -> jax.Array:
     i, state, _ = carry
-    waiting = state.queue.head < state.queue.tail
-    return (i < steps) & (waiting | jnp.any(state.slots.ident != IDLE))
+    waiting = state.queue.head[0] < state.queue.tail[0]
+    work = waiting | jnp.any(state.slots.item.ident != IDLE)
+    if tensor is not None and shards:
+      work = jax.lax.pmax(work.astype(jnp.int32), shards) > 0
+    return (i < steps) & work
 
   def body(carry):
     i, state, out = carry
-    state, emitted = _step(params, state, options, stop_ids, limit, config)
+    state, emitted = _step(params, state, options, stop_ids, config, tensor)
     out = jax.tree.map(lambda buffer, new: buffer.at[i].set(new), out, emitted)
     return i + 1, state, out
 

@@ -6,107 +6,28 @@ before are gathered into completions.
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
-from rlvr_jax.models.transformer import Params, unstack
+from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import chunk as chunk_lib
-from rlvr_jax.sampling import state as state_lib
+from rlvr_jax.sampling import layout, state
+from rlvr_jax.sampling.bank import Bank, Place, Prompt, place
+from rlvr_jax.sampling.check import MAX_STOPS, check_items, check_sampling
 from rlvr_jax.sampling.draw import Options
-from rlvr_jax.sampling.types import Completion, Item, Sampling
-from rlvr_jax.sharding import path_name, shardings
+from rlvr_jax.sampling.types import Completion, Item, Sampling, Stats
 
 STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
-MIN_BUCKET = 16  # tokens: the smallest prefill program
-MAX_STOPS = 8
-
-
-class Programs(NamedTuple):
-  """The engine's jitted functions; each takes and gives the state, donated."""
-
-  prefill: Any
-  run_chunk: Any
-  enqueue: Any
-
-
-def _programs(layout: Any = None, replicated: NamedSharding | None = None) -> Programs:
-  # an output layout left to the compiler may differ from the input's: a recompilation, and no
-  # donation; so over a mesh it is pinned
-  def jit(f: Callable, out: Any, *static: str) -> Any:
-    shardings = {} if layout is None else {'out_shardings': out}
-    return jax.jit(f, donate_argnames=('state',), static_argnames=static, **shardings)
-
-  return Programs(
-    jit(state_lib.prefill, layout, 'config'),
-    jit(chunk_lib.run_chunk, (layout, replicated), 'config', 'steps'),
-    jit(state_lib.enqueue, layout),
-  )
-
-
-PROGRAMS = _programs()  # of every engine without a mesh
-_sample_keys = jax.jit(state_lib.sample_keys)
-
-
-def _rewrite(old: Params, params: Params) -> Params:
-  # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
-  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, unstack(params))
-
-
-def _copied(params: Params) -> Params:
-  # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
-  return jax.tree.map(jnp.copy, unstack(params))
-
-
-def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
-  """The learner's params in the sampler's form (per-layer list), re-laid for decoding.
-
-  The old sampler params, if given, are donated and their memory is written over (their dtype and
-  layout stay); the learner's are left alone. mesh is that of a first hand-over.
-  """
-  if old is not None:
-    layout = jax.tree.map(lambda leaf: leaf.sharding, old)
-    rewrite = jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
-    return rewrite(old, params)
-  if mesh is None:
-    return jax.jit(_copied)(params)
-  target = decode_shardings(jax.eval_shape(unstack, params), mesh)
-  return jax.jit(_copied, out_shardings=target)(params)
-
-
-def decode_shardings(params: Any, mesh: Mesh) -> Any:
-  """Shardings of sampler params; kv weights are replicated where `tensor` does not divide them."""
-  kv_heads = params['layers'][0]['k'].shape[1]
-  replicate = KV_PATHS if kv_heads % mesh.shape['tensor'] else None
-  return shardings(params, DECODE_RULES, mesh, replicate=replicate)
-
-
-def _state_shardings(state: Any, mesh: Mesh) -> Any:
-  """Slots over (data, fsdp), kv heads over tensor where it divides them, the rest replicated."""
-  parts = mesh.shape['data'] * mesh.shape['fsdp']
-
-  def one(path: tuple, leaf: Any) -> NamedSharding:
-    name = path_name(path)
-    is_suffix = 'suffix' in name
-    slot_axis = ('data', 'fsdp') if is_suffix or name.startswith('slots/') else None
-    if slot_axis and leaf.shape[0] % parts:
-      raise ValueError(
-        f'sampling.slots={leaf.shape[0]} is not a multiple of mesh.data * mesh.fsdp = {parts}; '
-        'choose slots that the mesh divides'
-      )
-    spec: list[Any] = [slot_axis] if leaf.ndim else []
-    if 'bank_k' in name or 'bank_v' in name or is_suffix:
-      divides = leaf.shape[1] % mesh.shape['tensor'] == 0
-      spec.append('tensor' if divides else None)
-    return NamedSharding(mesh, PartitionSpec(*spec))
-
-  return jax.tree_util.tree_map_with_path(one, state)
+MIN_BUCKET = 16  # tokens: the smallest prefill program, and the smallest page
+_sample_keys = jax.jit(state.sample_keys)
 
 
 def bucket(length: int, capacity: int) -> int:
@@ -117,9 +38,12 @@ def bucket(length: int, capacity: int) -> int:
 class Engine:
   """Draws completions for a stream of items (docs/design.md).
 
-  slots: completions decoded at once; bank_rows: prompts resident at once; prompt_capacity and
-  completion_capacity: tokens; steps: decode steps a chunk; seed enters every key. params are in the
-  sampler's form (`hand_over`), or None until `load`. Not thread-safe; one `run` at a time.
+  slots: completions decoded at once; bank_rows: prompts resident at once, in every shard;
+  prompt_capacity and completion_capacity: tokens; steps: decode steps a chunk; seed enters every
+  key; page: tokens in a page of the completions' cache; pages: how many there are, 0 for so many
+  that every slot can be at its longest (with fewer, the youngest item is sent back to the queue
+  when they run out, and begins again later). params are in the sampler's form
+  (`layout.hand_over`), or None until `load`. Not thread-safe; one `run` at a time.
   """
 
   def __init__(
@@ -134,20 +58,33 @@ class Engine:
     mesh: Mesh | None = None,
     steps: int = 32,
     seed: int = 0,
+    page: int = 64,
+    pages: int = 0,
   ):
     for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
       if value < 1:
         raise ValueError(f'sampling.{name}={value} must be at least 1')
+    self.shards = layout.shard_count(mesh)
+    if slots % self.shards:
+      raise ValueError(
+        f'sampling.slots={slots} is not a multiple of mesh.data * mesh.fsdp = {self.shards}; '
+        'choose slots that the mesh divides'
+      )
     self.params: Params | None = params
     self.config, self.mesh = config, mesh
     self.slots, self.bank_rows, self.steps = slots, bank_rows, steps
     self.prompt_capacity, self.completion_capacity = prompt_capacity, completion_capacity
+    self.page = page_size(page, completion_capacity)
+    self.slot_pages = -(-completion_capacity // self.page)
+    self.pages = check_pages(pages, self.slot_pages, self.shards) or slots * self.slot_pages
+    self.stats = Stats()
     # twice what a chunk can consume at most (one token each), since the host reads a chunk late
-    self.queue_capacity = 2 * slots * steps
+    self._own_slots = slots // self.shards
+    self._queue_capacity = 2 * self._own_slots * steps
     self._seed = jax.random.key(seed)
-    self._programs = PROGRAMS
+    self._programs = layout.PROGRAMS
     self._current: object | None = None  # the run whose items are in the state
-    self._state: state_lib.State | None = None
+    self._state: state.State | None = None
     self._forget_prompts()
 
   def load(self, params: Params) -> None:
@@ -161,24 +98,26 @@ class Engine:
     self._forget_prompts()
 
   def _forget_prompts(self) -> None:
-    # prompt -> bank row, least recently used first, and how many items still need the row
-    self._rows: collections.OrderedDict[tuple[int, ...], int] = collections.OrderedDict()
-    self._users = [0] * self.bank_rows
+    self._banks = [Bank(self.bank_rows) for _ in range(self.shards)]
 
   def _allocate(self, forced: bool) -> None:
     assert self.params is not None
     dtype = str(self.params['embed'].dtype)
     if self._state is not None:
-      same = self._state.cache.suffix_k[0].dtype == dtype
-      if same and (self._state.slots.forced is not None) == forced:
+      same = self._state.cache.page_k[0].dtype == dtype
+      if same and (self._state.slots.item.forced is not None) == forced:
         return
     make = functools.partial(
-      state_lib.init_state,
+      state.init_state,
       self.config,
-      slots=self.slots,
+      shards=self.shards,
+      slots=self._own_slots,
       bank_rows=self.bank_rows,
-      queue=self.queue_capacity,
-      prompt=self.prompt_capacity,
+      queue=self._queue_capacity,
+      prompt=paged.round_bank(self.prompt_capacity, self.page),
+      pages=self.pages // self.shards,
+      page=self.page,
+      slot_pages=self.slot_pages,
       completion=self.completion_capacity,
       dtype=dtype,
       forced=forced,
@@ -188,109 +127,9 @@ class Engine:
     if self.mesh is None:
       self._state = jax.jit(make)()
     else:
-      layout = _state_shardings(jax.eval_shape(make), self.mesh)
-      self._programs = _programs(layout, NamedSharding(self.mesh, PartitionSpec()))
-      self._state = jax.jit(make, out_shardings=layout)()
-
-  def _check(self, items: Iterable[Item], sampling: Sampling) -> None:
-    V = self.config.vocab_size
-    for prompt, item in {item.prompt_ids: item for item in items}.items():
-      if not 1 <= len(prompt) <= self.prompt_capacity:
-        raise ValueError(
-          f'prompt of problem {item.problem} has {len(prompt)} tokens, but the cache holds prompts '
-          f'of 1 to sampling.prompt_capacity={self.prompt_capacity}; raise it or drop the problem'
-        )
-      if not 0 <= min(prompt) <= max(prompt) < V:
-        raise ValueError(
-          f'prompt of problem {item.problem} has token ids from {min(prompt)} to {max(prompt)}, '
-          f"but the model's vocabulary has {V}: tokenizer and model do not belong together"
-        )
-    for item in items:
-      if item.forced is None:
-        continue
-      if len(item.forced) > sampling.max_tokens:
-        raise ValueError(
-          f'{len(item.forced)} forced tokens for problem {item.problem}, but '
-          f'sampling.max_tokens={sampling.max_tokens}'
-        )
-      if not all(0 <= token < V for token in item.forced):
-        raise ValueError(
-          f'forced tokens {item.forced} for problem {item.problem} leave the vocabulary of {V}'
-        )
-
-  def _resident(self, prompt: tuple[int, ...]) -> int | None:
-    """The prompt's bank row, prefilled if need be; None while every row is in use."""
-    row = self._rows.get(prompt)
-    if row is None:
-      if len(self._rows) < self.bank_rows:
-        row = len(self._rows)
-      else:
-        old = next((p for p, r in self._rows.items() if self._users[r] == 0), None)
-        if old is None:
-          return None
-        row = self._rows.pop(old)
-      padded = np.zeros(bucket(len(prompt), self.prompt_capacity), np.int32)
-      padded[: len(prompt)] = prompt
-      self._state = self._programs.prefill(
-        self.params,
-        self._state,
-        padded,
-        np.int32(len(prompt)),
-        np.int32(row),
-        config=self.config,
-      )
-      self._rows[prompt] = row
-    self._rows.move_to_end(prompt)
-    return row
-
-  def _feed(self, waiting: collections.deque, room: int, live: dict, origin: tuple) -> None:
-    """Moves waiting (ident, item) pairs whose prompt is or becomes resident into the queue."""
-    batch: list[tuple[int, int, Item]] = []
-    while waiting and len(batch) < room:
-      ident, item = waiting[0]
-      row = self._resident(item.prompt_ids)
-      if row is None:
-        break
-      waiting.popleft()
-      self._users[row] += 1
-      live[ident] = item, row
-      batch.append((ident, row, item))
-    size = self.slots * self.steps
-    for i in range(0, len(batch), size):
-      self._push(batch[i : i + size], size, origin)
-
-  def _push(self, batch: list[tuple[int, int, Item]], size: int, origin: tuple) -> None:
-    assert self._state is not None
-    stream, model_uid = origin
-
-    def column(values: Iterable[int], dtype: Any) -> np.ndarray:
-      out = np.zeros(size, dtype)
-      out[: len(batch)] = np.fromiter(values, dtype, len(batch))
-      return out
-
-    keys = _sample_keys(
-      self._seed,
-      stream,
-      column((item.visit for _, _, item in batch), np.uint32),
-      model_uid,
-      column((item.uid for _, _, item in batch), np.uint32),
-      column((item.sample for _, _, item in batch), np.uint32),
-    )
-    forced = None
-    if self._state.slots.forced is not None:
-      forced = np.full((size, self.completion_capacity), -1, np.int32)
-      for i, (_, _, item) in enumerate(batch):
-        if item.forced is not None:
-          forced[i, : len(item.forced)] = item.forced
-    self._state = self._programs.enqueue(
-      self._state,
-      np.int32(len(batch)),
-      column((ident for ident, _, _ in batch), np.int32),
-      column((row for _, row, _ in batch), np.int32),
-      column((item.start for _, _, item in batch), np.int32),
-      keys,
-      forced,
-    )
+      target = layout.state_shardings(jax.eval_shape(make), self.mesh)
+      self._programs = layout.programs_over(self.mesh, target)
+      self._state = jax.jit(make, out_shardings=target)()
 
   def run(
     self,
@@ -302,32 +141,48 @@ class Engine:
   ) -> Iterator[Completion]:
     """Yields completions in order of finishing; stream (STREAMS) and model_uid enter every key.
 
-    Raises ValueError at the call for a prompt that does not fit and for settings out of range.
-    Abandoning the iterator early leaves the engine usable (its state is rebuilt); so does a second
-    run begun before the first has ended, which ends the first.
+    items may be an iterator: it is asked between chunks, a little ahead of what can start, so that
+    it may decide late. Raises ValueError for an item that does not fit (at the call for a sequence,
+    else when it comes up) and for settings out of range. Abandoning the iterator early leaves the
+    engine usable (its state is rebuilt); so does a second run begun before the first has ended,
+    which ends the first.
     """
     check_sampling(sampling, self.completion_capacity)
     if stream not in STREAMS:
       raise ValueError(f'stream {stream!r} is none of {", ".join(STREAMS)}')
     if self.params is None:
       raise ValueError('the engine has no params: they were freed or never loaded; call load first')
-    todo = list(items)
-    self._check(todo, sampling)
-    return self._run(todo, sampling, (np.uint32(STREAMS[stream]), np.uint32(model_uid)))
+    forced = False
+    if isinstance(items, Sequence):
+      self._check(items, sampling)
+      forced = any(item.forced is not None for item in items)
+      checked = iter(items)
+    else:
+      checked = self._checked(items, sampling)
+    return self._run(checked, sampling, forced, (np.uint32(STREAMS[stream]), np.uint32(model_uid)))
 
-  def _run(self, items: list[Item], sampling: Sampling, origin: tuple) -> Iterator[Completion]:
+  def _check(self, items: Iterable[Item], sampling: Sampling) -> None:
+    V = self.config.vocab_size
+    check_items(items, sampling, vocabulary=V, capacity=self.prompt_capacity)
+
+  def _checked(self, items: Iterable[Item], sampling: Sampling) -> Iterator[Item]:
+    for item in items:
+      self._check([item], sampling)
+      if item.forced is not None:
+        raise ValueError('items with forced tokens have to come as a list, not as an iterator')
+      yield item
+
+  def _run(
+    self, items: Iterator[Item], sampling: Sampling, forced: bool, origin: tuple
+  ) -> Iterator[Completion]:
     if self._current is not None:
       self._state = None
     current = self._current = object()
-    self._allocate(any(item.forced is not None for item in items))
-    options = Options(
-      jnp.float32(sampling.temperature), jnp.float32(sampling.top_p), jnp.int32(sampling.top_k)
-    )
-    stops = np.full(MAX_STOPS, -1, np.int32)
-    stops[: len(sampling.stop_ids)] = sampling.stop_ids
+    self._allocate(forced)
     finished = False
     try:
-      for completion in self._loop(items, origin, options, stops, np.int32(sampling.max_tokens)):
+      for completion in _Run(self, items, sampling, origin).completions():
+        self.stats.tokens += len(completion.tokens)
         yield completion
         if self._current is not current:
           raise RuntimeError('this run was ended: the engine began another one, or was freed')
@@ -338,69 +193,203 @@ class Engine:
         if not finished:
           self._state = None
 
-  def _loop(self, items, origin, options, stops, limit) -> Iterator[Completion]:
-    waiting = collections.deque(enumerate(items))
-    live: dict[int, tuple[Item, int]] = {}
-    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    unread: collections.deque[chunk_lib.Emitted] = collections.deque()
-    while waiting or live:
-      self._feed(waiting, self.queue_capacity - len(live), live, origin)
-      self._state, emitted = self._programs.run_chunk(
-        self.params, self._state, options, stops, limit, config=self.config, steps=self.steps
+  def _prefill(self, new: Sequence[tuple[Place, Prompt]]) -> None:
+    """Computes prompts into their rows, one a shard and call."""
+    waiting = collections.deque(new)
+    while waiting:
+      size = bucket(len(waiting[0][1]), self.prompt_capacity)
+      tokens = np.zeros((self.shards, size), np.int32)
+      length = np.ones(self.shards, np.int32)
+      row = np.full(self.shards, self.bank_rows, np.int32)  # beyond the last: nothing to write
+      for _ in range(len(waiting)):
+        where, prompt = waiting.popleft()
+        taken = row[where.shard] < self.bank_rows
+        if taken or bucket(len(prompt), self.prompt_capacity) != size:
+          waiting.append((where, prompt))
+          continue
+        tokens[where.shard, : len(prompt)] = prompt
+        length[where.shard], row[where.shard] = len(prompt), where.row
+        self.stats.prompts += 1
+        self.stats.prefill_tokens += size
+      self._state = self._programs.prefill(
+        self.params, self._state, tokens, length, row, config=self.config
       )
-      unread.append(emitted)
-      if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
-        yield from self._read(jax.device_get(unread.popleft()), live, parts, stops)
 
-  def _read(self, emitted, live, parts, stops) -> Iterator[Completion]:
-    for ident, tokens, logprobs, done, stopped in gather(emitted, stops):
+  def _decode(self, options: Options, stops: np.ndarray) -> chunk_lib.Emitted:
+    self._state, emitted = self._programs.run_chunk(
+      self.params, self._state, options, stops, config=self.config, steps=self.steps
+    )
+    return emitted
+
+
+class _Run:
+  """One run of an engine: the items outstanding and the parts of their completions."""
+
+  def __init__(self, engine: Engine, items: Iterator[Item], sampling: Sampling, origin: tuple):
+    self._engine, self._items, self._sampling, self._origin = engine, items, sampling, origin
+    self._ahead: list[Item] = []  # an item that no shard could take yet
+    self._idents = itertools.count()
+    self._live: dict[int, tuple[Item, Place]] = {}
+    self._loads = [0] * engine.shards
+    self._parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    self._most_finished = 0  # in a chunk so far: how far ahead the queue has to reach
+    self._exhausted = False
+
+  def completions(self) -> Iterator[Completion]:
+    s = self._sampling
+    options = Options(jnp.float32(s.temperature), jnp.float32(s.top_p), jnp.int32(s.top_k))
+    stops = np.full(MAX_STOPS, -1, np.int32)
+    stops[: len(s.stop_ids)] = s.stop_ids
+    unread: collections.deque[chunk_lib.Emitted] = collections.deque()
+    self._feed()
+    while self._live or not self._exhausted:
+      unread.append(self._engine._decode(options, stops))
+      if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
+        yield from self._read(jax.device_get(unread.popleft()), stops)
+      self._feed()
+    for emitted in unread:  # nothing is live: only their counters are left
+      self._count(jax.device_get(emitted).counters)
+
+  def _next_item(self) -> Item | None:
+    if self._ahead:
+      return self._ahead.pop()
+    item = None if self._exhausted else next(self._items, None)
+    self._exhausted = item is None
+    return item
+
+  def _feed(self) -> None:
+    """Moves items into the shards' queues, as many as two chunks may start."""
+    engine = self._engine
+    own = engine._own_slots
+    most = min(own + max(own, 3 * self._most_finished), engine._queue_capacity)
+    batches: list[list[tuple[int, int, Item]]] = [[] for _ in range(engine.shards)]
+    new: list[tuple[Place, Prompt]] = []
+    while min(self._loads) < most and (item := self._next_item()) is not None:
+      where = place(item.prompt_ids, engine._banks, self._loads, most, own // 2)
+      if where is None:
+        self._ahead.append(item)
+        break
+      if where.new:
+        new.append((where, item.prompt_ids))
+      ident = next(self._idents)
+      engine._banks[where.shard].users[where.row] += 1
+      self._loads[where.shard] += 1
+      self._live[ident] = item, where
+      batches[where.shard].append((ident, where.row, item))
+    engine._prefill(new)
+    size = own * engine.steps
+    for i in range(0, max(map(len, batches)), size):
+      self._push([batch[i : i + size] for batch in batches], size)
+
+  def _push(self, batches: list[list[tuple[int, int, Item]]], size: int) -> None:
+    engine = self._engine
+    assert engine._state is not None
+    stream, model_uid = self._origin
+    shards = engine.shards
+
+    def column(values: Any, dtype: Any) -> Any:
+      out = np.zeros((shards, size), dtype)
+      for shard, batch in zip(out, batches, strict=True):
+        shard[: len(batch)] = np.fromiter((values(*entry) for entry in batch), dtype, len(batch))
+      return out.reshape(-1)
+
+    longest = self._sampling.max_tokens
+    keys = _sample_keys(
+      engine._seed,
+      stream,
+      column(lambda ident, row, item: item.visit, np.uint32),
+      model_uid,
+      column(lambda ident, row, item: item.uid, np.uint32),
+      column(lambda ident, row, item: item.sample, np.uint32),
+    )
+    entries = state.Entry(
+      ident=column(lambda ident, row, item: ident, np.int32),
+      row=column(lambda ident, row, item: row, np.int32),
+      start=column(lambda ident, row, item: item.start, np.int32),
+      limit=column(lambda ident, row, item: min(item.limit or longest, longest), np.int32),
+      key=keys,
+      forced=self._forced(batches, size) if engine._state.slots.item.forced is not None else None,
+    )
+    count = np.array([len(batch) for batch in batches], np.int32)
+    engine._state = engine._programs.enqueue(engine._state, count, entries)
+
+  def _forced(self, batches: list[list[tuple[int, int, Item]]], size: int) -> Any:
+    out = np.full((len(batches), size, self._engine.completion_capacity), -1, np.int32)
+    for shard, batch in zip(out, batches, strict=True):
+      for row, (_, _, item) in zip(shard, batch, strict=False):
+        if item.forced is not None:
+          row[: len(item.forced)] = item.forced
+    return out.reshape(-1, out.shape[-1])
+
+  def _read(self, emitted: chunk_lib.Emitted, stops: np.ndarray) -> Iterator[Completion]:
+    self._count(emitted.counters)
+    finished = 0
+    for ident, tokens, logprobs, first, done, stopped in gather(emitted, stops):
+      if first:
+        self._parts.pop(ident, None)  # of an item that was sent back to the queue
       if not done:
-        parts.setdefault(ident, []).append((tokens, logprobs))
+        self._parts.setdefault(ident, []).append((tokens, logprobs))
         continue
-      item, row = live.pop(ident)
-      self._users[row] -= 1
-      if ident in parts:
-        begun = (*parts.pop(ident), (tokens, logprobs))
+      finished += 1
+      item, where = self._live.pop(ident)
+      self._engine._banks[where.shard].users[where.row] -= 1
+      self._loads[where.shard] -= 1
+      if ident in self._parts:
+        begun = (*self._parts.pop(ident), (tokens, logprobs))
         tokens, logprobs = (np.concatenate(x) for x in zip(*begun, strict=True))
       yield Completion(item, tokens, logprobs, not stopped)
+    self._most_finished = max(self._most_finished, finished // self._engine.shards)
+
+  def _count(self, counters: Any) -> None:
+    """counters i32[n,shards*len(COUNTERS)] of a chunk into the engine's stats."""
+    stats, shards = self._engine.stats, self._engine.shards
+    table = counters.astype(np.int64).reshape(-1, shards, len(chunk_lib.COUNTERS)).sum(0)
+    total = dict(zip(chunk_lib.COUNTERS, table.sum(0).tolist(), strict=True))
+    stats.steps += int(table[:, 0].max())
+    stats.slot_steps += total['steps'] * self._engine._own_slots
+    stats.live_steps += total['live_steps']
+    stats.evicted += total['evicted']
+    stats.kv_live += total['kv_live']
+    stats.kv_read += total['kv_read']
 
 
-def check_sampling(sampling: Sampling, capacity: int) -> None:
-  """ValueError naming the key and value of a sampling setting that is out of range."""
-  s = sampling
-  ranges = (
-    ('temperature', s.temperature, s.temperature >= 0, 'at least 0 (0 is greedy)'),
-    ('top_p', s.top_p, 0 < s.top_p <= 1, 'in (0, 1] (1 is off)'),
-    ('top_k', s.top_k, s.top_k >= 0, 'at least 0 (0 is off)'),
-    (
-      'max_tokens',
-      s.max_tokens,
-      1 <= s.max_tokens <= capacity,
-      f'between 1 and the completion capacity {capacity}',
-    ),
-    ('stop_ids', s.stop_ids, len(s.stop_ids) <= MAX_STOPS, f'at most {MAX_STOPS} ids'),
-  )
-  for name, value, good, rule in ranges:
-    if not good:
-      raise ValueError(f'sampling.{name}={value} must be {rule}')
+def page_size(page: int, completion_capacity: int) -> int:
+  """The page in use: a power of two, no longer than the longest completion needs."""
+  if page < MIN_BUCKET or page & (page - 1):
+    raise ValueError(f'sampling.page={page} must be a power of two, at least {MIN_BUCKET} tokens')
+  return min(page, max(MIN_BUCKET, 1 << (completion_capacity - 1).bit_length()))
+
+
+def check_pages(pages: int, slot_pages: int, shards: int) -> int:
+  """pages, or ValueError if they cannot hold one completion of full length in every shard."""
+  if pages and (pages % shards or pages < slot_pages * shards):
+    raise ValueError(
+      f'sampling.pages={pages} must be a multiple of the {shards} shards, and at least '
+      f'{slot_pages * shards}, so that each can hold one completion of full length'
+    )
+  return pages
 
 
 def gather(
   emitted: chunk_lib.Emitted, stops: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool, bool]]:
-  """Runs of one item within a slot: (ident, tokens, logprobs, done, ended by one of `stops`).
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool, bool, bool]]:
+  """Runs of one item within a slot: (ident, tokens, logprobs, first, done, ended by a stop).
 
-  emitted holds arrays [n,S] on the host; the runs are views of copies of them.
+  emitted holds arrays [n,S] on the host; the runs are views of copies of them, in the order of
+  their first step.
   """
-  ident, token, logprob, done = (np.swapaxes(x, 0, 1).reshape(-1) for x in emitted)
+  ident, token, logprob, first, done = (np.swapaxes(x, 0, 1).reshape(-1) for x in emitted[:5])
   steps = emitted.ident.shape[0]
-  # a run ends where the item ends, where the id changes and at the end of the slot's row
-  last = done | np.append(ident[1:] != ident[:-1], True)
+  # a run ends where the item ends, where another (or the same anew) begins, and with the slot's row
+  last = done | np.append((ident[1:] != ident[:-1]) | first[1:], True)
   last[steps - 1 :: steps] = True
   ends = np.flatnonzero(last) + 1
   begins = np.append(0, ends[:-1])
-  busy = ident[begins] != state_lib.IDLE
+  busy = ident[begins] != state.IDLE
   begins, ends = begins[busy], ends[busy]
-  columns = ident[begins], begins, ends, done[ends - 1], np.isin(token[ends - 1], stops)
-  for i, a, b, over, stopped in zip(*(x.tolist() for x in columns), strict=True):
-    yield i, token[a:b], logprob[a:b], over, stopped
+  order = np.argsort(begins % steps, kind='stable')
+  begins, ends = begins[order], ends[order]
+  stopped = np.isin(token[ends - 1], stops)
+  columns = ident[begins], begins, ends, first[begins], done[ends - 1], stopped
+  for i, a, b, begun, over, stop in zip(*(x.tolist() for x in columns), strict=True):
+    yield i, token[a:b], logprob[a:b], begun, over, stop

@@ -11,7 +11,8 @@ class Item:
 
   problem is the caller's index of the problem (it comes back untouched); uid, visit and sample
   enter the key (docs/design.md); prompt_ids are the tokens given. start is the position of the
-  first sampled token (0 unless a conversation goes on). forced, if given, are the tokens to emit
+  first sampled token (0 unless a conversation goes on). limit, if given, ends the completion after
+  that many tokens where sampling.max_tokens is larger. forced, if given, are the tokens to emit
   instead of sampling; their log-probs are recorded as if they had been drawn.
   """
 
@@ -21,6 +22,7 @@ class Item:
   sample: int
   prompt_ids: tuple[int, ...]
   start: int = 0
+  limit: int | None = None
   forced: tuple[int, ...] | None = None
 
 
@@ -41,9 +43,36 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """One drawn completion: tokens i32[length] (stop token included), logprobs f32[length]."""
+  """One drawn completion: tokens i32[length] (stop token included), logprobs f32[length].
+
+  truncated: it ended at its limit, without a stop token.
+  """
 
   item: Item
   tokens: np.ndarray
   logprobs: np.ndarray
   truncated: bool
+
+
+@dataclasses.dataclass
+class Stats:
+  """What an engine has done since it was made; counts over all its runs and shards.
+
+  kv_live and kv_read are tokens summed over steps: those whose keys a step has to read (each prompt
+  in use once, every sampled token), and those it read, padding and repetition included.
+  """
+
+  steps: int = 0  # decode steps
+  slot_steps: int = 0  # slots * steps
+  live_steps: int = 0  # slots that emitted a token, summed over steps
+  tokens: int = 0  # delivered, in completions
+  evicted: int = 0  # items sent back to the queue for want of pages
+  prompts: int = 0  # prefills
+  prefill_tokens: int = 0  # computed in them, padding included
+  kv_live: int = 0
+  kv_read: int = 0
+
+  @property
+  def occupancy(self) -> float:
+    """Share of the slots' steps that emitted a token."""
+    return self.live_steps / max(self.slot_steps, 1)

@@ -1,0 +1,130 @@
+"""Where the sampler's arrays live, and its programs over a mesh.
+
+Slots, bank, pages and queue are split over (data, fsdp): each shard is an engine of its own. Heads,
+mlp and vocabulary are split over tensor.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
+from rlvr_jax.models.transformer import Params, unstack
+from rlvr_jax.sampling import chunk as chunk_lib
+from rlvr_jax.sampling import state as state_lib
+from rlvr_jax.sharding import path_name, shardings
+
+SHARDS = ('data', 'fsdp')  # mesh axes that split the slots
+
+
+class Programs(NamedTuple):
+  """The engine's jitted functions; each takes and gives the state, donated."""
+
+  prefill: Any
+  run_chunk: Any
+  enqueue: Any
+
+
+def _jit(f: Callable, static: tuple[str, ...], **options: Any) -> Any:
+  return jax.jit(f, donate_argnames=('state',), static_argnames=static, **options)
+
+
+# of every engine without a mesh
+PROGRAMS = Programs(
+  _jit(state_lib.prefill, ('config',)),
+  _jit(chunk_lib.run_chunk, ('config', 'steps')),
+  _jit(state_lib.enqueue, ()),
+)
+
+
+def programs_over(mesh: Mesh, layout: Any) -> Programs:
+  """The same functions with every shard of the mesh on its own; layout: the state's shardings."""
+  whole, split = PartitionSpec(), PartitionSpec(SHARDS)
+  by_step = PartitionSpec(None, SHARDS)  # of everything emitted
+
+  def over(f: Callable, ins: tuple, outs: Any, **constants: Any) -> Callable:
+    return jax.shard_map(
+      functools.partial(f, **constants),
+      mesh=mesh,
+      in_specs=ins,
+      out_specs=outs,
+      axis_names=set(SHARDS),
+      check_vma=False,
+    )
+
+  def prefill(params, state, tokens, length, row, *, config):
+    ins = (whole, split, split, split, split)
+    f = over(state_lib.prefill, ins, split, config=config)
+    return f(params, state, tokens, length, row)
+
+  def run_chunk(params, state, options, stop_ids, *, config, steps):
+    ins = (whole, split, whole, whole)
+    axes = {'shards': SHARDS, 'tensor': 'tensor' if mesh.shape['tensor'] > 1 else None}
+    f = over(chunk_lib.run_chunk, ins, (split, by_step), config=config, steps=steps, **axes)
+    return f(params, state, options, stop_ids)
+
+  def enqueue(state, count, items):
+    return over(state_lib.enqueue, (split, split, split), split)(state, count, items)
+
+  # an output layout left to the compiler may differ from the input's: a recompilation, and no
+  # donation; so it is pinned
+  everywhere = NamedSharding(mesh, whole)
+  return Programs(
+    _jit(prefill, ('config',), out_shardings=layout),
+    _jit(run_chunk, ('config', 'steps'), out_shardings=(layout, everywhere)),
+    _jit(enqueue, (), out_shardings=layout),
+  )
+
+
+def shard_count(mesh: Mesh | None) -> int:
+  """Into how many engines a mesh splits the slots."""
+  return 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+  """First axes over (data, fsdp); kv heads of the cache over tensor where it divides them."""
+
+  def one(path: tuple, leaf: Any) -> NamedSharding:
+    spec: list[Any] = [SHARDS]
+    if path_name(path).startswith('cache/') and leaf.shape[1] % mesh.shape['tensor'] == 0:
+      spec.append('tensor')
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree_util.tree_map_with_path(one, state)
+
+
+def _rewrite(old: Params, params: Params) -> Params:
+  # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
+  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, unstack(params))
+
+
+def _copied(params: Params) -> Params:
+  # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
+  return jax.tree.map(jnp.copy, unstack(params))
+
+
+def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
+  """The learner's params in the sampler's form (per-layer list), re-laid for decoding.
+
+  The old sampler params, if given, are donated and their memory is written over (their dtype and
+  layout stay); the learner's are left alone. mesh is that of a first hand-over.
+  """
+  if old is not None:
+    layout = jax.tree.map(lambda leaf: leaf.sharding, old)
+    rewrite = jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
+    return rewrite(old, params)
+  if mesh is None:
+    return jax.jit(_copied)(params)
+  target = decode_shardings(jax.eval_shape(unstack, params), mesh)
+  return jax.jit(_copied, out_shardings=target)(params)
+
+
+def decode_shardings(params: Any, mesh: Mesh) -> Any:
+  """Shardings of sampler params; kv weights are replicated where `tensor` does not divide them."""
+  kv_heads = params['layers'][0]['k'].shape[1]
+  replicate = KV_PATHS if kv_heads % mesh.shape['tensor'] else None
+  return shardings(params, DECODE_RULES, mesh, replicate=replicate)
