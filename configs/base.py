@@ -115,6 +115,8 @@ def _sampling() -> dict[str, Any]:
     'page': 64,  # tokens in a page of the completions' cache; a power of two
     'pages': 0,  # of that cache; 0: as many as let every slot reach max_tokens
     'prompt_capacity': 512,  # tokens; a longer prompt is refused
+    'memory_gb': 0.0,  # GiB on each device for weights and cache; decides pages, and slots and
+    # bank_rows up to those given; 0: as given
     'chunk': 32,  # decode steps between two looks of the host
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)

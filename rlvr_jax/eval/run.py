@@ -6,6 +6,7 @@ The same functions serve training's rollouts, looks at held-out problems and mea
 import collections
 import dataclasses
 import hashlib
+import logging
 import math
 import pathlib
 import re
@@ -26,14 +27,17 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.sampling.engine import Engine
-from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling import budget
+from rlvr_jax.sampling.engine import Engine, page_size
+from rlvr_jax.sampling.layout import hand_over, shard_count
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.load import content_hash, load_problems
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,19 +81,43 @@ def make_engine(
   """The engine of a config's sampling group; params None leaves them to `load`."""
   s = config.sampling
   check_context(config, model_config)
+  capacities = engine_budget(config, model_config, mesh)
+  log.info('sampler: %s', budget.describe(capacities, model_config, config.model.compute_dtype))
   return Engine(
     params,
     model_config,
-    slots=s.slots,
-    bank_rows=s.bank_rows,
+    slots=capacities.slots,
+    bank_rows=capacities.bank_rows,
     prompt_capacity=s.prompt_capacity,
     completion_capacity=s.max_tokens,
     mesh=mesh,
     steps=s.chunk,
     seed=config.seed,
-    page=s.page,
-    pages=s.pages,
+    page=capacities.page,
+    pages=capacities.pages,
   )
+
+
+def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budget.Budget:
+  """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
+  s = config.sampling
+  sizes: dict[str, Any] = {
+    'slots': s.slots,
+    'bank_rows': s.bank_rows,
+    'prompt_capacity': s.prompt_capacity,
+    'completion_capacity': s.max_tokens,
+    'page': page_size(s.page, s.max_tokens),
+    'dtype': config.model.compute_dtype,
+    'shards': shard_count(mesh),
+    'tensor': 1 if mesh is None else mesh.shape['tensor'],
+  }
+  if not s.memory_gb:
+    return budget.price(model_config, pages=s.pages, **sizes)
+  if s.pages:
+    raise ValueError(
+      f'sampling.memory_gb={s.memory_gb} decides the pages; leave sampling.pages={s.pages} at 0'
+    )
+  return budget.fit(model_config, int(s.memory_gb * budget.GIB), **sizes)
 
 
 def make_pool(config: Config, workdir: pathlib.Path) -> VerifierPool:
