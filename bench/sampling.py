@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench._draw import draw_cost
 from rlvr_jax.models import paged
 from rlvr_jax.models.cache import init_cache
 from rlvr_jax.models.config import ModelConfig
@@ -50,26 +51,6 @@ def gate(name: str, value: float, target: float, unit: str, how: str) -> dict[st
   }
 
 
-def draw_cost(top_p: float, target: float) -> dict[str, Any]:
-  """B7: head, draw and log-prob against the head's matmul alone, at Qwen2.5's vocabulary."""
-  S, D, V = 32, 896, 151_936
-  hidden = jax.random.normal(jax.random.key(0), (S, D))
-  # logits with a spread of about 3 nats, as a trained model's
-  params = {'embed': 0.1 * jax.random.normal(jax.random.key(1), (V, D))}
-  keys = jax.random.split(jax.random.key(2), S)
-  options = Options(jnp.float32(1.0), jnp.float32(top_p), jnp.int32(0))
-  head = jax.jit(logits)
-  whole = jax.jit(lambda p, h, k: draw(logits(p, h), k, options, jnp.ones(S, bool)))
-  ratio = best_of(lambda: whole(params, hidden, keys)) / best_of(lambda: head(params, hidden))
-  return gate(
-    f'B7 draw cost, top_p {top_p}',
-    ratio,
-    target,
-    'x head matmul',
-    f'S={S}, D={D}, V={V}, float32, best of {REPEATS}',
-  )
-
-
 def loop_overhead(slots: int = 64, steps: int = 32) -> dict[str, Any]:
   """B6: a chunk of the engine per step, against the bare model step with head and draw."""
   params = hand_over(None, init_params(jax.random.key(0), TINY))
@@ -106,8 +87,8 @@ def loop_overhead(slots: int = 64, steps: int = 32) -> dict[str, Any]:
     hidden, cache, _ = decode_step(
       params, tokens, cache, config=TINY, slots=own, prompt_lengths=lengths
     )
-    token, _ = draw(logits(params, hidden), keys, options, jnp.ones(slots, bool))
-    return token, cache
+    drawn = draw(logits(params, hidden), keys, options, jnp.ones(slots, bool))
+    return drawn.token, cache
 
   def many():
     nonlocal cache
@@ -174,4 +155,4 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
 
 def main() -> list[dict[str, Any]]:
   """The gates of B6, B7, B11, B17 that a CPU can hold."""
-  return [draw_cost(1.0, 1.3), draw_cost(0.95, 1.5), loop_overhead(), *agreement_and_compiles()]
+  return [*draw_cost(), loop_overhead(), *agreement_and_compiles()]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import forward
-from rlvr_jax.sampling.draw import BLOCK
+from rlvr_jax.sampling.blocks import BLOCK
 from rlvr_jax.sampling.engine import STREAMS
 
 MARGIN = 1e-4  # of a uniform to a CDF boundary, and of log-probs (nats)

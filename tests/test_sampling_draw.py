@@ -8,7 +8,8 @@ from exactness import log_softmax, two_level_cdf
 from scipy import stats
 
 from rlvr_jax.sampling import draw as draw_lib
-from rlvr_jax.sampling.draw import BLOCK, Options, draw
+from rlvr_jax.sampling.blocks import BLOCK, Blocks
+from rlvr_jax.sampling.draw import Options, draw
 
 pytestmark = pytest.mark.usefixtures('strict')
 N = 16_000
@@ -25,8 +26,8 @@ def keys(n, seed=0):
 def sample(z, settings, seed=0, n=N, run=jax.jit(draw)):  # noqa: B008
   """n draws from one row of logits [V]: tokens [n], logprobs [n]."""
   rows = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (n, len(z)))
-  token, logprob = run(rows, keys(n, seed), settings, jnp.ones(n, bool))
-  return np.asarray(token), np.asarray(logprob)
+  drawn = run(rows, keys(n, seed), settings, jnp.ones(n, bool))
+  return np.asarray(drawn.token), np.asarray(drawn.logprob)
 
 
 def truncated(z, settings):
@@ -113,17 +114,39 @@ def test_rejection_and_bisection_draw_the_same_law(monkeypatch):
   assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
+def tempered(z):
+  z = jnp.asarray(z)
+  return draw_lib._Tempered(Blocks(z), jnp.float32(1), jnp.max(z, axis=-1, keepdims=True))
+
+
+def kept_by_top_k(z, k):
+  return z > np.asarray(draw_lib._top_k_edge(tempered(z), jnp.int32(k)))
+
+
+def kept_by_top_p(z, p):
+  rows = tempered(z)
+  return z > np.asarray(draw_lib._top_p_edge(rows, p * jnp.sum(rows.weight(z), axis=-1)))
+
+
+def two_level(weights, uniforms):
+  """Tokens [S] drawn from weights [S,V], seen as blocks."""
+  blocks = Blocks(jnp.asarray(weights))
+  sums = blocks.sums(lambda w: w)
+  return np.asarray(
+    draw_lib._two_level(sums, lambda i: jnp.maximum(blocks.fetch(i), 0), jnp.asarray(uniforms))
+  )
+
+
 @pytest.mark.parametrize('V', [5, 500])
 def test_truncated_supports_are_the_sorted_ones(V):
   rng = np.random.default_rng(V)
-  z = rng.normal(0, 2, (100, V))
-  weights = np.exp(z - z.max(-1, keepdims=True)).astype(np.float32)
+  z = rng.normal(0, 2, (100, V)).astype(np.float32)
+  weights = np.exp(z - z.max(-1, keepdims=True))
   for k in (1, 3, V - 1, V, V + 1):
-    kept = np.asarray(draw_lib._keep_top_k(jnp.asarray(weights), jnp.int32(k)))
-    threshold = -np.sort(-weights, -1)[:, min(k, V) - 1]
-    np.testing.assert_array_equal(kept, np.where(weights >= threshold[:, None], weights, 0))
+    threshold = -np.sort(-z, -1)[:, min(k, V) - 1]
+    np.testing.assert_array_equal(kept_by_top_k(z, k), z >= threshold[:, None])
   for p in (0.01, 0.5, 0.9, 0.99):
-    kept = np.asarray(draw_lib._keep_top_p(jnp.asarray(weights), jnp.float32(p)))
+    kept = kept_by_top_p(z, p)
     order = np.argsort(-weights, -1)
     mass = np.take_along_axis(weights, order, -1).astype(np.float64)
     before = (np.cumsum(mass, -1) - mass) / mass.sum(-1, keepdims=True)
@@ -131,13 +154,16 @@ def test_truncated_supports_are_the_sorted_ones(V):
     assert clear.mean() > 0.5
     expected = np.zeros(weights.shape, bool)
     np.put_along_axis(expected, order, before < p, -1)
-    np.testing.assert_array_equal((kept > 0)[clear], expected[clear])
+    np.testing.assert_array_equal(kept[clear], expected[clear])
 
 
 def test_ties_at_the_edge_of_the_truncation_stay():
-  weights = jnp.asarray([[1.0, 0.5, 0.5, 0.25]], jnp.float32)
-  np.testing.assert_array_equal(draw_lib._keep_top_k(weights, jnp.int32(2)), [[1, 0.5, 0.5, 0]])
-  np.testing.assert_array_equal(draw_lib._keep_top_p(weights, jnp.float32(0.5)), [[1, 0.5, 0.5, 0]])
+  z = np.log(np.array([[1.0, 0.5, 0.5, 0.25]], np.float32))
+  np.testing.assert_array_equal(kept_by_top_k(z, 2), [[True, True, True, False]])
+  np.testing.assert_array_equal(kept_by_top_p(z, 0.5), [[True, True, True, False]])
+  # the search closes in on 0, where float32 is finest, and has to end
+  assert kept_by_top_k(np.zeros((1, 4), np.float32), 2).all()
+  assert kept_by_top_p(np.zeros((1, 4), np.float32), 0.5).all()
 
 
 def test_two_levels_invert_the_cdf_in_float64():
@@ -145,7 +171,7 @@ def test_two_levels_invert_the_cdf_in_float64():
   V, n = 2 * BLOCK + 100, 4000
   weights = rng.gamma(0.3, size=(n, V)).astype(np.float32)
   uniform = rng.random((n, 2)).astype(np.float32)
-  tokens = np.asarray(draw_lib._two_level(jnp.asarray(weights), jnp.asarray(uniform)))
+  tokens = two_level(weights, uniform)
   flips = 0
   for w, u, token in zip(weights.astype(np.float64), uniform, tokens, strict=True):
     outer, inside = two_level_cdf(w / w.sum())
@@ -167,13 +193,11 @@ def test_zero_weights_are_never_drawn(V):
   weights[np.arange(n), rng.integers(0, V, n)] = 1.0
   uniform = np.where(rng.random((n, 2)) < 0.5, rng.choice(edges, (n, 2)), rng.random((n, 2)))
   weights, uniform = weights.astype(np.float32), uniform.astype(np.float32)
-  tokens = np.asarray(draw_lib._two_level(jnp.asarray(weights), jnp.asarray(uniform)))
+  tokens = two_level(weights, uniform)
   assert ((tokens >= 0) & (tokens < V)).all()
   assert (weights[np.arange(n), tokens] > 0).all()
   if V > 1:
-    top = np.asarray(
-      draw_lib._two_level(jnp.asarray(weights), jnp.full((n, 2), edges[-1], 'float32'))
-    )
+    top = two_level(weights, np.full((n, 2), edges[-1], 'float32'))
     assert (weights[np.arange(n), top] > 0).all()
 
 
@@ -185,22 +209,24 @@ def test_a_row_does_not_see_its_neighbours(settings):
   S, V = 16, 450
   z = jnp.asarray(rng.normal(0, 1, (S, V)), jnp.float32)
   k, active = keys(S), jnp.ones(S, bool)
-  run = jax.jit(draw)
-  token, logprob = run(z, k, settings, active)
+  run = jax.jit(lambda *a: draw(*a, entropy=True, truncated=True))
+  drawn = run(z, k, settings, active)
   order = rng.permutation(S)
   moved = run(z[order], k[order], settings, active)
-  np.testing.assert_array_equal(moved[0], token[order])
-  np.testing.assert_array_equal(moved[1], logprob[order])
+  for one, other in zip(drawn, moved, strict=True):
+    np.testing.assert_array_equal(other, one[order])
   # other logits, keys and idleness everywhere but in row 5
   others = jnp.asarray(rng.normal(0, 3, (S, V)), jnp.float32).at[5].set(z[5])
   alone = run(others, keys(S, 9).at[5].set(k[5]), settings, active.at[:5].set(False))
-  assert alone[0][5] == token[5]
-  assert alone[1][5] == logprob[5]
+  for one, other in zip(drawn, alone, strict=True):
+    assert other[5] == one[5]
 
 
 def test_temperature_zero_is_the_first_largest_logit():
   z = jnp.asarray([[0.0, 3.0, 1.0, 3.0], [2.0, -1.0, 0.0, 1.0]], jnp.float32)
-  token, logprob = draw(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool))
-  np.testing.assert_array_equal(token, [1, 0])
-  expected = log_softmax(np.asarray(z, np.float64))[[0, 1], [1, 0]]
-  np.testing.assert_allclose(logprob, expected, rtol=0, atol=1e-6)
+  z = jnp.pad(z, ((0, 0), (2 * BLOCK, BLOCK)), constant_values=-9.0).at[0, -7].set(3.0)
+  drawn = draw(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool), truncated=True)
+  np.testing.assert_array_equal(drawn.token, [2 * BLOCK + 1, 2 * BLOCK])
+  expected = log_softmax(np.asarray(z, np.float64))[[0, 1], drawn.token]
+  np.testing.assert_allclose(drawn.logprob, expected, rtol=0, atol=1e-6)
+  np.testing.assert_array_equal(drawn.truncated_logprob, drawn.logprob)

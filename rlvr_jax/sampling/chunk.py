@@ -38,22 +38,24 @@ def _choose(
   """The next token i32[S] of each slot and its log-prob f32[S]."""
   slots = state.slots
   keys = jax.vmap(jax.random.fold_in)(slots.item.key, slots.item.start + slots.length)
-  z = logits(params, hidden)
-  drawn = draw
+  forced = None
+  if slots.item.forced is not None:
+    forced = jnp.take_along_axis(slots.item.forced, slots.length[:, None], axis=1)[:, 0]
+
+  def drawing(z, keys, options, active, forced):
+    return draw(z, keys, options, active, forced=forced, axis=tensor)
+
   if tensor is not None:
     whole = PartitionSpec()
-    drawn = jax.shard_map(
-      draw, in_specs=(whole,) * 4, out_specs=whole, axis_names={tensor}, check_vma=False
+    drawing = jax.shard_map(
+      drawing,
+      in_specs=(PartitionSpec(None, tensor), *(whole,) * 4),
+      out_specs=whole,
+      axis_names={tensor},
+      check_vma=False,
     )
-  token, logprob = drawn(z, keys, options, active)
-  if slots.item.forced is None:
-    return token, logprob
-  given = jnp.take_along_axis(slots.item.forced, slots.length[:, None], axis=1)[:, 0]
-  tempered = z / jnp.where(options.temperature == 0, 1.0, options.temperature)
-  picked = jnp.take_along_axis(tempered, jnp.maximum(given, 0)[:, None], axis=1)[:, 0]
-  forced_logprob = picked - jax.nn.logsumexp(tempered, axis=-1)
-  force = given >= 0
-  return jnp.where(force, given, token), jnp.where(force, forced_logprob, logprob)
+  drawn = drawing(logits(params, hidden), keys, options, active, forced)
+  return drawn.token, drawn.logprob
 
 
 def _step(

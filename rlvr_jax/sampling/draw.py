@@ -1,18 +1,22 @@
 """Drawing a token per row: two-level inverse CDF, nucleus by rejection, top-k by bisection.
 
-No sort over V. A row's token depends on its logits and its own uniforms only, never on its
-neighbours. Two levels (block, then element) because a one-level float32 CDF over a large vocabulary
-cannot represent small probabilities and flips tokens at its many boundaries.
+No sort over V, and nothing of size V is written. A row's token depends on its logits and its own
+uniforms only, never on its neighbours. Two levels (block, then element) because a one-level float32
+CDF over a large vocabulary cannot represent small probabilities and flips tokens at its many
+boundaries.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-BLOCK = 384  # elements a block: about 400 blocks at V = 152k
-TRIALS = 16  # nucleus draws before bisection takes over
+from rlvr_jax.sampling.blocks import Blocks
+
+TRIALS = 16  # nucleus redraws before bisection takes over
+DEPTH = 88.0  # nats below the largest logit at which a float32 weight is 0
 
 
 class Options(NamedTuple):
@@ -23,98 +27,159 @@ class Options(NamedTuple):
   top_k: jax.Array  # i32[]; 0 is off
 
 
-def _two_level(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
-  """Index i32[S] drawn with probability proportional to weights f32[S,V] >= 0.
+class Drawn(NamedTuple):
+  """A token a row and what was asked to be known of it; log-probs and entropy in nats."""
 
-  uniforms f32[S,2] in [0,1): the block, then the element in the block. Zero weights are never
-  drawn: a position is taken only when the running sum passes the target by its own weight.
+  token: jax.Array  # i32[S]
+  logprob: jax.Array  # f32[S] of the full tempered distribution
+  truncated_logprob: jax.Array | None = None  # f32[S] of the one left by top-k and top-p
+  entropy: jax.Array | None = None  # f32[S] of the full tempered distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tempered:
+  """Rows of logits as unnormalised probabilities, exp((logit - maximum) / temperature)."""
+
+  rows: Blocks
+  temperature: jax.Array  # f32[]
+  maximum: jax.Array  # f32[S,1]
+
+  def scaled(self, logits: jax.Array) -> jax.Array:
+    """Logarithm of the weight of logits f32[S,m]."""
+    return logits / self.temperature - self.maximum / self.temperature
+
+  def weight(self, logits: jax.Array) -> jax.Array:
+    """In [0,1]; 0 where the logit is more than DEPTH temperatures below the maximum."""
+    return jnp.exp(self.scaled(logits))
+
+  def above(self, logits: jax.Array, edge: jax.Array) -> jax.Array:
+    """The weight where logits > edge f32[S,1], else 0."""
+    # with the maximum, also the exponential depends on the edge: a loop over edges would otherwise
+    # compute it for the whole vocabulary ahead of the loop, and write it
+    return self.weight(jnp.maximum(logits, edge)) * _step(logits, edge)
+
+  def mass_above(self, edge: jax.Array) -> jax.Array:
+    """The sum f32[S] of weights above edge f32[S,1]."""
+    return self.rows.total(lambda z: self.above(z, edge))
+
+  def count_above(self, edge: jax.Array) -> jax.Array:
+    """How many logits f32[S] are above edge f32[S,1]; exact below 2^24."""
+    return self.rows.total(lambda z: _step(z, edge))
+
+
+def _step(logits: jax.Array, edge: jax.Array) -> jax.Array:
+  """1 where logits > edge, else 0, in arithmetic that XLA's CPU reductions fuse (no select)."""
+  excess = jnp.maximum(logits, edge) - edge
+  return excess / (excess + jnp.finfo(logits.dtype).tiny)
+
+
+def _pick(w: jax.Array, u: jax.Array) -> jax.Array:
+  """Position i32[S] in w f32[S,n] >= 0 by inverting its CDF at u f32[S] in [0,1).
+
+  Zero weights are never taken: a position is taken only when the running sum passes the target by
+  its own weight.
   """
-  S, V = weights.shape
-  size = min(BLOCK, V)
-  blocks = jnp.pad(weights, ((0, 0), (0, -V % size))).reshape(S, -1, size)
-
-  def pick(w: jax.Array, u: jax.Array) -> jax.Array:
-    running = jnp.cumsum(w, axis=-1)
-    target = u[:, None] * running[:, -1:]
-    index = jnp.broadcast_to(jnp.arange(w.shape[-1], dtype=jnp.int32), w.shape)
-    positive = w > 0
-    # the first crossing, not a count: a parallel cumsum may fall by a rounding at a zero weight
-    first = jnp.min(jnp.where(positive & (running > target), index, w.shape[-1]), axis=-1)
-    # u * total can round up to total itself: then the last position with any weight
-    last = jnp.max(jnp.where(positive, index, 0), axis=-1)
-    return jnp.minimum(first, last)
-
-  block = pick(jnp.sum(blocks, axis=-1), uniforms[:, 0])
-  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  return block * size + pick(inside, uniforms[:, 1])
+  running = jnp.cumsum(w, axis=-1)
+  target = u[:, None] * running[:, -1:]
+  index = jnp.broadcast_to(jnp.arange(w.shape[-1], dtype=jnp.int32), w.shape)
+  positive = w > 0
+  # the first crossing, not a count: a parallel cumsum may fall by a rounding at a zero weight
+  first = jnp.min(jnp.where(positive & (running > target), index, w.shape[-1]), axis=-1)
+  # u * total can round up to total itself: then the last position with any weight
+  last = jnp.max(jnp.where(positive, index, 0), axis=-1)
+  return jnp.minimum(first, last)
 
 
-def _threshold(keep: Callable[[jax.Array], jax.Array], weights: jax.Array) -> jax.Array:
-  """Largest t f32[S,1] such that keep(t) bool[S,1] holds, by bisection over float bits.
+def _two_level(
+  sums: jax.Array, fetch: Callable[[jax.Array], jax.Array], uniforms: jax.Array
+) -> jax.Array:
+  """Index i32[S] drawn in proportion to weights, by block and then by element.
 
-  keep is monotone (true for small t) and true at 0; the 31 steps visit every positive float32.
+  sums f32[S,blocks] of the weights, fetch(block i32[S]) -> weights f32[S,width] of one block a row;
+  uniforms f32[S,2] in [0,1): the block, then the element in the block.
   """
-  S = weights.shape[0]
-  low = jnp.zeros((S, 1), jnp.int32)
-  high = jax.lax.bitcast_convert_type(jnp.max(weights, axis=-1, keepdims=True), jnp.int32)
+  block = _pick(sums, uniforms[:, 0])
+  inside = fetch(block)
+  return block * inside.shape[-1] + _pick(inside, uniforms[:, 1])
 
-  def halve(_, bounds):
+
+def _edge(
+  tempered: _Tempered, measure: Callable[[jax.Array], jax.Array], least: jax.Array
+) -> jax.Array:
+  """Edge f32[S,1]: the logits above it measure at least `least` f32[S], and no fewer of them do.
+
+  measure(edge) f32[S] falls as the edge rises. By bisection from the maximum down, to where weights
+  are 0 (there if all that weighs anything measures too little); logits whose weights float32
+  cannot tell apart count as tied, and ties stay together.
+  """
+  high = tempered.maximum
+  low = high - DEPTH * tempered.temperature
+
+  def halves(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    middle = low + (high - low) / 2
+    wide = high - low > jnp.finfo(jnp.float32).epsneg * tempered.temperature
+    return middle, wide & (low < middle) & (middle < high)
+
+  def halve(bounds):
     low, high = bounds
-    middle = low + (high - low + 1) // 2
-    ok = keep(jax.lax.bitcast_convert_type(middle, jnp.float32))
-    return jnp.where(ok, middle, low), jnp.where(ok, high, middle - 1)
+    middle, unsettled = halves(low, high)
+    excess = (measure(middle) - least)[:, None]
+    # after an exact hit both bounds meet
+    return (
+      jnp.where(unsettled & (excess >= 0), middle, low),
+      jnp.where(unsettled & (excess <= 0), middle, high),
+    )
 
-  low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
-  return jax.lax.bitcast_convert_type(low, jnp.float32)
-
-
-def _keep_top_k(weights: jax.Array, k: jax.Array) -> jax.Array:
-  """weights with all but the k largest of each row set to 0 (ties with the k-th stay)."""
-
-  def enough(t: jax.Array) -> jax.Array:
-    return jnp.sum((weights >= t).astype(jnp.int32), axis=-1, keepdims=True) >= k
-
-  return jnp.where(weights >= _threshold(enough, weights), weights, 0.0)
+  low, _ = jax.lax.while_loop(lambda bounds: jnp.any(halves(*bounds)[1]), halve, (low, high))
+  return low
 
 
-def _keep_top_p(weights: jax.Array, p: jax.Array) -> jax.Array:
-  """weights outside the nucleus set to 0: kept are those with less than p strictly above them."""
-  total = jnp.sum(weights, axis=-1, keepdims=True)
+def _top_k_edge(tempered: _Tempered, k: jax.Array) -> jax.Array:
+  """f32[S,1] above which lie the k largest logits of each row, and ties with the k-th."""
+  least = jnp.broadcast_to(k.astype(jnp.float32), tempered.maximum.shape[:1])
+  return _edge(tempered, tempered.count_above, least)
 
-  def outside(t: jax.Array) -> jax.Array:  # mass of weights >= t still reaches p
-    return jnp.sum(jnp.where(weights >= t, weights, 0.0), axis=-1, keepdims=True) >= p * total
 
-  return jnp.where(weights >= _threshold(outside, weights), weights, 0.0)
+def _top_p_edge(tempered: _Tempered, least: jax.Array) -> jax.Array:
+  """f32[S,1] above which lies the nucleus: logits with less weight above them than f32[S]."""
+  return _edge(tempered, tempered.mass_above, least)
 
 
 def _nucleus(
-  weights: jax.Array, first: jax.Array, keys: jax.Array, p: jax.Array, active: jax.Array
-) -> jax.Array:
-  """Redraws the rows whose draw fell outside the nucleus; the accepted law is exactly top-p's."""
-  total = jnp.sum(weights, axis=-1)
+  tempered: _Tempered,
+  first: jax.Array,
+  redraw: Callable[[jax.Array], jax.Array],
+  mass: jax.Array,
+  p: jax.Array,
+  settled: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Redraws rows whose token is outside the nucleus; the accepted law is exactly top-p's.
 
-  def inside(token: jax.Array) -> jax.Array:
-    own = jnp.take_along_axis(weights, token[:, None], axis=-1)
-    above = jnp.sum(jnp.where(weights > own, weights, 0.0), axis=-1)
-    return (above < p * total) | ~active
+  first i32[S], redraw(trial i32[]) -> i32[S] from weights of f32[S] mass in all. Rows settled
+  bool[S] keep what they have. Returns tokens and which rows are settled after TRIALS redraws.
+  """
+
+  def inside(token: jax.Array, settled: jax.Array) -> jax.Array:
+    logit = tempered.rows.at(token)[:, None]
+    # the weight above a token is at most all but its own: most rows need no look at the rest
+    settled |= tempered.weight(logit)[:, 0] > (1 - p) * mass
+    above = jax.lax.cond(
+      jnp.all(settled), lambda: jnp.zeros_like(mass), lambda: tempered.mass_above(logit)
+    )
+    return settled | (above < p * mass)
 
   def again(carry):
-    trial, token, good = carry
-    redrawn = _two_level(weights, _uniforms(_fold(keys, trial)))
-    token = jnp.where(good, token, redrawn)
-    return trial + 1, token, inside(token)
+    trial, token, settled = carry
+    token = jnp.where(settled, token, redraw(trial))
+    return trial + 1, token, inside(token, settled)
 
   def unfinished(carry):
-    trial, _, good = carry
-    return (trial <= TRIALS) & ~jnp.all(good)
+    trial, _, settled = carry
+    return (trial <= TRIALS) & ~jnp.all(settled)
 
-  start = (jnp.int32(1), first, inside(first))
-  _, token, good = jax.lax.while_loop(unfinished, again, start)
-
-  def bisect():
-    return _two_level(_keep_top_p(weights, p), _uniforms(_fold(keys, jnp.int32(TRIALS + 1))))
-
-  return jnp.where(good, token, jax.lax.cond(jnp.all(good), lambda: token, bisect))
+  carry = (jnp.int32(1), first, inside(first, settled))
+  _, token, settled = jax.lax.while_loop(unfinished, again, carry)
+  return token, settled
 
 
 def _fold(keys: jax.Array, data: jax.Array) -> jax.Array:
@@ -125,32 +190,132 @@ def _uniforms(keys: jax.Array) -> jax.Array:
   return jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys)
 
 
+class _Kept(NamedTuple):
+  """What top-k and top-p leave: the logits above an edge."""
+
+  edge: jax.Array  # f32[S,1]
+  sums: jax.Array  # f32[S,blocks] of their weights
+
+
+def _from(tempered: _Tempered, kept: _Kept, keys: jax.Array) -> jax.Array:
+  """Tokens i32[S] drawn from what is kept."""
+
+  def fetch(block: jax.Array) -> jax.Array:
+    logits = tempered.rows.fetch(block)
+    return jnp.where(logits > kept.edge, tempered.weight(logits), 0.0)
+
+  return _two_level(kept.sums, fetch, _uniforms(keys))
+
+
+def _narrowed(tempered: _Tempered, edge: jax.Array) -> _Kept:
+  return _Kept(edge, tempered.rows.sums(lambda z: tempered.above(z, edge)))
+
+
+def _sample(
+  tempered: _Tempered,
+  everything: _Kept,
+  keys: jax.Array,
+  options: Options,
+  settled: jax.Array,
+  truncated: bool,
+) -> tuple[jax.Array, _Kept]:
+  """Token i32[S] and what it was drawn from: after top-k, with truncated after top-p too."""
+  kept = jax.lax.cond(
+    options.top_k > 0,
+    lambda: _narrowed(tempered, _top_k_edge(tempered, options.top_k)),
+    lambda: everything,
+  )
+  token = _from(tempered, kept, keys)
+
+  def top_p() -> tuple[jax.Array, _Kept]:
+    mass = jnp.sum(kept.sums, axis=-1)
+
+    def redraw(trial: jax.Array) -> jax.Array:
+      return _from(tempered, kept, _fold(keys, trial))
+
+    inside, good = _nucleus(tempered, token, redraw, mass, options.top_p, settled)
+
+    def bisect() -> tuple[jax.Array, _Kept]:
+      edge = _top_p_edge(tempered, options.top_p * mass)
+      nucleus = _narrowed(tempered, jnp.maximum(edge, kept.edge))
+      again = _from(tempered, nucleus, _fold(keys, jnp.int32(TRIALS + 1)))
+      return jnp.where(good, inside, again), nucleus
+
+    return bisect() if truncated else jax.lax.cond(jnp.all(good), lambda: (inside, kept), bisect)
+
+  return jax.lax.cond(options.top_p < 1, top_p, lambda: (token, kept))
+
+
+def _entropy(tempered: _Tempered, total: jax.Array, active: jax.Array) -> jax.Array:
+  """Entropy f32[S] (nats) of the weights, f32[S] in total; 0 where not active."""
+
+  def term(logits: jax.Array) -> jax.Array:
+    # finite where the weight is 0, so that their product is 0
+    return tempered.scaled(jnp.maximum(logits, -1e30)) * tempered.weight(logits)
+
+  # in a cond the pass stands alone in its computation, as Blocks.sums asks
+  sums = jax.lax.cond(
+    jnp.any(active), lambda: tempered.rows.total(term), lambda: jnp.zeros_like(total)
+  )
+  return jnp.where(active, jnp.log(total) - sums / total, 0.0)
+
+
 def draw(
-  logits: jax.Array, keys: jax.Array, options: Options, active: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """A token i32[S] a row and its log-prob f32[S] under the full tempered distribution.
+  logits: jax.Array,
+  keys: jax.Array,
+  options: Options,
+  active: jax.Array,
+  *,
+  forced: jax.Array | None = None,
+  axis: str | None = None,
+  entropy: bool = False,
+  truncated: bool = False,
+) -> Drawn:
+  """A token a row with its log-prob, and on request more of the distribution it came from.
 
   logits f32[S,V]; keys [S] typed keys, one a row and position; active bool[S] (rows not active get
   some token and cost no redraw). Order: temperature, top-k, top-p. At temperature 0 the token is
-  the first largest logit and the log-prob is the untempered one.
+  the first largest logit, and log-probs and entropy are the untempered distribution's.
+
+  Args:
+    forced: i32[S]; a token >= 0 is taken, with its log-probs, instead of drawing.
+    axis: a mesh axis of n devices inside shard_map; logits is then this device's contiguous slice
+      f32[S,V/n], everything else and the result the same on all n.
+    entropy: whether to compute the entropy of the full tempered distribution (another pass).
+    truncated: whether to compute the log-prob in the distribution that top-k and top-p leave, -inf
+      for a forced token outside of it. With top_p below 1 this bisects for every draw.
   """
+  rows = Blocks(logits, axis)
   greedy = options.temperature == 0
-  z = logits / jnp.where(greedy, 1.0, options.temperature)
-  maximum = jnp.max(z, axis=-1, keepdims=True)
-  weights = jnp.exp(z - maximum)
-  log_z = maximum[:, 0] + jnp.log(jnp.sum(weights, axis=-1))
+  maxima = rows.maxima()
+  maximum = jnp.max(maxima, axis=-1, keepdims=True)
+  tempered = _Tempered(rows, jnp.where(greedy, 1.0, options.temperature), maximum)
+  everything = _Kept(jnp.full_like(maximum, -jnp.inf), rows.sums(tempered.weight))
+  given = None if forced is None else forced >= 0
+  settled = ~active if given is None else ~active | given
 
-  def sampled() -> jax.Array:
-    kept = jax.lax.cond(
-      options.top_k > 0, lambda: _keep_top_k(weights, options.top_k), lambda: weights
-    )
-    token = _two_level(kept, _uniforms(keys))
-    return jax.lax.cond(
-      options.top_p < 1,
-      lambda: _nucleus(kept, token, keys, options.top_p, active),
-      lambda: token,
-    )
+  def first_largest() -> tuple[jax.Array, _Kept]:
+    block = jnp.argmax(maxima, axis=-1).astype(jnp.int32)
+    inside = jnp.argmax(rows.fetch(block), axis=-1).astype(jnp.int32)
+    return block * rows.width + inside, everything
 
-  token = jax.lax.cond(greedy, lambda: jnp.argmax(z, axis=-1).astype(jnp.int32), sampled)
-  picked = jnp.take_along_axis(z, token[:, None], axis=-1)[:, 0]
-  return token, picked - log_z
+  token, kept = jax.lax.cond(
+    greedy,
+    first_largest,
+    lambda: _sample(tempered, everything, keys, options, settled, truncated),
+  )
+  if forced is not None:
+    token = jnp.where(given, forced, token)
+  logit = rows.at(token)[:, None]
+  scaled = tempered.scaled(logit)[:, 0]
+  total = jnp.sum(everything.sums, axis=-1)
+  truncated_logprob = None
+  if truncated:
+    inside = scaled - jnp.log(jnp.sum(kept.sums, axis=-1))
+    truncated_logprob = jnp.where((logit > kept.edge)[:, 0], inside, -jnp.inf)
+  return Drawn(
+    token,
+    scaled - jnp.log(total),
+    truncated_logprob,
+    _entropy(tempered, total, active) if entropy else None,
+  )
