@@ -5,59 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from exactness import log_softmax, two_level_cdf
+from laws import chi_square_p, keys, options, truncated
 from scipy import stats
 
+from rlvr_jax.sampling import blocks as blocks_lib
 from rlvr_jax.sampling import draw as draw_lib
 from rlvr_jax.sampling.blocks import BLOCK, Blocks
-from rlvr_jax.sampling.draw import Options, draw
+from rlvr_jax.sampling.draw import draw
 
 pytestmark = pytest.mark.usefixtures('strict')
 N = 16_000
+RUN = jax.jit(draw)
+RUN_ALL = jax.jit(lambda *a, **k: draw(*a, **k, entropy=True, truncated=True))
 
 
-def options(temperature=1.0, top_p=1.0, top_k=0):
-  return Options(jnp.float32(temperature), jnp.float32(top_p), jnp.int32(top_k))
-
-
-def keys(n, seed=0):
-  return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(n))
-
-
-def sample(z, settings, seed=0, n=N, run=jax.jit(draw)):  # noqa: B008
+def sample(z, settings, seed=0, n=N, run=RUN):
   """n draws from one row of logits [V]: tokens [n], logprobs [n]."""
   rows = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (n, len(z)))
   drawn = run(rows, keys(n, seed), settings, jnp.ones(n, bool))
   return np.asarray(drawn.token), np.asarray(drawn.logprob)
-
-
-def truncated(z, settings):
-  """The exact law [V] in float64, by sorting: temperature, then top-k, then top-p."""
-  p = np.exp(log_softmax(np.asarray(z, np.float64) / float(settings.temperature)))
-  order = np.argsort(-p, kind='stable')
-  keep = np.ones(len(p), bool)
-  if settings.top_k > 0:
-    keep[order[int(settings.top_k) :]] = False
-  q = np.where(keep, p, 0)
-  q = q / q.sum()
-  if settings.top_p < 1:
-    before = np.cumsum(q[order]) - q[order]
-    keep[order[before >= float(settings.top_p)]] = False
-  q = np.where(keep, p, 0)
-  return q / q.sum()
-
-
-def chi_square_p(tokens, law):
-  """p-value of the counts against the law; cells of under 8 expected draws are pooled."""
-  counts = np.bincount(tokens, minlength=len(law)).astype(float)
-  expected = law * len(tokens)
-  rare = expected < 8
-  counts = np.append(counts[~rare], counts[rare].sum())
-  expected = np.append(expected[~rare], expected[rare].sum())
-  if expected[-1] < 8:
-    counts[-2:] = counts[-2:].sum(), 0
-    expected[-2:] = expected[-2:].sum(), 0
-    counts, expected = counts[:-1], expected[:-1]
-  return stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue
 
 
 def logits_of(V, spread, seed=1):
@@ -209,15 +175,14 @@ def test_a_row_does_not_see_its_neighbours(settings):
   S, V = 16, 450
   z = jnp.asarray(rng.normal(0, 1, (S, V)), jnp.float32)
   k, active = keys(S), jnp.ones(S, bool)
-  run = jax.jit(lambda *a: draw(*a, entropy=True, truncated=True))
-  drawn = run(z, k, settings, active)
+  drawn = RUN_ALL(z, k, settings, active)
   order = rng.permutation(S)
-  moved = run(z[order], k[order], settings, active)
+  moved = RUN_ALL(z[order], k[order], settings, active)
   for one, other in zip(drawn, moved, strict=True):
     np.testing.assert_array_equal(other, one[order])
   # other logits, keys and idleness everywhere but in row 5
   others = jnp.asarray(rng.normal(0, 3, (S, V)), jnp.float32).at[5].set(z[5])
-  alone = run(others, keys(S, 9).at[5].set(k[5]), settings, active.at[:5].set(False))
+  alone = RUN_ALL(others, keys(S, 9).at[5].set(k[5]), settings, active.at[:5].set(False))
   for one, other in zip(drawn, alone, strict=True):
     assert other[5] == one[5]
 
@@ -225,8 +190,114 @@ def test_a_row_does_not_see_its_neighbours(settings):
 def test_temperature_zero_is_the_first_largest_logit():
   z = jnp.asarray([[0.0, 3.0, 1.0, 3.0], [2.0, -1.0, 0.0, 1.0]], jnp.float32)
   z = jnp.pad(z, ((0, 0), (2 * BLOCK, BLOCK)), constant_values=-9.0).at[0, -7].set(3.0)
-  drawn = draw(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool), truncated=True)
+  drawn = RUN_ALL(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool))
   np.testing.assert_array_equal(drawn.token, [2 * BLOCK + 1, 2 * BLOCK])
   expected = log_softmax(np.asarray(z, np.float64))[[0, 1], drawn.token]
   np.testing.assert_allclose(drawn.logprob, expected, rtol=0, atol=1e-6)
   np.testing.assert_array_equal(drawn.truncated_logprob, drawn.logprob)
+
+
+def test_truncation_is_temperature_then_top_k_then_top_p():
+  z, n = logits_of(2 * BLOCK + 50, 1.5), 4000
+  settings = options(1.5, 0.7, 40)
+  law = truncated(z, settings)
+  others = {
+    'top-p before temperature': truncated(
+      np.where(truncated(z, options(1.0, 0.7, 40)) > 0, z, -np.inf), options(1.5)
+    ),
+    'top-p before top-k': truncated(
+      np.where(truncated(z, options(1.5, 0.7)) > 0, z, -np.inf), options(1.5, 1.0, 40)
+    ),
+  }
+  for name, other in others.items():
+    assert ((law > 0) != (other > 0)).any(), f'the case cannot tell: {name}'
+  rows = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (n, len(z)))
+  drawn = RUN_ALL(rows, keys(n), settings, jnp.ones(n, bool))
+  assert set(np.asarray(drawn.token)) == set(np.flatnonzero(law))
+  np.testing.assert_allclose(drawn.truncated_logprob, np.log(law[drawn.token]), rtol=0, atol=2e-6)
+  assert chi_square_p(np.asarray(drawn.token), law) > 1e-3
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [options(), options(0.7, top_k=30), options(top_p=0.9), options(0.7, 0.8), options(0.0, 0.5, 3)],
+  ids=['plain', 'k', 'p', 'cold p', 'greedy'],
+)
+def test_forced_tokens_logprobs_and_entropy_are_the_exact_ones(settings):
+  rng = np.random.default_rng(5)
+  S, V = 24, 2 * BLOCK + 50
+  z = rng.normal(0, 2, (S, V)).astype(np.float32)
+  z[:, 700:] = -np.inf  # ids a padded vocabulary does not use
+  z[3] *= 20  # as good as certain
+  forced = np.where(np.arange(S) % 2, rng.integers(0, 700, S), -1).astype(np.int32)
+  free, drawn = (
+    RUN_ALL(z, keys(S), settings, jnp.ones(S, bool), forced=given)
+    for given in (np.full(S, -1, np.int32), forced)
+  )
+  np.testing.assert_array_equal(drawn.token, np.where(forced >= 0, forced, free.token))
+  full = log_softmax(z.astype(np.float64) / (float(settings.temperature) or 1.0))
+  with np.errstate(divide='ignore', invalid='ignore'):
+    laws = full if settings.temperature == 0 else np.log([truncated(row, settings) for row in z])
+    entropies = -np.nansum(np.exp(full) * full, axis=-1)
+  for one in (free, drawn):
+    token = np.asarray(one.token)[:, None]
+    for value, law in ((one.logprob, full), (one.truncated_logprob, laws)):
+      expected = np.take_along_axis(law, token, axis=1)[:, 0]
+      np.testing.assert_allclose(value, expected, rtol=1e-6, atol=4e-6)
+    np.testing.assert_allclose(one.entropy, entropies, rtol=0, atol=4e-6)
+  if settings.top_k > 0 and settings.temperature > 0:
+    assert np.isneginf(drawn.truncated_logprob).any()
+  plain = RUN(z, keys(S), settings, jnp.ones(S, bool), forced=forced)
+  np.testing.assert_array_equal(plain.token, drawn.token)
+  assert plain.truncated_logprob is None
+  assert plain.entropy is None
+
+
+def test_keys_give_the_block_and_the_element_and_fold_in_the_trial():
+  S, V = 2000, 2 * BLOCK + 50
+  z = np.random.default_rng(8).normal(0, 1.5, (S, V)).astype(np.float32)
+  p = np.exp(log_softmax(z.astype(np.float64)))
+  settings = options(top_p=0.8)
+  on, key = jnp.ones(S, bool), keys(S)
+  plain = np.asarray(RUN(z, key, options(), on).token)
+  nucleus = np.asarray(RUN(z, key, settings, on).token)
+  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+  trials = [key, *(fold(key, trial) for trial in range(1, 6))]
+  uniform = np.stack([jax.vmap(lambda k: jax.random.uniform(k, (2,)))(k) for k in trials], axis=1)
+  clear = redrawn = 0
+  for row in range(S):
+    outer, inside = two_level_cdf(p[row])
+    tokens, margins = [], []
+    for u in uniform[row]:
+      block = int(np.searchsorted(outer, u[0], side='right'))
+      tokens.append(block * BLOCK + int(np.searchsorted(inside[block], u[1], side='right')))
+      margins += [np.abs(outer - u[0]).min(), np.abs(inside[block] - u[1]).min()]
+    kept = truncated(z[row], settings)[tokens] > 0
+    if min(margins) < 1e-6 or not kept.any():
+      continue
+    clear += 1
+    redrawn += not kept[0]
+    assert plain[row] == tokens[0]
+    assert nucleus[row] == tokens[int(np.argmax(kept))]
+  assert clear > 0.9 * S
+  assert redrawn > 0.1 * S
+
+
+def test_settings_are_traced():
+  z = np.random.default_rng(0).normal(0, 1, (16, 450)).astype(np.float32)
+  RUN_ALL(z, keys(16), options(), jnp.ones(16, bool))
+  before = RUN_ALL._cache_size()
+  for settings in (options(0.5, 0.9), options(2.0, 1.0, 5), options(0.0)):
+    RUN_ALL(z, keys(16), settings, jnp.ones(16, bool))
+  assert RUN_ALL._cache_size() == before
+
+
+@pytest.mark.parametrize('N', [1, 50, 96, 101])
+def test_both_ways_to_reduce_by_block_agree(N):
+  x = jnp.asarray(np.random.default_rng(N).normal(0, 1, (3, N)), jnp.float32)
+  for combine, neutral in ((jax.lax.add, 0.0), (jax.lax.max, -np.inf)):
+    by_window, by_shape = (
+      way(x, 32, combine, neutral) for way in (blocks_lib._by_window, blocks_lib._by_shape)
+    )
+    assert by_window.shape == (3, -(-N // 32))
+    np.testing.assert_allclose(by_window, by_shape, rtol=1e-6, atol=1e-6)

@@ -99,16 +99,20 @@ class Blocks:
 
 def _windows(x: jax.Array, width: int, combine: Callable, neutral: float) -> jax.Array:
   """x [S,N] combined over windows of width: [S,ceil(N/width)]."""
-  S, N = x.shape
-  rest = -N % width
 
-  def window(x: jax.Array) -> jax.Array:
-    padding = ((0, 0), (0, rest))
-    return lax.reduce_window(x, jnp.asarray(neutral, x.dtype), combine, (1, width), (1, width), padding)
+  def by(way: Callable) -> Callable[[jax.Array], jax.Array]:
+    return lambda x: way(x, width, combine, neutral)
 
-  def reshape(x: jax.Array) -> jax.Array:
-    x = jnp.pad(x, ((0, 0), (0, rest)), constant_values=neutral).reshape(S, -1, width)
-    return lax.reduce(x, jnp.asarray(neutral, x.dtype), combine, (2,))
+  # for a reshape XLA's CPU backend copies the array to pad it, others fuse that; a window it fuses
+  return lax.platform_dependent(x, cpu=by(_by_window), default=by(_by_shape))
 
-  # XLA's CPU backend copies the array to pad and reshape it; others fuse that
-  return lax.platform_dependent(x, cpu=window, default=reshape)
+
+def _by_window(x: jax.Array, width: int, combine: Callable, neutral: float) -> jax.Array:
+  start = jnp.asarray(neutral, x.dtype)
+  padding = ((0, 0), (0, -x.shape[1] % width))
+  return lax.reduce_window(x, start, combine, (1, width), (1, width), padding)
+
+
+def _by_shape(x: jax.Array, width: int, combine: Callable, neutral: float) -> jax.Array:
+  x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % width)), constant_values=neutral)
+  return lax.reduce(x.reshape(len(x), -1, width), jnp.asarray(neutral, x.dtype), combine, (2,))

@@ -291,8 +291,7 @@ def draw(
   maximum = jnp.max(maxima, axis=-1, keepdims=True)
   tempered = _Tempered(rows, jnp.where(greedy, 1.0, options.temperature), maximum)
   everything = _Kept(jnp.full_like(maximum, -jnp.inf), rows.sums(tempered.weight))
-  given = None if forced is None else forced >= 0
-  settled = ~active if given is None else ~active | given
+  settled = ~active if forced is None else ~active | (forced >= 0)
 
   def first_largest() -> tuple[jax.Array, _Kept]:
     block = jnp.argmax(maxima, axis=-1).astype(jnp.int32)
@@ -305,7 +304,7 @@ def draw(
     lambda: _sample(tempered, everything, keys, options, settled, truncated),
   )
   if forced is not None:
-    token = jnp.where(given, forced, token)
+    token = jnp.where(forced >= 0, forced, token)
   logit = rows.at(token)[:, None]
   scaled = tempered.scaled(logit)[:, 0]
   total = jnp.sum(everything.sums, axis=-1)

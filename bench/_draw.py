@@ -1,0 +1,88 @@
+"""B7: what drawing a token costs beside the head's matmul, at Qwen2.5's vocabulary."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlvr_jax.models.logprobs import logits
+from rlvr_jax.sampling.draw import Options, draw
+
+D, V = 896, 151_936
+REPEATS = 9
+TARGETS = {1.0: 1.3, 0.95: 1.5}  # top_p -> x head matmul
+
+
+def hidden_flat(embed: jax.Array, slots: int) -> jax.Array:
+  """Hidden f32[S,D] whose logits are normal with a spread of 3 nats: a nucleus of 13,000 tokens."""
+  del embed
+  return jax.random.normal(jax.random.key(0), (slots, D))
+
+
+def hidden_mixed(embed: jax.Array, slots: int) -> jax.Array:
+  """Hidden f32[S,D] as in real text: for most rows a few tokens stand out, for some none does.
+
+  Each row leans towards one token of its own and, less, another; the first has 8 to 26 nats more
+  than the others' mean, who together weigh as much as one with 16.
+  """
+  chosen = jnp.arange(slots, dtype=jnp.int32) * 997
+  lean = jnp.linspace(8.0, 26.0, slots)[:, None]
+  size = jnp.sum(embed[0] ** 2)
+  return hidden_flat(embed, slots) + (lean * embed[chosen] + (lean - 2) * embed[chosen + 1]) / size
+
+
+def interleaved(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+  """Smallest seconds of each call; they take turns, so that a busy machine hits all alike."""
+  for run in runs.values():  # compiles
+    jax.block_until_ready(run())
+  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for _ in range(REPEATS):
+    for name, run in runs.items():
+      begin = time.perf_counter()
+      jax.block_until_ready(run())
+      seconds[name].append(time.perf_counter() - begin)
+  return {name: min(values) for name, values in seconds.items()}
+
+
+def cost(slots: int, hidden_of: Callable[[jax.Array, int], jax.Array]) -> dict[float, float]:
+  """Seconds of head, draw and log-prob in those of the head's matmul alone, by top_p."""
+  params = {'embed': 0.1 * jax.random.normal(jax.random.key(1), (V, D))}
+  hidden = hidden_of(params['embed'], slots)
+  keys = jax.random.split(jax.random.key(2), slots)
+  active = jnp.ones(slots, bool)
+  head = jax.jit(logits)
+  # the settings traced, as in the sampler: known ones would let the compiler drop the nucleus
+  whole = jax.jit(lambda p, h, k, options, on: draw(logits(p, h), k, options, on))
+
+  def run_at(top_p: float) -> Callable[[], Any]:
+    options = Options(jnp.float32(1), jnp.float32(top_p), jnp.int32(0))
+    return lambda: whole(params, hidden, keys, options, active)
+
+  seconds = interleaved(
+    {'head': lambda: head(params, hidden)} | {str(top_p): run_at(top_p) for top_p in TARGETS}
+  )
+  return {top_p: seconds[str(top_p)] / seconds['head'] for top_p in TARGETS}
+
+
+def draw_cost() -> list[dict[str, Any]]:
+  """The gates of B7, the worst of 32 and 64 slots."""
+  gates = []
+  for name, hidden_of in (('3 nats wide', hidden_flat), ('as in text', hidden_mixed)):
+    costs = {slots: cost(slots, hidden_of) for slots in (32, 64)}
+    for top_p, target in TARGETS.items():
+      ratio = max(each[top_p] for each in costs.values())
+      each = ', '.join(f'S={slots} {values[top_p]:.3f}' for slots, values in costs.items())
+      gates.append(
+        {
+          'gate': f'B7 draw cost, top_p {top_p}, logits {name}',
+          'value': float(np.round(ratio, 3)),
+          'target': target,
+          'holds': bool(ratio <= target),
+          'unit': 'x head matmul',
+          'how': f'{each}; D={D}, V={V}, float32, best of {REPEATS} in turns',
+        }
+      )
+  return gates
