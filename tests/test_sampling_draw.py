@@ -64,6 +64,16 @@ def test_the_check_sees_a_wrong_law():
   assert chi_square_p(tokens, truncated(z, options())) < 1e-6
 
 
+def test_a_likely_token_behind_the_nucleus_is_not_drawn():
+  z = np.full(500, -30.0)
+  z[[20, 400]] = np.log([0.91, 0.08])
+  z[[21, 401]] = np.log([0.005, 0.005])
+  tokens, _ = sample(z, options(top_p=0.9))
+  assert (tokens == 20).all()
+  tokens, _ = sample(z, options(top_p=0.95))
+  assert set(tokens) == {20, 400}
+
+
 def test_rejection_and_bisection_draw_the_same_law(monkeypatch):
   z = logits_of(500, 0.5)
   settings = options(top_p=0.15)
