@@ -16,7 +16,15 @@ from rlvr_jax.sampling.draw import draw
 pytestmark = pytest.mark.usefixtures('strict')
 N = 16_000
 RUN = jax.jit(draw)
-RUN_ALL = jax.jit(lambda *a, **k: draw(*a, **k, entropy=True, truncated=True))
+S, V = 64, 2 * BLOCK + 50  # of run_all, which is compiled once
+RUN_ALL = jax.jit(lambda *a, forced: draw(*a, forced=forced, entropy=True, truncated=True))
+
+
+def run_all(z, key, settings, active=None, forced=None):
+  """Everything that can be asked of rows of logits [S,V]."""
+  active = np.ones(S, bool) if active is None else active
+  forced = np.full(S, -1, np.int32) if forced is None else forced
+  return RUN_ALL(jnp.asarray(z, jnp.float32), key, settings, active, forced=forced)
 
 
 def sample(z, settings, seed=0, n=N, run=RUN):
@@ -182,34 +190,34 @@ def test_zero_weights_are_never_drawn(V):
 )
 def test_a_row_does_not_see_its_neighbours(settings):
   rng = np.random.default_rng(3)
-  S, V = 16, 450
-  z = jnp.asarray(rng.normal(0, 1, (S, V)), jnp.float32)
-  k, active = keys(S), jnp.ones(S, bool)
-  drawn = RUN_ALL(z, k, settings, active)
+  z, k = rng.normal(0, 1, (S, V)), keys(S)
+  drawn = run_all(z, k, settings)
   order = rng.permutation(S)
-  moved = RUN_ALL(z[order], k[order], settings, active)
+  moved = run_all(z[order], k[order], settings)
   for one, other in zip(drawn, moved, strict=True):
     np.testing.assert_array_equal(other, one[order])
   # other logits, keys and idleness everywhere but in row 5
-  others = jnp.asarray(rng.normal(0, 3, (S, V)), jnp.float32).at[5].set(z[5])
-  alone = RUN_ALL(others, keys(S, 9).at[5].set(k[5]), settings, active.at[:5].set(False))
+  others = rng.normal(0, 3, (S, V))
+  others[5] = z[5]
+  alone = run_all(others, keys(S, 9).at[5].set(k[5]), settings, np.arange(S) >= 5)
   for one, other in zip(drawn, alone, strict=True):
     assert other[5] == one[5]
 
 
 def test_temperature_zero_is_the_first_largest_logit():
-  z = jnp.asarray([[0.0, 3.0, 1.0, 3.0], [2.0, -1.0, 0.0, 1.0]], jnp.float32)
-  z = jnp.pad(z, ((0, 0), (2 * BLOCK, BLOCK)), constant_values=-9.0).at[0, -7].set(3.0)
-  drawn = RUN_ALL(z, keys(2), options(0.0, 0.5, 2), jnp.ones(2, bool))
-  np.testing.assert_array_equal(drawn.token, [2 * BLOCK + 1, 2 * BLOCK])
-  expected = log_softmax(np.asarray(z, np.float64))[[0, 1], drawn.token]
+  z = np.full((S, V), -9.0)
+  z[0, 2 * BLOCK : 2 * BLOCK + 4] = [0, 3, 1, 3]
+  z[0, -7] = 3
+  z[1:, BLOCK - 1 : BLOCK + 3] = [2, -1, 0, 1]
+  drawn = run_all(z, keys(S), options(0.0, 0.5, 2))
+  np.testing.assert_array_equal(drawn.token, [2 * BLOCK + 1] + [BLOCK - 1] * (S - 1))
+  expected = log_softmax(z)[np.arange(S), drawn.token]
   np.testing.assert_allclose(drawn.logprob, expected, rtol=0, atol=1e-6)
   np.testing.assert_array_equal(drawn.truncated_logprob, drawn.logprob)
 
 
 def test_truncation_is_temperature_then_top_k_then_top_p():
-  z, n = logits_of(2 * BLOCK + 50, 1.5), 4000
-  settings = options(1.5, 0.7, 40)
+  z, settings = logits_of(V, 1.5), options(1.5, 0.7, 40)
   law = truncated(z, settings)
   others = {
     'top-p before temperature': truncated(
@@ -221,11 +229,12 @@ def test_truncation_is_temperature_then_top_k_then_top_p():
   }
   for name, other in others.items():
     assert ((law > 0) != (other > 0)).any(), f'the case cannot tell: {name}'
-  rows = jnp.broadcast_to(jnp.asarray(z, jnp.float32), (n, len(z)))
-  drawn = RUN_ALL(rows, keys(n), settings, jnp.ones(n, bool))
-  assert set(np.asarray(drawn.token)) == set(np.flatnonzero(law))
-  np.testing.assert_allclose(drawn.truncated_logprob, np.log(law[drawn.token]), rtol=0, atol=2e-6)
-  assert chi_square_p(np.asarray(drawn.token), law) > 1e-3
+  many = [run_all(np.tile(z, (S, 1)), keys(S, seed), settings) for seed in range(40)]
+  token = np.concatenate([drawn.token for drawn in many])
+  logprob = np.concatenate([drawn.truncated_logprob for drawn in many])
+  assert set(token) == set(np.flatnonzero(law))
+  np.testing.assert_allclose(logprob, np.log(law[token]), rtol=0, atol=2e-6)
+  assert chi_square_p(token, law) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -235,15 +244,12 @@ def test_truncation_is_temperature_then_top_k_then_top_p():
 )
 def test_forced_tokens_logprobs_and_entropy_are_the_exact_ones(settings):
   rng = np.random.default_rng(5)
-  S, V = 24, 2 * BLOCK + 50
   z = rng.normal(0, 2, (S, V)).astype(np.float32)
   z[:, 700:] = -np.inf  # ids a padded vocabulary does not use
   z[3] *= 20  # as good as certain
   forced = np.where(np.arange(S) % 2, rng.integers(0, 700, S), -1).astype(np.int32)
-  free, drawn = (
-    RUN_ALL(z, keys(S), settings, jnp.ones(S, bool), forced=given)
-    for given in (np.full(S, -1, np.int32), forced)
-  )
+  free = run_all(z, keys(S), settings)
+  drawn = run_all(z, keys(S), settings, forced=forced)
   np.testing.assert_array_equal(drawn.token, np.where(forced >= 0, forced, free.token))
   full = log_softmax(z.astype(np.float64) / (float(settings.temperature) or 1.0))
   with np.errstate(divide='ignore', invalid='ignore'):
@@ -257,25 +263,27 @@ def test_forced_tokens_logprobs_and_entropy_are_the_exact_ones(settings):
     np.testing.assert_allclose(one.entropy, entropies, rtol=0, atol=4e-6)
   if settings.top_k > 0 and settings.temperature > 0:
     assert np.isneginf(drawn.truncated_logprob).any()
-  plain = RUN(z, keys(S), settings, jnp.ones(S, bool), forced=forced)
-  np.testing.assert_array_equal(plain.token, drawn.token)
-  assert plain.truncated_logprob is None
-  assert plain.entropy is None
+
+
+def test_what_is_not_asked_for_is_not_there():
+  drawn = jax.eval_shape(draw, jnp.zeros((S, V)), keys(S), options(), jnp.ones(S, bool))
+  assert drawn.truncated_logprob is None
+  assert drawn.entropy is None
 
 
 def test_keys_give_the_block_and_the_element_and_fold_in_the_trial():
-  S, V = 2000, 2 * BLOCK + 50
-  z = np.random.default_rng(8).normal(0, 1.5, (S, V)).astype(np.float32)
+  n = 2000
+  z = np.random.default_rng(8).normal(0, 1.5, (n, V)).astype(np.float32)
   p = np.exp(log_softmax(z.astype(np.float64)))
   settings = options(top_p=0.8)
-  on, key = jnp.ones(S, bool), keys(S)
+  on, key = jnp.ones(n, bool), keys(n)
   plain = np.asarray(RUN(z, key, options(), on).token)
   nucleus = np.asarray(RUN(z, key, settings, on).token)
   fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
   trials = [key, *(fold(key, trial) for trial in range(1, 6))]
   uniform = np.stack([jax.vmap(lambda k: jax.random.uniform(k, (2,)))(k) for k in trials], axis=1)
   clear = redrawn = 0
-  for row in range(S):
+  for row in range(n):
     outer, inside = two_level_cdf(p[row])
     tokens, margins = [], []
     for u in uniform[row]:
@@ -289,17 +297,14 @@ def test_keys_give_the_block_and_the_element_and_fold_in_the_trial():
     redrawn += not kept[0]
     assert plain[row] == tokens[0]
     assert nucleus[row] == tokens[int(np.argmax(kept))]
-  assert clear > 0.9 * S
-  assert redrawn > 0.1 * S
+  assert clear > 0.9 * n
+  assert redrawn > 0.1 * n
 
 
 def test_settings_are_traced():
-  z = np.random.default_rng(0).normal(0, 1, (16, 450)).astype(np.float32)
-  RUN_ALL(z, keys(16), options(), jnp.ones(16, bool))
-  before = RUN_ALL._cache_size()
-  for settings in (options(0.5, 0.9), options(2.0, 1.0, 5), options(0.0)):
-    RUN_ALL(z, keys(16), settings, jnp.ones(16, bool))
-  assert RUN_ALL._cache_size() == before
+  for settings in (options(), options(0.5, 0.9), options(2.0, 1.0, 5), options(0.0)):
+    run_all(np.zeros((S, V)), keys(S), settings)
+  assert RUN_ALL._cache_size() == 1
 
 
 @pytest.mark.parametrize('N', [1, 50, 96, 101])

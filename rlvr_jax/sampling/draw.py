@@ -310,8 +310,10 @@ def draw(
   total = jnp.sum(everything.sums, axis=-1)
   truncated_logprob = None
   if truncated:
-    inside = scaled - jnp.log(jnp.sum(kept.sums, axis=-1))
-    truncated_logprob = jnp.where((logit > kept.edge)[:, 0], inside, -jnp.inf)
+    truncated_logprob = scaled - jnp.log(jnp.sum(kept.sums, axis=-1))
+    if forced is not None:  # what was drawn is inside, whatever a rounding at the edge says
+      outside = (forced >= 0) & (logit <= kept.edge)[:, 0]
+      truncated_logprob = jnp.where(outside, -jnp.inf, truncated_logprob)
   return Drawn(
     token,
     scaled - jnp.log(total),
