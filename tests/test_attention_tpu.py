@@ -132,7 +132,7 @@ class Rows:
     self.table = rng.permutation(S * 4 + 3)[: S * 4].reshape(S, 4).astype(np.int32)
 
     def normal(*shape):
-      return jnp.asarray(rng.normal(0, 1.5, shape), dtype)
+      return jnp.asarray(rng.normal(0, 1, shape), dtype)
 
     self.prompt_kv = normal(2, R, 128, K, H)
     self.own_kv = normal(2, S, 160, K, H)

@@ -35,11 +35,15 @@ def _index(transform):
   return tuple(one(i) for i in transform.indices)
 
 
+def _is_a(transform, kind):
+  return type(transform).__name__ == f'{kind}Transform'
+
+
 def _view(x, transforms):
   for t in transforms:
-    if hasattr(t, 'dtype'):
+    if _is_a(t, 'Bitcast'):
       x = _bitcast(x, t.dtype)
-    elif hasattr(t, 'shape'):
+    elif _is_a(t, 'Reshape'):
       x = x.reshape(t.shape)
     else:
       x = x[_index(t)]
@@ -51,9 +55,9 @@ def _replace(x, transforms, value):
   if not transforms:
     return np.asarray(value).reshape(x.shape)
   t, *rest = transforms
-  if hasattr(t, 'dtype'):
+  if _is_a(t, 'Bitcast'):
     return _bitcast(_replace(_bitcast(x, t.dtype), rest, value), x.dtype)
-  if hasattr(t, 'shape'):
+  if _is_a(t, 'Reshape'):
     return _replace(x.reshape(t.shape), rest, value).reshape(x.shape)
   x = x.copy()
   x[_index(t)] = _replace(x[_index(t)], rest, value)
@@ -64,7 +68,7 @@ def _is_ours(transforms):
   def empty(t):
     return any(isinstance(i, slice) and i.start == i.stop for i in _index(t))
 
-  return any(hasattr(t, 'dtype') or hasattr(t, 'shape') or empty(t) for t in transforms)
+  return any(_is_a(t, 'Bitcast') or _is_a(t, 'Reshape') or empty(t) for t in transforms)
 
 
 @contextlib.contextmanager
