@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jax import monitoring
 
@@ -134,16 +134,17 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
   done = list(
     engine.run(items_of(prompts, 8), Sampling(temperature=0.6, stop_ids=(0,), max_tokens=64))
   )
+  rows = np.zeros((len(done), 96), np.int32)
+  for row, c in zip(rows, done, strict=True):
+    row[: len(c.item.prompt_ids) + len(c.tokens)] = [*c.item.prompt_ids, *c.tokens]
+  score = jax.jit(
+    lambda params, rows: sequence_logprobs(params, rows, config=TINY, temperature=0.6)
+  )
   worst = 0.0
-  for completion in done:
-    prompt = completion.item.prompt_ids
-    row = np.zeros((1, 96), np.int32)
-    row[0, : len(prompt) + len(completion.tokens)] = [*prompt, *completion.tokens]
-    scored = np.asarray(
-      sequence_logprobs(stacked, jnp.asarray(row), config=TINY, temperature=0.6)[0]
-    )[0]
-    part = scored[len(prompt) : len(prompt) + len(completion.tokens)]
-    worst = max(worst, float(np.abs(part - completion.logprobs).max()))
+  for scored, c in zip(np.asarray(score(stacked, rows)[0]), done, strict=True):
+    begin = len(c.item.prompt_ids)
+    part = scored[begin : begin + len(c.tokens)]
+    worst = max(worst, float(np.abs(part - c.logprobs).max()))
   changes = (
     (8, Sampling(1.0, 0.9, 0, (0,), 64)),
     (1, Sampling(0.3, 1.0, 20, (0, 5), 32)),
