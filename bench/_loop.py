@@ -8,11 +8,13 @@ import jax.numpy as jnp
 
 from bench._engine import TINY, delivered, items_of, random_params, random_prompts
 from bench._measure import at_most, seconds
+from rlvr_jax.models import paged
 from rlvr_jax.models.cache import init_cache
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import decode_step
 from rlvr_jax.sampling.draw import Options, draw
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 
 ROUNDS = 5
@@ -32,19 +34,23 @@ def loop_overhead(slots: int = 64, steps: int = 32, chunks: int = 8) -> dict[str
     steps=steps,
   )
   items = items_of(random_prompts(1, 16, TINY.vocab_size), slots)
-  cache = init_cache(TINY, slots=slots, bank_rows=4, prompt=32, completion=length, dtype='float32')
+  per_slot = -(-length // engine.page)
+  cache = init_cache(
+    TINY, bank_rows=4, prompt=32, pages=slots * per_slot, page=engine.page, dtype='float32'
+  )
+  table = jnp.arange(slots * per_slot, dtype=jnp.int32).reshape(slots, per_slot)
   options = Options(jnp.float32(1.0), jnp.float32(1.0), jnp.int32(0))
   keys = jax.random.split(jax.random.key(2), slots)
   zeros = jnp.zeros(slots, jnp.int32)
-  lengths = jnp.full(4, 15, jnp.int32)
+  prompt_lengths = jnp.full(4, 15, jnp.int32)
 
   @functools.partial(jax.jit, donate_argnums=1)
   def bare(tokens, cache, at):
-    hidden, cache = decode_step(
-      params, tokens, cache, config=TINY, rows=zeros, bank_lengths=lengths, lengths=zeros + at
+    own = paged.Slots(zeros, zeros + at, table, jnp.ones(slots, bool))
+    hidden, cache, _ = decode_step(
+      params, tokens, cache, config=TINY, slots=own, prompt_lengths=prompt_lengths
     )
-    token, _ = draw(logits(params, hidden), keys, options, jnp.ones(slots, bool))
-    return token, cache
+    return draw(logits(params, hidden), keys, options, jnp.ones(slots, bool))[0], cache
 
   def loop() -> int:
     return delivered(engine.run(items, Sampling(max_tokens=length)))

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from bench._measure import at_most
+from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params, unstack
-from rlvr_jax.sampling import engine as engine_lib
+from rlvr_jax.sampling import layout
 from rlvr_jax.sampling import state as state_lib
+from rlvr_jax.sampling.check import MAX_STOPS
 from rlvr_jax.sampling.draw import Options
 
 QWEN_0P5B = ModelConfig('qwen2', 151_936, 896, 4864, 24, 14, 2, 64, rope_theta=1e6, qkv_bias=True)
+PAGE, BANK_ROWS, STEPS = 64, 16, 32
 
 
 def total_bytes(tree: Any) -> int:
@@ -31,23 +34,26 @@ def memory(
     functools.partial(
       state_lib.init_state,
       config,
+      shards=1,
       slots=slots,
-      bank_rows=16,
-      queue=2 * slots * 32,
-      prompt=prompt,
+      bank_rows=BANK_ROWS,
+      queue=2 * slots * STEPS,
+      prompt=paged.round_bank(prompt, PAGE),
+      pages=slots * completion // PAGE,
+      page=PAGE,
+      slot_pages=completion // PAGE,
       completion=completion,
       dtype='float32',
       forced=False,
     )
   )
-  compiled = engine_lib.PROGRAMS.run_chunk.lower(
+  compiled = layout.PROGRAMS.run_chunk.lower(
     params,
     state,
     jax.eval_shape(lambda: Options(jnp.float32(1), jnp.float32(1), jnp.int32(0))),
-    jax.ShapeDtypeStruct((engine_lib.MAX_STOPS,), jnp.int32),
-    jax.ShapeDtypeStruct((), jnp.int32),
+    jax.ShapeDtypeStruct((MAX_STOPS,), jnp.int32),
     config=config,
-    steps=32,
+    steps=STEPS,
   ).compile()
   account = compiled.memory_analysis()
   peak = (

@@ -10,7 +10,8 @@ from bench._engine import counters, items_of, random_params, random_prompts, sin
 from bench._measure import at_least
 from bench._schedule import LengthLaw
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 
 # occupancy does not depend on what the model computes: one layer, one head of two dimensions
@@ -24,7 +25,7 @@ def occupancy_gates(
 ) -> list[dict[str, Any]]:
   """Forced lengths through the engine, beside list scheduling with instant refill."""
   lengths = law.draw(prompts * samples, seed=0)
-  ideal, until_empty = _schedule.ideal_steps(lengths, slots)
+  ideal, _ = _schedule.ideal_steps(lengths, slots)
   pages = int(POOL_SLACK * _schedule.live_peak(lengths, slots) / PAGE) + slots
   engine = Engine(
     hand_over(None, random_params(NANO)),
@@ -55,7 +56,7 @@ def occupancy_gates(
     raise RuntimeError(f'{tokens} tokens came out, {int(lengths.sum())} were forced')
   measured = tokens / stats['slot_steps']
   best = _schedule.occupancy(tokens, slots, ideal)
-  head = full['tokens'] / full['slot_steps'] if full else measured
+  head = full['live_steps'] / full['slot_steps'] if full else measured
   scale = f'{law}; {prompts} prompts x k={samples}, S={slots}, {tokens} tokens'
   return [
     at_least(
@@ -63,9 +64,8 @@ def occupancy_gates(
       measured / best,
       0.95,
       'of list scheduling',
-      f'{scale}: {measured:.3f} tail included ({head:.3f} before it) against {best:.3f} ideal '
-      f'({tokens / (slots * until_empty):.3f} before its tail); {stats["evicted"]} evictions, '
-      f'{wall:.0f} s',
+      f'{scale}: {measured:.3f} tail included ({head:.3f} before it) against {best:.3f} ideal; '
+      f'{stats["steps"]} steps, {stats["evicted"]} evictions, {wall:.0f} s',
     ),
     at_least(
       'B4 live KV',

@@ -23,7 +23,8 @@ from bench._peers_tunix import TunixPeer
 from rlvr_jax.models import load
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 from rlvr_jax.tasks.jsonl import load_jsonl
 from rlvr_jax.tasks.prompts import render

@@ -11,7 +11,8 @@ from bench._engine import TINY, counters, delivered, items_of, random_params, ra
 from bench._measure import at_most
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 
 LENGTH = 64  # tokens of every completion here

@@ -13,7 +13,8 @@ from rlvr_jax.eval import pass_at_k
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import Params, forward
-from rlvr_jax.sampling.engine import Engine, hand_over
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 
 V = 48

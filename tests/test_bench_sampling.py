@@ -25,7 +25,7 @@ def test_parts_are_chosen_by_name():
 
 
 def test_occupancy_and_live_kv_are_shares_of_the_possible():
-  law = LengthLaw(median=6, sigma=0.6, runaway=0.05, cap=48)
+  law = LengthLaw(median=60, sigma=0.6, runaway=0.05, cap=500)
   occupied, live = run.check_gates(
     'sampling', _occupancy.occupancy_gates(law, prompts=4, samples=24, slots=8)
   )
