@@ -4,7 +4,7 @@ BENCH ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help quickstart test lint check bench clean
+.PHONY: help quickstart test lint check bench peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test                format, lint, types and tests, as CI runs them"
 	@echo "make check               the long checks: smokes of every study, real models against HF"
 	@echo "make bench [BENCH=name]  measure; bench/out/NAME.json"
+	@echo "make peers               install what make bench compares with (torch, tunix)"
 	@echo "make clean               remove what make made, runs/ excepted"
 
 quickstart: $(VENV)/.core
@@ -30,6 +31,8 @@ check: $(VENV)/.parity
 
 bench: $(VENV)/.core
 	$(PY) -m bench.run $(BENCH)
+
+peers: $(VENV)/.bench
 
 clean:
 	rm -rf $(VENV) bench/out build dist .pytest_cache .ruff_cache *.egg-info
@@ -52,3 +55,7 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 $(VENV)/.parity: pyproject.toml | $(PY)
 	$(PY) -m pip install --disable-pip-version-check -q -e '.[dev,parity]'
 	@touch $@ $(VENV)/.core $(VENV)/.dev
+
+$(VENV)/.bench: pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -q -e '.[bench]'
+	@touch $@ $(VENV)/.core

@@ -1,0 +1,45 @@
+"""Timing and gates, shared by the benchmarks."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def best_of(run: Callable[[], Any], repeats: int) -> float:
+  """Smallest seconds of a call that blocks on its result, the first (compiling) one left out."""
+  jax.block_until_ready(run())
+  return min(seconds(run) for _ in range(repeats))
+
+
+def seconds(run: Callable[[], Any]) -> float:
+  """Seconds of one call, its result waited for."""
+  begin = time.perf_counter()
+  jax.block_until_ready(run())
+  return time.perf_counter() - begin
+
+
+def at_most(name: str, value: float, target: float, unit: str, how: str) -> dict[str, Any]:
+  """A gate that holds if value is at most target."""
+  return _gate(name, value, target, value <= target, unit, how)
+
+
+def at_least(name: str, value: float, target: float, unit: str, how: str) -> dict[str, Any]:
+  """A gate that holds if value is at least target."""
+  return _gate(name, value, target, value >= target, unit, how)
+
+
+def _gate(
+  name: str, value: float, target: float, holds: bool, unit: str, how: str
+) -> dict[str, Any]:
+  # compared before it is rounded: the digits shown decide nothing
+  rounded = float(f'{value:.3g}')
+  return {
+    'gate': name,
+    'value': rounded,
+    'target': target,
+    'holds': bool(holds),
+    'unit': unit,
+    'how': how,
+  }
