@@ -443,69 +443,6 @@ def load_file(path: str) -> Config:
   return module.get_config(argument) if colon else module.get_config()
 
 
-def check_flags(argv: Sequence[str]) -> None:
-  """Reads --config and --config.KEY=VALUE of a command line, and refuses bad ones clearly.
-
-  It runs before config_flags parses the same words, whose own errors name no nearest key.
-  Raises OSError for a missing file, ValueError for an unknown key or a value of another type.
-  """
-  words = list(argv)
-  path = next((_value(words, i) for i, w in enumerate(words) if _flag(w) == 'config'), None)
-  if not path:
-    raise ValueError('no --config given; try --config=configs/quickstart.py')
-  config = load_file(path)
-  for i, word in enumerate(words):
-    name = _flag(word)
-    if name.startswith('config.'):
-      _check_override(config, name.removeprefix('config.'), word, _value(words, i))
-
-
-def _flag(word: str) -> str:
-  """'config.a' of '--config.a=1'; '' of a word that is no flag."""
-  return word.lstrip('-').partition('=')[0] if word.startswith('-') else ''
-
-
-def _value(words: Sequence[str], i: int) -> str | None:
-  """The value given to the flag at words[i], in that word or the next; None if there is none."""
-  _, equals, value = words[i].partition('=')
-  if equals:
-    return value
-  return words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith('--') else None
-
-
-def _has(config: Config, key: str) -> bool:
-  """Whether every part of a dotted key is there."""
-  for part in key.split('.'):
-    if not isinstance(config, ConfigDict) or part not in config:
-      return False
-    config = config[part]
-  return True
-
-
-def _check_override(config: Config, key: str, word: str, text: str | None) -> None:
-  """Refuses one override whose key or value does not fit."""
-  flat = flatten(config)
-  source = word.partition('=')[0]
-  free = [group for group in FREE_GROUPS if key.startswith(f'{group}.')]
-  if key not in flat and free and not _has(config, key):
-    raise ValueError(
-      f'{source}: a new key of {free[0]} cannot come from the command line; write it into a config '
-      'file of your own'
-    )
-  if free and key not in flat:
-    return
-  if key not in flat:
-    set_key(config, key, text, source)
-    raise AssertionError(f'{key} is no leaf')
-  kind = type(flat[key])
-  if text is None and kind is not bool:
-    raise ValueError(f'{source} has no value; write {source}={flat[key]!r} or another')
-  if kind in (int, float):
-    set_key(config, key, parse_literal(text or ''), source)
-  if kind is bool and text is not None and text.lower() not in ('true', 'false', '1', '0'):
-    raise ValueError(f'{source}={text}: expected true or false')
-
-
 def parse_literal(text: str) -> Any:
   """The Python value that text writes (a number, tuple, True ...), else text itself."""
   try:

@@ -1,25 +1,21 @@
 """A sampler, tokenizer and verifier pool whose every answer is known and whose order is not."""
 
-import dataclasses
+import pathlib
 import random
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
-from rlvr_jax.sampling.types import Completion
+from rlvr_jax.eval.fill import Subject, sample_into_store
+from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.eval.stopping import Rule
+from rlvr_jax.sampling.types import Completion, Sampling, Stats
 from rlvr_jax.tasks.problem import Problem, Verdict
 
 
 class Killed(BaseException):
   """What stands for kill -9: nothing may react to it but by unwinding."""
-
-
-@dataclasses.dataclass
-class Stats:
-  tokens: int = 0
-  steps: int = 0
-  slot_steps: int = 0
-  live_steps: int = 0
 
 
 class FakeEngine:
@@ -29,7 +25,9 @@ class FakeEngine:
   completion with how many were yielded so far.
   """
 
-  def __init__(self, rng: random.Random, *, slots: int = 4, ahead: int = 4, kill=lambda count: None):
+  def __init__(
+    self, rng: random.Random, *, slots: int = 4, ahead: int = 4, kill=lambda count: None
+  ):
     self.slots, self.stats = slots, Stats()
     self.pulled: list[tuple[int, int]] = []
     self._rng, self._ahead, self._kill = rng, ahead, kill
@@ -99,3 +97,32 @@ class _Late(Future):
 def make_problems(count: int) -> list[Problem]:
   """Problems p0, p1, ... of the task 'sums'."""
   return [Problem(f'p{i}', 'sums', f'{i} + 1?', str(i + 1), {}) for i in range(count)]
+
+
+def fill(root: pathlib.Path, rule: Rule, table, engine, *, late=False, flush_s=1e9, **options):
+  """One run of sampling with everything but the store and its ledger made up; the store.
+
+  table bool[P][n] says which draws are correct.
+  """
+  prompts = [(i,) for i in range(len(table))]
+  tokenizer: Any = FakeTokenizer()
+  pool: Any = FakePool(table, late=late)
+  store = SampleStore(root)
+  sample_into_store(
+    store,
+    Subject('base', engine, tokenizer, make_problems(len(table)), prompts, 'raw', 'w', 'd'),
+    rule,
+    Sampling(max_tokens=2),
+    pool,
+    seed=0,
+    coupling='independent',
+    flush_s=flush_s,
+    **{'show': False, **options},
+  )
+  return store
+
+
+def stored(store: SampleStore) -> set[tuple[str, int]]:
+  """(problem_id, sample) of every row that `fill` left."""
+  table = store.read('base', 'sums', columns=['problem_id', 'sample'])
+  return set(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))

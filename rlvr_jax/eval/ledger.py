@@ -130,7 +130,7 @@ class Ledger:
       self._write()
     except shards.StoreError as error:
       log.warning(
-        '%s. Nothing is lost: %d samples wait in memory, and it is tried again in %.0f s',
+        '%s. Sampling goes on: %d samples wait in memory, and it is tried again in %.0f s',
         error,
         self._writer.buffered,
         self._flush_s,

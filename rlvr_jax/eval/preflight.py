@@ -16,6 +16,7 @@ from rlvr_jax.metrics import format_seconds
 
 SHARE = 100  # one draw in so many is a pilot's
 FEW = 4  # draws of a pilot at least
+MOST = 4096  # lengths that an interval is made from
 WINDOW_S = 30.0  # the live rates are those of this many seconds
 SLOW_S = 2.0  # a verifier that ends so much after the sampler is called the slower of the two
 
@@ -152,7 +153,8 @@ def price(pilot: Pilot, fewest: int, most: int) -> Price:
   up to the limit that it did not show), for the fewest draws at its low end and the most at its
   high end.
   """
-  band = mean_interval(pilot.lengths / pilot.max_tokens, resamples=1000)
+  some = pilot.lengths[:: -(-len(pilot.lengths) // MOST)]  # fewer make the interval wider
+  band = mean_interval(some / pilot.max_tokens, resamples=1000)
   mean, low, high = (pilot.max_tokens * x for x in band.at(0))
   cases = (most, most * mean), (fewest, fewest * low), (most, most * high)
   # slots that are refilled end within one completion of each other
