@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from rlvr_jax import command_line, metrics
 from rlvr_jax import config as config_lib
-from rlvr_jax import metrics
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; default runs/<config name>.')
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
   metrics.quiet_libraries()
   run = getattr(importlib.import_module(module), function)
   config_lib.save(config, workdir)
-  if config.dry_run:
+  if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
     print('dry_run: the config is sound; nothing was computed', file=sys.stderr)
     return
   run(config, workdir)
@@ -53,7 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """absl's parse, after our own look at the config flags, whose messages name the nearest key."""
   if any(word.lstrip('-').startswith('help') for word in argv):
     return app.parse_flags_with_usage(argv)
-  config_lib.check_flags(argv)
+  command_line.check_flags(argv)
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:

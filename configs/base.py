@@ -40,7 +40,7 @@ def _every_key() -> Config:
       'job': 'train',  # train | distill | evaluate | sample | study
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
-      'dry_run': False,  # stop after the checks, before anything is computed
+      'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
       'smoke': False,  # apply smoke_values: the same code path, minutes instead of hours
       'smoke_values': dotted({}),  # dotted key -> value
       'model': _model(),
@@ -120,6 +120,8 @@ def _sampling() -> dict[str, Any]:
     'chunk': 32,  # decode steps between two looks of the host
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
+    'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off
+    'stop_after': 0,  # correct draws after which a problem gets no more than `first`; 0: off
   }
 
 
@@ -188,6 +190,7 @@ def _evaluate() -> dict[str, Any]:
     'temperature': 1.0,
     'top_p': 1.0,
     'top_k': 0,  # 0: off
+    'flush_s': 60.0,  # seconds between shards: what a kill can cost of what was finished
     'confidence': 0.95,  # of every interval
     'bootstrap': 10_000,  # resamples
   }

@@ -73,7 +73,7 @@ class Checkpointer:
     """
     self.wait()
     host = json.dumps(dict(host_state))
-    record = {'host': host, 'crc32': zlib.crc32(host.encode()), 'sums': _checksums(state)}
+    record = {'host': host, 'crc32': zlib.crc32(host.encode()), 'sums': checksums(state)}
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -132,7 +132,7 @@ class Checkpointer:
       raise ValueError('the checksum of its host state does not agree')
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state = self._manager.restore(step, args=args)['state']
-    if _checksums(state) != record['sums']:
+    if checksums(state) != record['sums']:
       raise ValueError('the checksums of its arrays do not agree')
     return state, json.loads(record['host'])
 
@@ -175,7 +175,7 @@ def _return_memory() -> None:
       trim(0)
 
 
-def _checksums(state: PyTree) -> list[int]:
+def checksums(state: PyTree) -> list[int]:
   """The sum of each leaf's words modulo 2^32: exact, so the same under every sharding."""
   return [int(_word_sum(leaf)) for leaf in jax.tree.leaves(state)]
 

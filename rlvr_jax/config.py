@@ -29,10 +29,12 @@ FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params')
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
-  'evaluate': 'rlvr_jax.eval.run:evaluate',
-  'sample': 'rlvr_jax.eval.run:evaluate',
+  'evaluate': 'rlvr_jax.eval.sample:evaluate',
+  'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
 }
+# Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
+SAMPLING_JOBS = ('sample', 'evaluate', 'study')
 PACKAGES = (
   'rlvr_jax',
   'jax',
@@ -67,6 +69,8 @@ UNSEEN_BY_RESULTS = (
   'distill.checkpoint_every',
   'verifier.workers',
   'metrics',
+  'sampling.first',  # these two end the draws of measured problems, never those of training
+  'sampling.stop_after',
 )
 
 
@@ -154,16 +158,49 @@ def check(config: Config) -> None:
   """Refuses values that no device could run: ValueError names key, value and the way out."""
   if config.job not in JOBS:
     raise ValueError(f'job={config.job!r} does not exist; the jobs are {", ".join(sorted(JOBS))}')
-  flat = flatten(config)
-  for key, (holds, way_out) in RULES.items():
-    if not holds(flat[key]):
-      raise ValueError(f'{key}={flat[key]!r}: {way_out}')
-  if sum(flat[f'mesh.{axis}'] == -1 for axis in ('data', 'fsdp', 'tensor')) > 1:
+  check_values(config)
+  if list(config.mesh.values()).count(-1) > 1:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
   if config.job in ('train', 'study', 'distill'):
     _check_train(config)
+  if config.job in SAMPLING_JOBS:
+    check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):
     _check_evaluate(config)
+
+
+def check_values(config: Config) -> None:
+  """Refuses each value of a config, or of a part of one, that is out of range by itself."""
+  for key, value in flatten(config).items():
+    holds, way_out = RULES.get(key, (None, ''))
+    if holds is not None and not holds(value):
+      raise ValueError(f'{key}={value!r}: {way_out}')
+
+
+def check_stopping(n: int, first: int, stop_after: int) -> None:
+  """Relations of early stopping: n draws of a problem, the first of them in any case."""
+  if not first and not stop_after:
+    return
+  if not first:
+    raise ValueError(
+      f'sampling.stop_after={stop_after} needs sampling.first: how many draws every problem gets '
+      'in any case, and so the largest k of its pass@k; or set sampling.stop_after=0'
+    )
+  if not stop_after:
+    raise ValueError(
+      f'sampling.first={first} does nothing by itself: set sampling.stop_after to the number of '
+      'correct draws after which a problem is left, or sampling.first=0'
+    )
+  if first > n:
+    raise ValueError(
+      f'sampling.first={first} is above the n={n} draws of a problem (evaluate.n, or k of '
+      'rlvr_jax.sample); raise n or lower sampling.first'
+    )
+  if stop_after > n:
+    raise ValueError(
+      f'sampling.stop_after={stop_after} correct draws are never reached with n={n}; lower it, or '
+      'set sampling.first=0 and sampling.stop_after=0'
+    )
 
 
 def _check_train(config: Config) -> None:
@@ -177,6 +214,12 @@ def _check_train(config: Config) -> None:
     )
   if train.group == 1 and train.algorithm == 'grpo':
     raise ValueError('train.group=1: grpo compares completions of one prompt; use at least 2')
+  if config.job != 'study' and (sampling.first or sampling.stop_after):
+    raise ValueError(
+      f'sampling.first={sampling.first}, sampling.stop_after={sampling.stop_after}: early stopping '
+      f'would bend the groups that job={config.job} learns from; it is for the jobs '
+      f'{", ".join(SAMPLING_JOBS)}. Set both to 0'
+    )
   if sampling.top_p < 1 or sampling.top_k:
     raise ValueError(
       f'sampling.top_p={sampling.top_p}, sampling.top_k={sampling.top_k}: learning needs '
@@ -194,17 +237,20 @@ def _check_train(config: Config) -> None:
 def _check_evaluate(config: Config) -> None:
   """Relations between keys of the evaluation."""
   n, ks, headline = config.evaluate.n, config.evaluate.ks, config.evaluate.headline_k
+  first, key = config.sampling.first, 'evaluate.n'
+  if first:  # with early stopping pass@k is that of the draws every problem has
+    n, key = first, 'sampling.first'
   if any(not isinstance(k, int) or k < 1 for k in ks):
     raise ValueError(f'evaluate.ks={ks}: each k is a positive integer; () takes a grid up to n')
   if max(ks, default=0) > n:
     raise ValueError(
-      f'evaluate.ks={ks} asks for pass@{max(ks)} with evaluate.n={n} samples; '
-      'raise evaluate.n or drop the larger k'
+      f'evaluate.ks={ks} asks for pass@{max(ks)} with {key}={n} samples; '
+      f'raise {key} or drop the larger k'
     )
   if headline > max(1, n // 4):
     raise ValueError(
       f'evaluate.headline_k={headline} is above n/4 = {n // 4}: its estimate would be mostly '
-      'sampling error; raise evaluate.n or lower evaluate.headline_k'
+      f'sampling error; raise {key} or lower evaluate.headline_k'
     )
 
 
@@ -242,6 +288,8 @@ RULES = {
   'sampling.bank_rows': _POSITIVE,
   'sampling.prompt_capacity': _POSITIVE,
   'sampling.chunk': _POSITIVE,
+  'sampling.first': _NOT_NEGATIVE,
+  'sampling.stop_after': _NOT_NEGATIVE,
   'sampling.coupling': _one_of('independent', 'common'),
   'train.iterations': _POSITIVE,
   'train.eval_samples': _POSITIVE,
@@ -281,6 +329,7 @@ RULES = {
   'evaluate.temperature': _NOT_NEGATIVE,
   'evaluate.top_p': _SHARE,
   'evaluate.top_k': _NOT_NEGATIVE,
+  'evaluate.flush_s': _POSITIVE,
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,
   'verifier.memory_mb': _POSITIVE,
@@ -392,69 +441,6 @@ def load_file(path: str) -> Config:
   if not hasattr(module, 'get_config'):
     raise ValueError(f'--config={file} defines no get_config()')
   return module.get_config(argument) if colon else module.get_config()
-
-
-def check_flags(argv: Sequence[str]) -> None:
-  """Reads --config and --config.KEY=VALUE of a command line, and refuses bad ones clearly.
-
-  It runs before config_flags parses the same words, whose own errors name no nearest key.
-  Raises OSError for a missing file, ValueError for an unknown key or a value of another type.
-  """
-  words = list(argv)
-  path = next((_value(words, i) for i, w in enumerate(words) if _flag(w) == 'config'), None)
-  if not path:
-    raise ValueError('no --config given; try --config=configs/quickstart.py')
-  config = load_file(path)
-  for i, word in enumerate(words):
-    name = _flag(word)
-    if name.startswith('config.'):
-      _check_override(config, name.removeprefix('config.'), word, _value(words, i))
-
-
-def _flag(word: str) -> str:
-  """'config.a' of '--config.a=1'; '' of a word that is no flag."""
-  return word.lstrip('-').partition('=')[0] if word.startswith('-') else ''
-
-
-def _value(words: Sequence[str], i: int) -> str | None:
-  """The value given to the flag at words[i], in that word or the next; None if there is none."""
-  _, equals, value = words[i].partition('=')
-  if equals:
-    return value
-  return words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith('--') else None
-
-
-def _has(config: Config, key: str) -> bool:
-  """Whether every part of a dotted key is there."""
-  for part in key.split('.'):
-    if not isinstance(config, ConfigDict) or part not in config:
-      return False
-    config = config[part]
-  return True
-
-
-def _check_override(config: Config, key: str, word: str, text: str | None) -> None:
-  """Refuses one override whose key or value does not fit."""
-  flat = flatten(config)
-  source = word.partition('=')[0]
-  free = [group for group in FREE_GROUPS if key.startswith(f'{group}.')]
-  if key not in flat and free and not _has(config, key):
-    raise ValueError(
-      f'{source}: a new key of {free[0]} cannot come from the command line; write it into a config '
-      'file of your own'
-    )
-  if free and key not in flat:
-    return
-  if key not in flat:
-    set_key(config, key, text, source)
-    raise AssertionError(f'{key} is no leaf')
-  kind = type(flat[key])
-  if text is None and kind is not bool:
-    raise ValueError(f'{source} has no value; write {source}={flat[key]!r} or another')
-  if kind in (int, float):
-    set_key(config, key, parse_literal(text or ''), source)
-  if kind is bool and text is not None and text.lower() not in ('true', 'false', '1', '0'):
-    raise ValueError(f'{source}={text}: expected true or false')
 
 
 def parse_literal(text: str) -> Any:

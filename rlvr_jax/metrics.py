@@ -211,13 +211,16 @@ class Progress:
     if self._bar:
       self._bar.stop()
 
-  def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-    """Shows that `done` of the total are done, with a few numbers beside."""
+  def update(
+    self, done: int, values: Mapping[str, float] | None = None, *, total: int | None = None
+  ) -> None:
+    """Shows that `done` of the total (a new one if given) are done, with a few numbers beside."""
     self._done = done
+    self._total = self._total if total is None else total
     now = time.monotonic()
     text = '  '.join([f'ETA {format_seconds(self._eta(now, done))}', *_short(values or {})])
     if self._bar:
-      self._bar.update(self._task, completed=done, text=text)
+      self._bar.update(self._task, completed=done, total=self._total, text=text)
     elif self._enabled and (now - self._printed >= self._plain_every_s or done >= self._total):
       self._printed = now
       print(f'{self._what} {done}/{self._total}  {text}', file=self._stream, flush=True)
@@ -242,7 +245,10 @@ class Progress:
 
 
 def _short(values: Mapping[str, float]) -> list[str]:
-  return [f'{key} {value:.4g}' for key, value in values.items()]
+  return [
+    f'{key} {value:,.0f}' if abs(value) >= 1000 else f'{key} {value:.4g}'
+    for key, value in values.items()
+  ]
 
 
 def format_seconds(seconds: float | None) -> str:

@@ -17,16 +17,17 @@ import numpy as np
 
 from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
+from rlvr_jax.eval import preflight
 from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.figures import Panel
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
-from rlvr_jax.models.load import fingerprint, load_model
+from rlvr_jax.models.load import load_model
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
 from rlvr_jax.rl.train import NOT_IDENTITY, train
-from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash
 from rlvr_jax.tasks.problem import Problem
@@ -48,6 +49,7 @@ def arm_config(
   """The study's config as one stage's: job, fixed dotted keys, then the arm's own values."""
   stage = config.copy_and_resolve_references()
   kept = {'job': job, 'train.export': True, 'distill.export': True}  # later stages load the model
+  kept |= {'sampling.first': 0, 'sampling.stop_after': 0}  # learning takes whole groups
   for key, value in {**fixed, **values, **kept}.items():
     config_lib.set_key(stage, key, value, 'study.arms')
   config_lib.check(stage)
@@ -75,8 +77,11 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """
   arms = arms_of(config)
   stages = {name: arm_config(config, 'train', values) for name, values in arms.items()}
-  problems = run_lib.evaluation_problems(config)
+  problems = sample_lib.evaluation_problems(config)
   meter = metrics_lib.Meter(_read_meter(workdir))
+  say_price(config, workdir, problems, list(stages))
+  if config.dry_run:
+    return
 
   paths = {'base': pathlib.Path(config.model.name)}
   if not config.model.name:
@@ -92,19 +97,16 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   store = SampleStore(workdir / 'samples')
   models = []
   for name, path in paths.items():
-    exact = sample_model(config, workdir, store, name, path, problems)
-    task = problems[0].task
+    drawn, exact = sample_model(config, workdir, name, path, problems)
     stage = stages.get(name)
     models.append(
-      ModelResult(
-        name=name,
-        role='base' if name == 'base' else 'rl',
-        counts=run_lib.wanted_counts(config, store, name, problems),
+      sample_lib.measured(
+        drawn,
+        'base' if name == 'base' else 'rl',
         algorithm=stage.train.algorithm if stage else None,
         seed=stage.seed if stage else None,
         step=stage.train.iterations if stage else None,
         exact=exact,
-        settings=store.settings(name, task),
       )
     )
     _write_meter(workdir, meter)
@@ -138,52 +140,86 @@ def run_stage(stage: config_lib.Config, folder: pathlib.Path, what: str) -> path
   return model
 
 
+def say_price(
+  config: config_lib.Config, workdir: pathlib.Path, problems: list[Problem], arms: list[str]
+) -> None:
+  """Says what the study will do and, as far as that can be told before it runs, what it will cost.
+
+  Where there is a base already, a pilot of its samples (they are kept) gives the price of sampling
+  all models, as if the trained ones wrote as much.
+  """
+  names = ['base', *arms]
+  most = len(names) * len(problems) * config.evaluate.n
+  base = pathlib.Path(config.model.name) if config.model.name else workdir / 'base' / 'model'
+  trained = [workdir / 'arms' / name / 'finished.json' for name in arms]
+  sample_lib.print_settings(
+    config,
+    None,
+    problems,
+    workdir / 'samples',
+    [('study', f'{", ".join(names)}: trained, then sampled, {most:,} samples at most')],
+  )
+  not_included = f'training of {", ".join(arms) or "no arm"}, loading and compilation'
+  if not config.model.name and not (base.parent / 'finished.json').exists():
+    limit = most * config.sampling.max_tokens
+    print(
+      f'price: not known before there is a base; at most {limit:,} tokens. Its own sampling begins '
+      f'with a pilot that says more. Not included: training of the base, {not_included}',
+      file=sys.stderr,
+    )
+  elif config.dry_run or not all(path.exists() for path in trained):
+    _, found, _ = _draw(config, workdir, 'base', base, problems, pilot_only=True)
+    if found is not None:
+      print(f'price of sampling all {len(names)}, as if each wrote like base:', file=sys.stderr)
+      print('\n'.join(preflight.describe(found, times=len(names))), file=sys.stderr)
+    print(f'not included: {not_included}', file=sys.stderr)
+  if config.dry_run:
+    print('dry_run: ends here; what the pilot drew is stored', file=sys.stderr)
+
+
 def sample_model(
   config: config_lib.Config,
   workdir: pathlib.Path,
-  store: SampleStore,
   name: str,
   path: pathlib.Path,
   problems: list[Problem],
-) -> dict[str, float] | None:
+) -> tuple[sample_lib.Samples, dict[str, float] | None]:
   """Tops up one model's samples; its exact solve probabilities where they can be enumerated."""
-  mesh = run_lib.make_mesh(config)
-  model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
-  encoded = run_lib.encode_prompts(
-    problems, config.task.template, tokenizer, config.sampling.prompt_capacity
-  )
-  engine = run_lib.make_engine(config, hand_over(None, params, mesh), model_config, mesh)
-  sampling = run_lib.eval_sampling(config, tokenizer.eos_ids)
-  with run_lib.make_pool(config, workdir) as pool:
-    run_lib.sample_into_store(
-      store,
-      engine,
-      name=name,
-      problems=problems,
-      encoded=encoded,
-      n=config.evaluate.n,
-      sampling=sampling,
-      template=config.task.template,
-      tokenizer=tokenizer,
-      pool=pool,
-      seed=config.seed,
-      coupling=config.sampling.coupling,
-      weights=f'{fingerprint(path)[:16]} {config.model.compute_dtype}',
-      data=content_hash(config.task),
-    )
-  truncating = sampling.top_p < 1 or sampling.top_k or not sampling.temperature
+  drawn, _, (model_config, params, tokenizer) = _draw(config, workdir, name, path, problems)
+  e = config.evaluate
+  truncating = e.top_p < 1 or e.top_k or not e.temperature
   if config.task.name != 'countdown' or truncating:
-    return None
+    return drawn, None
   chances = solve_probabilities(
     params,
     model_config,
     tokenizer,
-    encoded,
+    run_lib.encode_prompts(
+      problems, config.task.template, tokenizer, config.sampling.prompt_capacity
+    ),
     [countdown.solutions(p) for p in problems],
-    temperature=sampling.temperature,
-    max_tokens=sampling.max_tokens,
+    temperature=e.temperature,
+    max_tokens=config.sampling.max_tokens,
   )
-  return {p.id: float(chance) for p, chance in zip(problems, chances, strict=True)}
+  return drawn, {p.id: float(chance) for p, chance in zip(problems, chances, strict=True)}
+
+
+def _draw(config, workdir, name, path, problems, *, pilot_only: bool = False):
+  """(samples, price, what load_model gave) of one of the study's models."""
+  loaded = load_model(path, dtype=config.model.compute_dtype)
+  with sample_lib.exit_when_stopped():
+    drawn, found = sample_lib.draw(
+      config,
+      workdir,
+      problems,
+      content_hash(config.task),
+      loaded=loaded,
+      weights=sample_lib.weights_of(config, path),
+      name=name,
+      show_settings=False,
+      pilot_only=pilot_only,
+    )
+  return drawn, found, loaded
 
 
 def write(

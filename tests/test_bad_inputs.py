@@ -12,8 +12,8 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from configs import base
+from rlvr_jax import command_line, sharding
 from rlvr_jax import config as config_lib
-from rlvr_jax import sharding
 from rlvr_jax.eval import run
 from rlvr_jax.models import hf, transformer
 from rlvr_jax.models.config import ModelConfig
@@ -91,7 +91,7 @@ def missing_answer_field(tmp_path, model_dir):
 
 def misspelt_key(tmp_path, model_dir):
   words = ['main.py', f'--config={base.__file__}', '--config.train.gruop=8']
-  config_lib.check_flags(words)
+  command_line.check_flags(words)
 
 
 def prompt_longer_than_the_cache(tmp_path, model_dir):

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from configs import base
+from rlvr_jax import command_line
 from rlvr_jax import config as config_lib
 
 
@@ -137,7 +138,7 @@ def test_unwritable_workdir_is_named(tmp_path):
 def test_check_flags_reads_both_spellings_and_passes_sound_ones(tmp_path):
   path = pathlib.Path(base.__file__)
   sound = [f'--config={path}', '--config.train.group=8', '--config.smoke', '--config.seed', '3']
-  config_lib.check_flags(['main.py', *sound])
+  command_line.check_flags(['main.py', *sound])
   for words, message in [
     ([f'--config={path}', '--config.train.gruop=8'], "--config.train.gruop: .*'train.group'"),
     ([f'--config={path}', '--config.train.group=many'], "train.group='many'.*expected int"),
@@ -147,6 +148,6 @@ def test_check_flags_reads_both_spellings_and_passes_sound_ones(tmp_path):
     ([], 'no --config given'),
   ]:
     with pytest.raises(ValueError, match=message):
-      config_lib.check_flags(['main.py', *words])
+      command_line.check_flags(['main.py', *words])
   with pytest.raises(OSError, match='no such file'):
-    config_lib.check_flags(['main.py', f'--config={tmp_path}/none.py'])
+    command_line.check_flags(['main.py', f'--config={tmp_path}/none.py'])

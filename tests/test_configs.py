@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from rlvr_jax import command_line
 from rlvr_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def test_config_resolves(file):
 def test_misspelt_override_names_the_nearest_key(file):
   path = ROOT / 'configs' / file
   with pytest.raises(ValueError, match=r"the nearest is 'sampling\.temperature'"):
-    config_lib.check_flags(['main.py', f'--config={path}', '--config.sampling.temprature=1'])
+    command_line.check_flags(['main.py', f'--config={path}', '--config.sampling.temprature=1'])
 
 
 def test_configs_load_without_jax():

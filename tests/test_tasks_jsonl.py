@@ -88,7 +88,7 @@ GOOD = {'question': 'q', 'answer': '1'}
     (
       [{**GOOD, 'id': 7}, GOOD, {**GOOD, 'id': 7}],
       {},
-      "x.jsonl:3: duplicate id '7', first seen on line 1",
+      "x.jsonl:3: duplicate id '7', first seen at",
     ),
     ([''], {}, 'x.jsonl: there is no problem'),
   ],

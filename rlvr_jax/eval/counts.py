@@ -72,6 +72,41 @@ class Counts:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Reached:
+  """How far each of P problems of a store that was stopped early got within n draws.
+
+  most: correct draws after which a problem was left. c: i64[P], correct draws up to `most`, exactly
+  as n draws of each would have given them; drawn: i64[P], draws that were kept. Coverage at n is
+  exact for every threshold up to `most`; solve rates are not to be had from these numbers.
+  """
+
+  problem_ids: tuple[str, ...]
+  n: int
+  first: int
+  most: int
+  c: np.ndarray
+  drawn: np.ndarray
+  tokens: int = 0
+
+  def covered(self, threshold: int = 1) -> np.ndarray:
+    """bool[P]: at least `threshold` of n draws are correct. ValueError above `most`."""
+    if not 1 <= threshold <= self.most:
+      raise ValueError(
+        f'coverage at {threshold} correct draws: problems were left after {self.most} '
+        f'(sampling.stop_after), so it is known for 1 to {self.most} only'
+      )
+    return self.c >= threshold
+
+  def select(self, problem_ids: Sequence[str]) -> 'Reached':
+    """The same for these problems, in this order; tokens are not split."""
+    row = {problem: index for index, problem in enumerate(self.problem_ids)}
+    rows = np.array([row[problem] for problem in problem_ids], np.int64)
+    return dataclasses.replace(
+      self, problem_ids=tuple(problem_ids), c=self.c[rows], drawn=self.drawn[rows]
+    )
+
+
 def align(a: Counts, b: Counts) -> tuple[Counts, Counts]:
   """b in the order of a's problems. ValueError unless both hold the same problems."""
   only_a = sorted(set(a.problem_ids) - set(b.problem_ids))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from rlvr_jax.eval.counts import Counts, align
+from rlvr_jax.eval.counts import Counts, Reached, align
 
 THRESHOLDS = (1, 2, 3, 5)
 SETS = ('both', 'base_only', 'rl_only', 'neither')
@@ -61,6 +61,22 @@ def coverage_sets(base: Counts, rl: Counts, thresholds=THRESHOLDS) -> list[Cover
   base, rl = align(base, rl)
   check_same_n(base, rl)
   return [split(base.problem_ids, base.c >= t, rl.c >= t, t) for t in thresholds]
+
+
+def thresholds_of(reached: Reached) -> tuple[int, ...]:
+  """The thresholds at which coverage is known where draws were stopped early."""
+  return tuple(sorted({*(t for t in THRESHOLDS if t <= reached.most), reached.most}))
+
+
+def reached_sets(base: Reached, rl: Reached) -> list[CoverageSets]:
+  """Coverage at n of two models stopped by one rule. ValueError if problems, n or rule differ."""
+  if sorted(base.problem_ids) != sorted(rl.problem_ids) or (base.n, base.most) != (rl.n, rl.most):
+    raise ValueError(
+      f'coverage compares equal efforts on the same problems: {len(base.problem_ids)} problems, '
+      f'n={base.n}, stop_after={base.most} against {len(rl.problem_ids)}, {rl.n}, {rl.most}'
+    )
+  rl = rl.select(base.problem_ids)
+  return [split(base.problem_ids, base.covered(t), rl.covered(t), t) for t in thresholds_of(base)]
 
 
 def deciding(base: Counts, rl: Counts, most: int = DECIDING_MAX) -> np.ndarray:

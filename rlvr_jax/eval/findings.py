@@ -67,6 +67,7 @@ def findings(study: Study, document: Mapping[str, Any]) -> list[Finding]:
     made += [_crossover(study), *_coverage(study), *_problem_tests(study)]
   else:
     made = [_single(study, ks)]
+  made += _reached(study, document)
   return made + _exact(study, document) + _seeds(study) + _unscored(study)
 
 
@@ -183,6 +184,32 @@ def _coverage(study: Study) -> list[Finding]:
     f'{100 * bound:.2g}%.'
   )
   return [Finding(status, title, text)]
+
+
+def _reached(study: Study, document: Mapping[str, Any]) -> list[Finding]:
+  entries = [(name, document['models'][name].get('coverage_at_n')) for name in study.headline]
+  if not all(entry for _, entry in entries):
+    return []
+  n = entries[0][1]['n']
+  texts = [
+    f'{name} solves {entry["problems"]["1"]} of {len(study.problem_ids)} problems at least once '
+    f'({ranged(*entry["share"]["1"][1:])})'
+    for name, entry in entries
+  ]
+  text = f'Within {n:,} draws, {"; ".join(texts)}. '
+  status = 'measured'
+  if study.paired:
+    sets = document['comparisons'][0]['coverage_at_n'][0]
+    status = 'supported' if sets['mcnemar_p'] < SIGNIFICANT else 'undecided'
+    text += (
+      f'{sets["base_only"]} only by {study.headline[0]}, {sets["rl_only"]} only by '
+      f'{study.headline[1]} (exact McNemar test, {p_value(sets["mcnemar_p"])}). '
+    )
+  text += (
+    f'Draws were stopped early, which leaves coverage exact; problems never solved have a solve '
+    f'rate of up to {100 * entries[0][1]["zero_of_n_upper_bound"]:.2g}%.'
+  )
+  return [Finding(status, f'Coverage at n = {n:,}', text)]
 
 
 def _problem_tests(study: Study) -> list[Finding]:

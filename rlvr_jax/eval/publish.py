@@ -86,3 +86,11 @@ def _print_summary(document: Mapping[str, Any], k: int) -> None:
       for i, (value, low, high) in ((i, entry['pass_at_k'][str(i)]) for i in shown)
     )
     print(f'{name:>12}: ' + '   '.join(values), file=sys.stderr)
+    if stopped := entry.get('coverage_at_n'):
+      value, low, high = stopped['share']['1']
+      print(
+        f'{"":>12}  {stopped["problems"]["1"]} of {entry["problems"]} problems solved within '
+        f'n={stopped["n"]:,}: {value:.3f} [{low:.3f}, {high:.3f}] (stopped early: pass@k to '
+        f'k={stopped["first"]} only)',
+        file=sys.stderr,
+      )

@@ -160,7 +160,7 @@ def _sections(study, document, curves, texts, more_tables) -> list[Section]:
     Section(
       'Coverage',
       plots=[figures.coverage_figure(study)],
-      tables=[tables.coverage_table(study)],
+      tables=[tables.coverage_table(study), tables.reached_table(study, document)],
     )
   )
   sections.append(

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlvr_jax.eval import coverage, exact, pass_at_k
 from rlvr_jax.eval.compare import Comparison, compare_counts
-from rlvr_jax.eval.counts import Counts
+from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.intervals import RESAMPLES, mean_interval, zero_upper_bound
 
 SCHEMA_VERSION = 1
@@ -24,6 +24,7 @@ class ModelResult:
 
   role: base | rl | distilled. algorithm, seed and step say how it came about (None for a base).
   exact: solve probability per problem id, where it is known. settings: how it was sampled.
+  reached: coverage at n where draws were stopped early; counts are then of the first draws only.
   """
 
   name: str
@@ -34,6 +35,7 @@ class ModelResult:
   step: int | None = None
   exact: Mapping[str, float] | None = None
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  reached: Reached | None = None
 
   def exact_rates(self) -> np.ndarray | None:
     """Exact solve probabilities in the order of the counts, f64[P]; None if they are not known."""
@@ -187,6 +189,8 @@ def model_entry(study: Study, model: ModelResult) -> dict[str, Any]:
     'accuracy_histogram': coverage.accuracy_histogram(counts).tolist(),
     'settings': dict(model.settings),
   }
+  if model.reached is not None:
+    entry['coverage_at_n'] = reached_entry(study, model.reached)
   rates = model.exact_rates()
   if rates is not None:
     rows = exact.sampled_vs_exact(counts.n, counts.c, rates, headline_points(study))
@@ -199,6 +203,30 @@ def model_entry(study: Study, model: ModelResult) -> dict[str, Any]:
       ],
     }
   return entry
+
+
+def reached_entry(study: Study, reached: Reached) -> dict[str, Any]:
+  """Coverage at n of draws that were stopped early: all that they say beyond the first ones."""
+  options: Any = {'level': study.level, 'resamples': study.resamples, 'seed': study.seed}
+  shares = {
+    t: mean_interval(reached.covered(t), **options) for t in coverage.thresholds_of(reached)
+  }
+  return {
+    'n': reached.n,
+    'first': reached.first,
+    'stop_after': reached.most,
+    'share': {str(t): list(band.at(0)) for t, band in shares.items()},
+    'problems': {str(t): int(reached.covered(t).sum()) for t in shares},
+    'samples': int(reached.drawn.sum()),
+    'tokens': reached.tokens,
+    'zero_of_n_upper_bound': float(zero_upper_bound(reached.n, study.level)),
+  }
+
+
+def stopped_sets(study: Study, a: str, b: str) -> list[coverage.CoverageSets]:
+  """Coverage sets at n where both models' draws were stopped early, else none."""
+  first, second = study.model(a).reached, study.model(b).reached
+  return coverage.reached_sets(first, second) if first and second else []
 
 
 def crossover_triple(comparison: Comparison) -> list[float | None]:
@@ -231,6 +259,11 @@ def comparison_entry(study: Study, a: str, b: str, comparison: Comparison) -> di
     'rl_only_problems': list(found.rl_only) if found else [],
     'why_no_coverage': comparison.why_no_sets or None,
   }  # fmt: skip
+  stopped = stopped_sets(study, a, b)
+  if stopped:
+    entry['coverage_at_n'] = [
+      {'threshold': sets.threshold, **sets.sizes(), 'mcnemar_p': sets.mcnemar_p} for sets in stopped
+    ]
   if comparison.tests is not None:
     entry['problems_better'] = int(comparison.tests.better.sum())
     entry['problems_worse'] = int(comparison.tests.worse.sum())

@@ -1,6 +1,7 @@
-"""Sample and score: completions of a model on problems, judged while sampling goes on, stored.
+"""Sample and score: completions of a model on problems, judged while sampling goes on.
 
-The same functions serve training's rollouts, looks at held-out problems and measured boundaries.
+The same functions serve training's rollouts, looks at held-out problems and measured boundaries
+(fill.py puts those into a store).
 """
 
 import collections
@@ -9,30 +10,20 @@ import hashlib
 import logging
 import math
 import pathlib
-import re
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from rlvr_jax import sharding
-from rlvr_jax.checkpoint import GracefulExit
 from rlvr_jax.config import Config
-from rlvr_jax.eval.counts import Counts
-from rlvr_jax.eval.publish import publish
-from rlvr_jax.eval.results import ModelResult
-from rlvr_jax.eval.samples import Row, SampleStore
-from rlvr_jax.metrics import Meter, Progress
+from rlvr_jax.eval.samples import Row
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
-from rlvr_jax.sampling.layout import hand_over, shard_count
+from rlvr_jax.sampling.layout import shard_count
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
-from rlvr_jax.tasks.load import content_hash, load_problems
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
@@ -145,14 +136,27 @@ def sample_and_score(
   stream: str,
   model_uid: int = 0,
 ) -> Iterator[Scored]:
-  """Draws the items and judges each completion as it comes; yields in order of finishing.
+  """Draws the items and judges each completion as it comes; yields in order of finishing."""
+  drawn = engine.run(items, sampling, stream=stream, model_uid=model_uid)
+  return score(drawn, sampling.stop_ids, problems=problems, tokenizer=tokenizer, pool=pool)
+
+
+def score(
+  completions: Iterable[Completion],
+  stop_ids: Sequence[int],
+  *,
+  problems: Sequence[Problem],
+  tokenizer: Tokenizer,
+  pool: VerifierPool,
+) -> Generator[Scored]:
+  """Judges completions while the next are drawn; yields in their order.
 
   Equal completions of a problem are decoded and sent to the pool once.
   """
-  stops = set(sampling.stop_ids)
+  stops = set(stop_ids)
   judged: dict[tuple[int, bytes], tuple[str, Any]] = {}
   waiting: collections.deque[tuple[Completion, str, Any]] = collections.deque()
-  for completion in engine.run(items, sampling, stream=stream, model_uid=model_uid):
+  for completion in completions:
     key = completion.item.problem, completion.tokens.tobytes()
     if key not in judged:
       tokens = completion.tokens
@@ -209,168 +213,7 @@ def check_context(config: Config, model_config: ModelConfig) -> None:
     )
 
 
-def sample_into_store(
-  store: SampleStore,
-  engine: Engine,
-  *,
-  name: str,
-  problems: Sequence[Problem],
-  encoded: Sequence[tuple[int, ...]],
-  n: int,
-  sampling: Sampling,
-  template: str,
-  tokenizer: Tokenizer,
-  pool: VerifierPool,
-  seed: int,
-  coupling: str,
-  weights: str,
-  data: str,
-) -> None:
-  """Tops the store up to n completions of each problem under model `name`.
-
-  weights stands for the model's content (load.fingerprint), data for the problems' (tasks.load):
-  samples of other weights, or of other problems under the same ids, are refused, never mixed.
-  SIGTERM or Ctrl-C keeps what was drawn and ends with exit code 130.
-  """
-  task = problems[0].task
-  store.check_writable()
-  settings = sampling_settings(sampling, seed=seed, coupling=coupling, stream='eval')
-  settings |= {'weights': weights, 'data': data}
-  done = store.done(name, task)
-  version = verifier_version(verifier_name(problems[0]))
-  if done and store.settings(name, task)['verifier'] != version:
-    raise ValueError(
-      f'{store.root / name} holds verdicts of {store.settings(name, task)["verifier"]!r}, but the '
-      f'verifier is now {version!r}; sample into another --workdir'
-    )
-  items = [
-    Item(i, problem.uid, 0, sample, encoded[i])
-    for i, problem in enumerate(problems)
-    for sample in range(n)
-    if (problem.id, 0, sample) not in done
-  ]
-  writer = store.writer(
-    name, task, settings, prompt_hash=template_hash(template, tokenizer), rows_per_shard=65_536
-  )
-  correct, seen, shown = 0, 0, 0.0
-  with (
-    GracefulExit() as asked,
-    writer,
-    Progress(len(items), f'sampling {name}', plain_every_s=5.0) as progress,
-  ):
-    for scored in sample_and_score(
-      engine,
-      items,
-      sampling,
-      problems=problems,
-      tokenizer=tokenizer,
-      pool=pool,
-      stream='eval',
-      model_uid=model_uid(name, coupling),
-    ):
-      problem = problems[scored.completion.item.problem]
-      writer.append(store_row(scored, problem, seed=seed, temperature=sampling.temperature))
-      seen += 1
-      correct += scored.verdict.verdict == 'correct'
-      now = time.monotonic()
-      if now - shown > 1 or seen == len(items):
-        shown = now
-        progress.update(seen, {'avg@n': correct / seen})
-      if asked.requested:
-        break
-  if asked.requested:
-    print(f'kept {seen} of {len(items)} samples; the same command goes on', file=sys.stderr)
-    sys.exit(130)
-
-
 def template_hash(template: str, tokenizer: Tokenizer) -> str:
   """A short hash of the prompt template's text, and of the chat template where it is used."""
   text = prompts.TEMPLATES.get(template) or str(tokenizer.hf.chat_template)
   return hashlib.sha256(f'{template}\n{text}'.encode()).hexdigest()[:16]
-
-
-def store_name(name: str) -> str:
-  """A model's name as a folder of the store."""
-  return re.sub(r'[^A-Za-z0-9._=+@:-]+', '-', pathlib.Path(name).name).strip('-') or 'model'
-
-
-def evaluation_problems(config: Config) -> list[Problem]:
-  """The held-out problems to measure (all problems where the config holds none out)."""
-  train, heldout = load_problems(config.task)
-  problems = heldout or train
-  wanted = config.evaluate.problems
-  if wanted > len(problems):
-    raise ValueError(
-      f'evaluate.problems={wanted}, but there are {len(problems)}; lower it or raise task.holdout'
-    )
-  return problems[: wanted or None]
-
-
-def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:
-  """The Sampling of a config's evaluate group."""
-  e = config.evaluate
-  return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
-
-
-def wanted_counts(
-  config: Config, store: SampleStore, name: str, problems: Sequence[Problem]
-) -> Counts:
-  """(n, c) of the asked problems and samples only; the store may hold more of both."""
-  ids = [p.id for p in problems]
-  return store.counts(name, problems[0].task, problem_ids=ids, samples=config.evaluate.n)
-
-
-def evaluate(config: Config, workdir: pathlib.Path) -> None:
-  """job=evaluate | sample: n completions of each problem into the store, then pass@k.
-
-  job=sample stops at the store; job=evaluate writes results.json and report.html beside it.
-  """
-  if not config.model.name:
-    raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
-  meter = Meter()
-  problems = evaluation_problems(config)
-  mesh = make_mesh(config)
-  model_config, params, tokenizer = load_model(config.model.name, dtype=config.model.compute_dtype)
-  encoded = encode_prompts(
-    problems, config.task.template, tokenizer, config.sampling.prompt_capacity
-  )
-  name = config.evaluate.name or store_name(config.model.name)
-  sampler_params = hand_over(None, params, mesh)
-  del params  # the sampler has its own copy
-  engine = make_engine(config, sampler_params, model_config, mesh)
-  store = SampleStore(workdir / 'samples')
-  with make_pool(config, workdir) as pool:
-    sample_into_store(
-      store,
-      engine,
-      name=name,
-      problems=problems,
-      encoded=encoded,
-      n=config.evaluate.n,
-      sampling=eval_sampling(config, tokenizer.eos_ids),
-      template=config.task.template,
-      tokenizer=tokenizer,
-      pool=pool,
-      seed=config.seed,
-      coupling=config.sampling.coupling,
-      weights=f'{fingerprint(config.model.name)[:16]} {config.model.compute_dtype}',
-      data=content_hash(config.task),
-    )
-  if config.job == 'evaluate':
-    task = problems[0].task
-    measured = ModelResult(
-      name,
-      'base',
-      wanted_counts(config, store, name, problems),
-      settings=store.settings(name, task),
-    )
-    publish(
-      config,
-      workdir,
-      store,
-      [measured],
-      problems,
-      headline=(name,),
-      title=f'{name} on {task}',
-      seconds=meter.seconds,
-    )

@@ -13,15 +13,14 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlvr_jax.eval import shards
-from rlvr_jax.eval.counts import Counts
+from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.tasks.problem import VERDICTS
 
 FINISHES = ('eos', 'length')
@@ -126,6 +125,15 @@ class SampleStore:
     table = self.read(model, task, columns=['problem_id', 'visit', 'sample'])
     return set(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
 
+  def verdicts(self, model: str, task: str) -> Iterator[tuple[str, int, str]]:
+    """(problem_id, sample, verdict) of every stored completion of visit 0."""
+    if shards.shard_paths(self._folder(model, task)):
+      table = self.read(model, task, columns=['visit', 'problem_id', 'sample', 'verdict'])
+      columns = (table[name].to_pylist() for name in table.column_names)
+      for visit, problem, sample, verdict in zip(*columns, strict=True):
+        if visit == 0:
+          yield problem, sample, verdict
+
   def settings(self, model: str, task: str) -> dict[str, Any]:
     """The sampling settings, prompt hash and verifier version all shards agree on."""
     folder = self._folder(model, task)
@@ -161,8 +169,10 @@ class SampleStore:
     """Per-problem n and c, ids sorted. n counts every verdict but error; time-outs are not correct.
 
     problem_ids and samples leave out other problems, and samples from that index on.
-    ValueError if more than max_error_share of the samples are verifier errors.
+    ValueError if more than max_error_share of the samples are verifier errors, for samples that
+    nobody judged, and for more samples of an early-stopped store than every problem has.
     """
+    self._check_countable(model, task, samples)
     columns = ['problem_id', 'sample', 'verdict', 'length', 'finish']
     table = self.read(model, task, columns=columns)
     if problem_ids is not None or samples is not None:
@@ -198,6 +208,66 @@ class SampleStore:
       coupling=str(self.settings(model, task).get('coupling', 'independent')),
     )
 
+  def _check_countable(self, model: str, task: str, samples: int | None) -> None:
+    settings = self.settings(model, task)
+    if settings['verifier'].startswith('none:'):
+      raise ValueError(
+        f'the samples of {model} on {task} were drawn without a verifier, so none can be counted; '
+        'sample into another --workdir with one'
+      )
+    first = settings.get('first')
+    if first is not None and (samples is None or samples > first):
+      asked = 'all samples' if samples is None else f'{samples} samples a problem'
+      raise ValueError(
+        f'{model} on {task} was stopped early (sampling.stop_after={settings["stop_after"]}): how '
+        f'many draws a problem has beyond the first {first} depends on what they gave, so pass@k '
+        f'from {asked} would be wrong. Ask for samples={first}, and for coverage with reached()'
+      )
+
+  def reached(
+    self,
+    model: str,
+    task: str,
+    *,
+    n: int,
+    problem_ids: Sequence[str] | None = None,
+    max_error_share: float = 0.01,
+  ) -> Reached:
+    """Correct draws of each problem within n, of a store that was stopped early; ids sorted.
+
+    ValueError for a store without early stopping, for problems whose draws are not complete, and as
+    in `counts` for errors.
+    """
+    settings = self.settings(model, task)
+    if 'first' not in settings:
+      raise ValueError(f'{model} on {task} was not stopped early: counts() says all there is')
+    first, most = settings['first'], settings['stop_after']
+    table = self.read(model, task, columns=['problem_id', 'sample', 'verdict', 'length'])
+    rows: dict[str, dict[int, str]] = {}
+    tokens = 0
+    asked = None if problem_ids is None else set(problem_ids)
+    columns = (table[name].to_pylist() for name in table.column_names)
+    for problem, sample, verdict, length in zip(*columns, strict=True):
+      if (asked is None or problem in asked) and sample < n:
+        rows.setdefault(problem, {})[sample] = verdict
+        tokens += length
+    ids = sorted(rows if problem_ids is None else problem_ids)
+    verdicts = [list(rows.get(problem, {}).values()) for problem in ids]
+    drawn = np.array([len(found) for found in verdicts], np.int64)
+    correct = np.array([found.count('correct') for found in verdicts], np.int64)
+    whole = np.array([sorted(rows.get(p, {})) == list(range(len(rows.get(p, {})))) for p in ids])
+    ended = (drawn == n) | ((drawn >= first) & (correct >= most))
+    unfinished = [problem for problem, done in zip(ids, whole & ended, strict=True) if not done]
+    folder = self._folder(model, task)
+    if unfinished:
+      raise ValueError(
+        f'{len(unfinished)} of {len(ids)} problems in {folder} lack draws that n={n} asks for, '
+        f'among them {unfinished[:5]}; sample them to the end first'
+      )
+    errors = np.array([found.count('error') for found in verdicts], np.int64)
+    shards.check_errors(folder, ids, errors, int(drawn.sum()), max_error_share)
+    return Reached(tuple(ids), n, first, most, np.minimum(correct, most), drawn, tokens)
+
   def _folder(self, model: str, task: str) -> pathlib.Path:
     for what, name in (('model', model), ('task', task)):
       if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
@@ -214,23 +284,31 @@ class SampleStore:
 
 
 class SampleWriter:
-  """Buffers rows and writes them as shards; use it as a context manager or call close()."""
+  """Buffers rows and writes them as shards; use it as a context manager or call close().
+
+  buffered: rows not yet on the disk; bytes_written: of the shards written so far.
+  """
 
   def __init__(
     self, folder, metadata: 'shards.Metadata', rows_per_shard: int, flush_seconds: float
   ):
     self._folder = folder
-    self._metadata = metadata
+    self.metadata = metadata
     self._rows_per_shard = rows_per_shard
     self._flush_seconds = flush_seconds
     self._rows: list[Row] = []
     self._flushed = time.monotonic()
+    self.bytes_written = 0
+
+  @property
+  def buffered(self) -> int:
+    return len(self._rows)
 
   def append(self, row: Row | Mapping[str, Any]) -> None:
     """Takes one completion (a Row or a mapping of its fields); writes a shard when one is full."""
     row = row if isinstance(row, Row) else Row(**row)
-    if row.task != self._metadata.task:
-      raise ValueError(f'row of task {row.task!r} in the store of task {self._metadata.task!r}')
+    if row.task != self.metadata.task:
+      raise ValueError(f'row of task {row.task!r} in the store of task {self.metadata.task!r}')
     self._rows.append(row)
     waited = time.monotonic() - self._flushed
     if len(self._rows) >= self._rows_per_shard or waited >= self._flush_seconds:
@@ -246,21 +324,15 @@ class SampleWriter:
     self._flushed = time.monotonic()
     if not self._rows:
       return
-    columns = {name: [getattr(row, name) for row in self._rows] for name in shards.SCHEMA.names}
-    schema = shards.SCHEMA.with_metadata({shards.METADATA_KEY: self._metadata.encode()})
-    table = pa.table(columns, schema=schema)
     temporary = self._folder / f'.part.{os.getpid()}.tmp'
     try:
-      self._folder.mkdir(parents=True, exist_ok=True)
-      with open(temporary, 'wb') as file:
-        pq.write_table(table, file, compression='zstd', write_page_checksum=True)
-        file.flush()
-        os.fsync(file.fileno())
+      size = shards.write(temporary, self._rows, self.metadata)
       shards.publish(temporary, self._folder)
     except OSError as error:
       temporary.unlink(missing_ok=True)
       what = f'cannot write {len(self._rows)} samples to'
       raise shards.store_error(what, self._folder, error) from error
+    self.bytes_written += size
     self._rows.clear()
 
   def close(self) -> None:

@@ -92,6 +92,18 @@ def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
       os.close(handle)
 
 
+def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
+  """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes."""
+  columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+  table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: metadata.encode()}))
+  temporary.parent.mkdir(parents=True, exist_ok=True)
+  with open(temporary, 'wb') as file:
+    pq.write_table(table, file, compression='zstd', write_page_checksum=True)
+    file.flush()
+    os.fsync(file.fileno())
+    return file.tell()
+
+
 def _corrupt(path: pathlib.Path, error: Exception) -> Exception:
   if isinstance(error, OSError) and error.errno is not None:
     return error  # the system's own trouble (permission, I/O), not the shard's

@@ -121,6 +121,31 @@ def coverage_table(study: Study) -> Table | None:
   )
 
 
+def reached_table(study: Study, document: Mapping[str, Any]) -> Table | None:
+  """Coverage at n of models whose draws were stopped early; None if there are none."""
+  models = {m.name: document['models'][m.name].get('coverage_at_n') for m in study.models}
+  known = {name: entry for name, entry in models.items() if entry}
+  if not known:
+    return None
+  rows = []
+  for threshold in next(iter(known.values()))['share']:
+    cells = [
+      f'{entry["problems"][threshold]} = {_interval(entry["share"][threshold])}'
+      for entry in known.values()
+    ]
+    rows.append([f'≥ {threshold}', *cells])
+  entry = next(iter(known.values()))
+  kept = ', '.join(f'{e["samples"]:,} samples of {name}' for name, e in known.items())
+  return Table(
+    f'Coverage at n = {entry["n"]:,}',
+    ['correct samples', *known],
+    rows,
+    f'Every problem had {entry["first"]} draws, and no more once {entry["stop_after"]} of them, '
+    f'counted in order, were correct: {kept}. Coverage up to that threshold is exactly that of '
+    f'n = {entry["n"]:,} draws; pass@k is given for the first {entry["first"]} only.',
+  )
+
+
 def exact_tables(document: Mapping[str, Any]) -> list[Table]:
   """Sampled against exact pass@k of every model whose solve probabilities are known."""
   rows = [

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.problem import Problem, Verdict
+
+log = logging.getLogger(__name__)
 
 
 def problem_digest(problem: Problem) -> bytes:
@@ -36,17 +39,23 @@ class Journal:
   """A map from job keys to verdicts, kept as JSON lines when a path is given.
 
   One process writes a journal at a time. A last line cut short by a kill is dropped; any other
-  line that does not parse is an error that names it. Memory: about 0.5 KB a verdict.
+  line that does not parse is an error that names it. What a full disk does not take stays in
+  memory and is tried again with the next verdict. Memory: about 0.5 KB a verdict.
+
+  bytes_written: to the file, by this process.
   """
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
     self._verdicts: dict[bytes, Verdict] = {}
     self._file = None
+    self._path, self._unwritten = path, b''
+    self._warned = False
+    self.bytes_written = 0
     if path is not None:
       path = Path(path)
       path.parent.mkdir(parents=True, exist_ok=True)
       self._read(path)
-      self._file = path.open('ab')
+      self._file = path.open('ab', buffering=0)
 
   def __len__(self) -> int:
     return len(self._verdicts)
@@ -63,12 +72,23 @@ class Journal:
       if self._file is not None:
         row = [key.hex(), verdict.verdict, verdict.reward, verdict.extracted, verdict.reason]
         lines.append(json.dumps(row) + '\n')
-    if self._file is not None:
-      self._file.write(''.join(lines).encode())
-      self._file.flush()
+    self._write(''.join(lines).encode())
+
+  def _write(self, data: bytes) -> None:
+    self._unwritten += data
+    try:
+      while self._file is not None and self._unwritten:
+        count = self._file.write(self._unwritten)
+        self._unwritten = self._unwritten[count:]
+        self.bytes_written += count
+    except OSError as error:
+      if not self._warned:
+        log.warning('%s does not take verdicts (%s): they stay in memory', self._path, error)
+      self._warned = True
 
   def close(self) -> None:
-    """Closes the file."""
+    """Closes the file. Verdicts that the disk never took are given anew by the next run."""
+    self._write(b'')
     if self._file is not None:
       self._file.close()
       self._file = None

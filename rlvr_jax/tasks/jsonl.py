@@ -2,10 +2,11 @@
 
 import difflib
 import gzip
+import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +47,44 @@ def load_jsonl(
   prompt or answer, a duplicate id.
   """
   path = Path(path)
+  if limit is not None and limit < 1:
+    raise ValueError(f'limit={limit} must be at least 1, or None for the whole file')
+  rows = ((f'{path}:{line}', row) for line, row in itertools.islice(_rows(path), limit))
+  problems = problems_of(rows, task=task, fields=fields, verifier=verifier, keep=keep)
+  if not problems:
+    raise ValueError(f'{path}: there is no problem in this file')
+  return problems
+
+
+def problems_of(
+  rows: Iterable[tuple[str, dict[str, Any]]],
+  *,
+  task: str,
+  fields: Mapping[str, str] | None = None,
+  verifier: str | None = None,
+  keep: tuple[str, ...] = (),
+) -> list[Problem]:
+  """Problems from (where it comes from, as messages say it; row) pairs; see load_jsonl."""
   fields = dict(fields or {})
   if unknown := sorted(set(fields) - set(FIELDS)):
     raise ValueError(f'fields has the keys {unknown}; known are {", ".join(FIELDS)}')
-  if limit is not None and limit < 1:
-    raise ValueError(f'limit={limit} must be at least 1, or None for the whole file')
   problems: list[Problem] = []
-  lines_of: dict[str, int] = {}
-  for line, row in _rows(path):
-    where = f'{path}:{line}'
+  places: dict[str, str] = {}
+  for where, row in rows:
     identity = _identity(row, fields.get('id'), len(problems), where)
-    if (first := lines_of.setdefault(identity, line)) != line:
+    if (first := places.setdefault(identity, where)) != where:
       raise ValueError(
-        f'{where}: duplicate id {identity!r}, first seen on line {first}; make ids unique or name '
+        f'{where}: duplicate id {identity!r}, first seen at {first}; make ids unique or name '
         "another column with fields['id']"
       )
     prompt = _prompt(_column(row, fields, 'prompt', PROMPT_COLUMNS, where), where)
-    answer = gold(_column(row, fields, 'answer', ANSWER_COLUMNS, where), where)
+    answer = None
+    if verifier != 'none':  # nobody judges: an answer is not needed
+      answer = gold(_column(row, fields, 'answer', ANSWER_COLUMNS, where), where)
     meta = {column: _exact(row, column, where) for column in keep}
     if verifier is not None:
       meta['verifier'] = verifier
     problems.append(Problem(identity, task, prompt, answer, meta))
-    if len(problems) == limit:
-      break
-  if not problems:
-    raise ValueError(f'{path}: there is no problem in this file')
   check_unique(problems)
   return problems
 

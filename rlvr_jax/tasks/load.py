@@ -28,6 +28,7 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
       task=params.pop('task', 'jsonl'),
       fields={k: v for k, v in task['fields'].items() if v},
       limit=limit or None,
+      verifier=task['verifier'] or None,
     )
   elif name in FAMILIES:
     count = int(params.pop('problems', 4000)) + int(task['holdout'])

@@ -85,6 +85,11 @@ class VerifierPool:
   def __exit__(self, *_: object) -> None:
     self.close()
 
+  @property
+  def journal_bytes(self) -> int:
+    """Bytes that this pool has added to its journal."""
+    return self._journal.bytes_written
+
   def verify(self, jobs: list[tuple[Problem, str]]) -> list[Verdict]:
     """Verdicts in the order of the jobs; they do not depend on that order.
 

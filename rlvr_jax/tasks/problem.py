@@ -44,6 +44,11 @@ class Verdict:
       raise ValueError(f'verdict={self.verdict!r} is not one of {VERDICTS}')
 
 
+def unjudged(problem: Problem, completion: str) -> Verdict:
+  """The verifier 'none': says of everything that nobody judged it."""
+  return Verdict('unparsed', 0.0, '', 'not judged')
+
+
 def check_unique(problems: list[Problem]) -> None:
   """Refuses duplicate ids and uid collisions, which would make two problems share their draws."""
   seen: dict[int, Problem] = {}

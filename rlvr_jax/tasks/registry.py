@@ -50,6 +50,7 @@ VERIFIERS: dict[str, Verifier] = {
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),
+  'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
 }

@@ -1,0 +1,405 @@
+"""job=sample | evaluate, and the same from Python:
+
+import rlvr_jax
+
+drawn = rlvr_jax.sample('Qwen/Qwen2.5-0.5B', 'gsm8k/test.jsonl', k=1024, workdir='runs/mine')
+drawn.pass_at_k(1, 256)  # {1: (value, low, high), 256: ...}
+drawn.table()  # a pyarrow.Table, one row a completion
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import pyarrow as pa
+from ml_collections import ConfigDict
+
+from rlvr_jax import config as config_lib
+from rlvr_jax.checkpoint import checksums
+from rlvr_jax.config import Config
+from rlvr_jax.eval import pass_at_k, preflight
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.counts import Counts, Reached
+from rlvr_jax.eval.fill import Stopped, Subject, sample_into_store
+from rlvr_jax.eval.intervals import mean_interval
+from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.results import ModelResult
+from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.eval.stopping import Rule
+from rlvr_jax.metrics import Meter
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.load import fingerprint, load_model
+from rlvr_jax.models.tokenizer import Tokenizer
+from rlvr_jax.models.transformer import Params
+from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling.types import Sampling
+from rlvr_jax.sharding import path_name
+from rlvr_jax.tasks.given import Given, check_remembered, gather
+from rlvr_jax.tasks.load import content_hash, load_problems
+from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.registry import verifier_name
+
+Loaded = tuple[ModelConfig, Params, Tokenizer]  # what models.load.load_model gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """What lies in a store for one model, some problems and up to k draws of each."""
+
+  store: SampleStore
+  model: str
+  problems: tuple[Problem, ...]
+  rule: Rule
+
+  @property
+  def task(self) -> str:
+    """The task of the problems."""
+    return self.problems[0].task
+
+  def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows, with the store's columns or some of them, in order of problem and sample."""
+    ids = {problem.id: place for place, problem in enumerate(self.problems)}
+    table = self.store.read(self.model, self.task)
+    keys = zip(
+      *(table[name].to_pylist() for name in ('problem_id', 'visit', 'sample')), strict=True
+    )
+    found = sorted(
+      (ids[problem], sample, row)
+      for row, (problem, visit, sample) in enumerate(keys)
+      if problem in ids and not visit and sample < self.rule.n
+    )
+    table = table.take([row for _, _, row in found])
+    return table if columns is None else table.select(list(columns))
+
+  def counts(self, samples: int | None = None) -> Counts:
+    """(n, c) of each problem, of the first `samples` draws; ValueError where none may be counted.
+
+    With early stopping the default is what may: the draws that every problem has.
+    """
+    samples = samples or self.rule.first or self.rule.n
+    ids = [problem.id for problem in self.problems]
+    return self.store.counts(self.model, self.task, problem_ids=ids, samples=samples)
+
+  def pass_at_k(self, *ks: int) -> dict[int, tuple[float, float, float]]:
+    """(value, low, high) of the mean unbiased pass@k over problems, with its 95% interval."""
+    counts = self.counts()
+    band = mean_interval(pass_at_k.estimate(counts.n, counts.c, ks))
+    return {k: band.at(place) for place, k in enumerate(ks)}
+
+  def reached(self) -> Reached:
+    """Coverage at k draws, of samples that were stopped early."""
+    ids = [problem.id for problem in self.problems]
+    return self.store.reached(self.model, self.task, n=self.rule.n, problem_ids=ids)
+
+  def __len__(self) -> int:
+    return len(self.table(['sample']))
+
+  def __repr__(self) -> str:
+    table = self.table(['verdict', 'length', 'finish'])
+    verdicts = table['verdict'].to_pylist()
+    found = ', '.join(f'{verdicts.count(v):,} {v}' for v in dict.fromkeys(sorted(verdicts)))
+    cut = table['finish'].to_pylist().count('length')
+    return (
+      f'{self.model} on {self.task}: {len(table):,} samples of {len(self.problems)} problems '
+      f'({found})\n  {sum(table["length"].to_pylist()):,} tokens, {cut:,} cut at the limit; '
+      f'in {self.store.root / self.model / self.task}'
+    )
+
+
+def sample(
+  model: str | os.PathLike[str] | Loaded,
+  problems: Given,
+  k: int = 1024,
+  temperature: float = 0.6,
+  *,
+  top_p: float = 1.0,
+  top_k: int = 0,
+  max_tokens: int = 1024,
+  first: int = 0,
+  stop_after: int = 0,
+  workdir: str | os.PathLike[str] = 'runs/sample',
+  name: str = '',
+  task: str = '',
+  fields: Mapping[str, str] | None = None,
+  template: str = 'raw',
+  verifier: str | Callable[..., Any] = '',
+  seed: int = 0,
+  coupling: str = 'independent',
+  dtype: str = 'float32',
+  slots: int = 64,
+  bank_rows: int = 64,
+  page: int = 64,
+  pages: int = 0,
+  prompt_capacity: int = 512,
+  chunk: int = 32,
+  mesh: tuple[int, int, int] = (1, -1, 1),
+  workers: int = 2,
+  limit_s: float = 10.0,
+  memory_mb: int = 4096,
+  flush_s: float = 60.0,
+  dry_run: bool = False,
+  show: bool = True,
+) -> Samples:
+  """Draws k completions of each problem into a store, judged; what is there is not drawn again.
+
+  The same as job=sample of main.py (configs/sample.py has these defaults), by the same code: a
+  pilot of 1%, its price, then the rest with a progress line on stderr. Called again, it goes on
+  where it ended, however that was; with a larger k it draws what is missing.
+
+  Args:
+    model: a directory, .gguf file or hub id; or (config, params, tokenizer) as load_model gives
+      them, which then needs a `name`.
+    problems: the path of a JSONL file, or a list of Problems, of dicts like its lines, or of
+      prompts (which nobody judges unless a verifier is named); see tasks.given.gather.
+    k: draws of each problem, at most if stop_after is set: then none after the `first` once
+      stop_after are correct, counted in index order (eval.stopping).
+    workdir: the store is its folder samples/, the verdicts' journal lies beside it.
+    name, task: the model's and the problems' names in the store.
+    verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
+    mesh: devices on (data, fsdp, tensor).
+    dry_run: ends after the pilot, once it has said what the rest would cost.
+    show: says all this on stderr.
+
+  Raises ValueError for what does not fit, before anything is drawn, and for samples of other
+  settings in the store. Ctrl-C raises KeyboardInterrupt once what was drawn is stored.
+  """
+  if isinstance(model, tuple) and not name:
+    raise ValueError('a loaded model needs a name=: its samples are stored under it')
+  given = gather(problems, task=task, fields=fields, verifier=_verifier_name(verifier))
+  data, axes = 'by problem', zip(('data', 'fsdp', 'tensor'), mesh, strict=True)
+  path = '' if isinstance(model, tuple) else os.fspath(model)
+  if isinstance(problems, str | os.PathLike):
+    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems)})
+  config = ConfigDict(
+    {
+      'job': 'sample',
+      'seed': seed,
+      'dry_run': dry_run,
+      'model': {'name': path, 'compute_dtype': dtype},
+      'mesh': dict(axes),
+      'task': {'template': template},
+      'sampling': {
+        'max_tokens': max_tokens,
+        'slots': slots,
+        'bank_rows': bank_rows,
+        'page': page,
+        'pages': pages,
+        'prompt_capacity': prompt_capacity,
+        'chunk': chunk,
+        'coupling': coupling,
+        'first': first,
+        'stop_after': stop_after,
+      },
+      'evaluate': {
+        'n': k,
+        'name': name,
+        'temperature': float(temperature),
+        'top_p': float(top_p),
+        'top_k': top_k,
+        'flush_s': float(flush_s),
+      },
+      'verifier': {'workers': workers, 'limit_s': float(limit_s), 'memory_mb': memory_mb},
+    }
+  )  # fmt: skip
+  config_lib.check_values(config)
+  folder = config_lib.prepare_workdir(workdir)
+  if isinstance(model, tuple):
+    weights = f'{params_hash(model[1])} loaded'
+    drawn, _ = draw(config, folder, given, data, loaded=model, weights=weights, show=show)
+  else:
+    drawn, _ = draw(config, folder, given, data, show=show)
+  return drawn
+
+
+def draw(
+  config: Config,
+  workdir: pathlib.Path,
+  problems: Sequence[Problem],
+  data: str,
+  *,
+  loaded: Loaded | None = None,
+  weights: str = '',
+  name: str = '',
+  show: bool = True,
+  show_settings: bool = True,
+  pilot_only: bool = False,
+) -> tuple[Samples, preflight.Price | None]:
+  """Tops up the samples of a config's model on the problems; see fill.sample_into_store.
+
+  data stands for the content of the problems, 'by problem' for a list that is remembered one by
+  one beside its samples; loaded is config.model.name where that is loaded already, and weights
+  stands for its content. name is that in the store (evaluate.name, or from model.name).
+  """
+  rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
+  name = name or config.evaluate.name or store_name(config.model.name)
+  store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
+  if loaded is None:
+    loaded = load_model(config.model.name, dtype=config.model.compute_dtype)
+    weights = weights_of(config, config.model.name)
+  model_config, params, tokenizer = loaded
+  if show and show_settings:
+    print_settings(config, model_config, problems, store.root / name / problems[0].task)
+  capacity = config.sampling.prompt_capacity
+  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
+  if data == 'by problem':
+    check_remembered(store.root / name / problems[0].task / 'problems.json', list(problems))
+  sampler_params = hand_over(None, params, mesh)
+  del params, loaded  # the sampler has its own copy
+  engine = run_lib.make_engine(config, sampler_params, model_config, mesh)
+  with run_lib.make_pool(config, workdir) as pool:
+    found = sample_into_store(
+      store,
+      Subject(name, engine, tokenizer, problems, encoded, config.task.template, weights, data),
+      rule,
+      eval_sampling(config, tokenizer.eos_ids),
+      pool,
+      seed=config.seed,
+      coupling=config.sampling.coupling,
+      flush_s=config.evaluate.flush_s,
+      pilot_only=pilot_only or config.dry_run,
+      show=show,
+    )
+  return Samples(store, name, tuple(problems), rule), found
+
+
+def evaluate(config: Config, workdir: pathlib.Path) -> None:
+  """job=evaluate | sample: n completions of each problem into the store, then pass@k.
+
+  job=sample stops at the store; job=evaluate writes results.json and report.html beside it.
+  """
+  if not config.model.name:
+    raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
+  meter = Meter()
+  problems = evaluation_problems(config)
+  with exit_when_stopped():
+    drawn, _ = draw(config, workdir, problems, content_hash(config.task))
+  if config.dry_run:
+    print('dry_run: ends here; what the pilot drew is stored', file=sys.stderr)
+  elif config.job == 'sample':
+    print(drawn, file=sys.stderr)
+  if config.dry_run or config.job == 'sample':
+    return
+  publish(
+    config,
+    workdir,
+    drawn.store,
+    [measured(drawn, 'base')],
+    problems,
+    headline=(drawn.model,),
+    title=f'{drawn.model} on {drawn.task}',
+    seconds=meter.seconds,
+  )
+
+
+def measured(drawn: Samples, role: str, **more: Any) -> ModelResult:
+  """The samples as a model of a report; more: its further fields."""
+  return ModelResult(
+    drawn.model,
+    role,
+    drawn.counts(),
+    settings=drawn.store.settings(drawn.model, drawn.task),
+    reached=drawn.reached() if drawn.rule.stop_after else None,
+    **more,
+  )
+
+
+@contextlib.contextmanager
+def exit_when_stopped() -> Iterator[None]:
+  """Turns Stopped into its message and exit code 130, as a command ends."""
+  try:
+    yield
+  except Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(130)
+
+
+def weights_of(config: Config, path: str | os.PathLike[str]) -> str:
+  """Stands for what a model at this path computes under a config, in the store's settings."""
+  return f'{fingerprint(path)[:16]} {config.model.compute_dtype}'
+
+
+def print_settings(
+  config: Config,
+  model_config: ModelConfig | None,
+  problems: Sequence[Problem],
+  place: pathlib.Path,
+  more: Sequence[tuple[str, str]] = (),
+) -> None:
+  """Says on stderr what a run will do; more: further (name, text), said first."""
+  s, e = config.sampling, config.evaluate
+  model = config.model.name or e.name or 'trained from scratch'
+  if model_config is not None:
+    model += f' ({model_config.architecture}, {model_config.num_layers} layers'
+    model += f', {config.model.compute_dtype})'
+  rows = [
+    *more,
+    ('model', model),
+    (
+      'problems',
+      f'{len(problems):,} of {problems[0].task}, template {config.task.template}, verifier '
+      f'{verifier_name(problems[0])}',
+    ),
+    (
+      'draws',
+      f'{e.n:,} of each, temperature {e.temperature:g}, top_p {e.top_p:g}, top_k {e.top_k}, at '
+      f'most {s.max_tokens:,} tokens, seed {config.seed}, {s.coupling}',
+    ),
+  ]
+  if s.stop_after:
+    rows.append(
+      ('stopping', f'after the first {s.first:,}, once {s.stop_after} of the draws are correct')
+    )
+  engine = (f'{key} {value}' for key, value in s.items() if key in ('slots', 'bank_rows', 'chunk'))
+  rows += [('engine', ', '.join(engine)), ('store', str(place))]
+  print('\n'.join(['settings:', *preflight.table(rows)]), file=sys.stderr)
+
+
+def params_hash(params: Params) -> str:
+  """16 hex digits that stand for the values of a parameter tree."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  kinds = [(path_name(path), leaf.shape, str(leaf.dtype)) for path, leaf in leaves]
+  return hashlib.sha256(repr((kinds, checksums(params))).encode()).hexdigest()[:16]
+
+
+def _verifier_name(verifier: str | Callable[..., Any]) -> str:
+  """'file.py:function' of a function that worker processes can import; names as they are."""
+  if isinstance(verifier, str):
+    return verifier
+  file = inspect.getsourcefile(verifier) or ''
+  if not file.endswith('.py') or verifier.__qualname__ != verifier.__name__:
+    raise ValueError(
+      f'verifier={verifier!r} cannot be imported by the worker processes: put it into a file of '
+      "its own, at module level, and give 'file.py:function'"
+    )
+  return f'{file}:{verifier.__name__}'
+
+
+def store_name(name: str) -> str:
+  """A model's name as a folder of the store."""
+  return re.sub(r'[^A-Za-z0-9._=+@:-]+', '-', pathlib.Path(name).name).strip('-') or 'model'
+
+
+def evaluation_problems(config: Config) -> list[Problem]:
+  """The held-out problems to measure (all problems where the config holds none out)."""
+  train, heldout = load_problems(config.task)
+  problems = heldout or train
+  wanted = config.evaluate.problems
+  if wanted > len(problems):
+    raise ValueError(
+      f'evaluate.problems={wanted}, but there are {len(problems)}; lower it or raise task.holdout'
+    )
+  return problems[: wanted or None]
+
+
+def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:
+  """The Sampling of a config's evaluate group."""
+  e = config.evaluate
+  return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
