@@ -138,6 +138,7 @@ def sample(
   bank_rows: int = 64,
   page: int = 64,
   pages: int = 0,
+  memory_gb: float = 0.0,
   prompt_capacity: int = 512,
   chunk: int = 32,
   mesh: tuple[int, int, int] = (1, -1, 1),
@@ -165,6 +166,7 @@ def sample(
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
     mesh: devices on (data, fsdp, tensor).
+    memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
     dry_run: ends after the pilot, once it has said what the rest would cost.
     show: says all this on stderr.
 
@@ -192,6 +194,7 @@ def sample(
         'bank_rows': bank_rows,
         'page': page,
         'pages': pages,
+        'memory_gb': memory_gb,
         'prompt_capacity': prompt_capacity,
         'chunk': chunk,
         'coupling': coupling,
