@@ -58,6 +58,7 @@ def test_kill_9_leaves_the_rows_of_an_undisturbed_run(tmp_path):
 
 
 @pytest.mark.check
+@pytest.mark.timeout(7200)
 @pytest.mark.skipif(not MODEL.exists(), reason=f'{MODEL} is missing')
 def test_long_run_of_a_real_model_survives_two_kills(tmp_path):
   """20 function prompts x 200 completions of SmolLM2-135M, minutes a run."""
