@@ -21,9 +21,9 @@ CHECK = str(ROOT / 'tests' / 'data' / 'plain_check.py')
 ALPHABET = 'abcdefghij (),+-=:?'
 
 
-def save_tiny_model(directory: pathlib.Path) -> pathlib.Path:
+def save_tiny_model(directory: pathlib.Path, alphabet: str = ALPHABET) -> pathlib.Path:
   """A random model that writes letters and stops now and then."""
-  tokenizer = char_tokenizer(ALPHABET)
+  tokenizer = char_tokenizer(alphabet)
   config = ModelConfig(
     'llama', tokenizer.vocab_size, 16, 16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8
   )

@@ -63,6 +63,34 @@ def test_evaluation_refuses_k_beyond_its_samples(values, message):
     config_lib.resolve(base.get_config(), {'job': 'evaluate', **values})
 
 
+STOPPED = {'sampling.first': 32, 'sampling.stop_after': 2}
+
+
+@pytest.mark.parametrize(
+  ('job', 'values', 'message'),
+  [
+    ('sample', {'sampling.first': 65}, r'first=65 is above the n=64 draws of a problem'),
+    ('sample', {'sampling.first': 0}, r'stop_after=2 needs sampling\.first'),
+    ('sample', {'sampling.stop_after': 0}, r'first=32 does nothing by itself'),
+    ('sample', {'sampling.stop_after': 65}, r'stop_after=65 correct draws are never reached'),
+    ('train', {}, r'would bend the groups that job=train learns from; .*sample, evaluate, study'),
+    ('distill', {}, r'would bend the groups that job=distill learns from'),
+    ('evaluate', {}, r'headline_k=16 is above n/4 = 8: .* raise sampling\.first or lower'),
+    ('evaluate', {'evaluate.ks': (64,)}, r'asks for pass@64 with sampling\.first=32 samples'),
+  ],
+)
+def test_early_stopping_is_refused_where_it_makes_no_sense(job, values, message):
+  with pytest.raises(ValueError, match=message):
+    config_lib.resolve(base.get_config(), {'job': job, **STOPPED, **values})
+
+
+def test_early_stopping_leaves_training_runs_what_they_are():
+  plain, stopped = base.get_config(), base.get_config()
+  stopped.sampling.update({'first': 32, 'stop_after': 2})
+  assert config_lib.identity(plain) == config_lib.identity(stopped)
+  config_lib.resolve(stopped, {'job': 'study', 'evaluate.headline_k': 8})
+
+
 def test_a_misspelt_smoke_value_says_so():
   config = base.get_config()
   config.smoke_values.update({'train.iteration': 2})

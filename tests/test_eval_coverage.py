@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rlvr_jax.eval import compare, coverage, crossover, pass_at_k
-from rlvr_jax.eval.counts import Counts, align
+from rlvr_jax.eval.counts import Counts, Reached, align
 
 
 def make(n, c, ids=None, **options):
@@ -30,6 +30,22 @@ def test_the_order_of_the_second_model_does_not_matter():
   rl = make(8, [5, 3, 4], ids=['p2', 'p0', 'p1'])
   assert align(base, rl)[1].c.tolist() == [3, 4, 5]
   assert coverage.coverage_sets(base, rl, (1,))[0].rl_only == ('p0',)
+
+
+def reached(c, n=64, most=2, ids=None):
+  c = np.asarray(c)
+  ids = tuple(f'p{i}' for i in range(len(c))) if ids is None else ids
+  return Reached(ids, n, 8, most, np.minimum(c, most), np.full(len(c), n))
+
+
+def test_stopped_draws_are_compared_at_the_thresholds_they_reach():
+  base, rl = [0, 1, 2, 8, 0], [5, 3, 4, 0, 1]
+  ids = ('p4', 'p0', 'p1', 'p2', 'p3')
+  one, two = coverage.reached_sets(reached(base), reached(np.roll(rl, 1), ids=ids))
+  assert (one, two) == tuple(coverage.coverage_sets(make(64, base), make(64, rl), (1, 2)))
+  assert coverage.thresholds_of(reached(base, most=4)) == (1, 2, 3, 4)
+  with pytest.raises(ValueError, match='equal efforts on the same problems'):
+    coverage.reached_sets(reached(base), reached(rl, n=32))
 
 
 @pytest.mark.parametrize(('base', 'rl', 'p'), [(4, 0, 0.125), (4, 1, 0.375), (0, 0, 1.0)])

@@ -1,5 +1,6 @@
 """The report stands alone, escapes what models write, and says what its numbers say."""
 
+import dataclasses
 import html.parser
 import json
 import pathlib
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlvr_jax.eval import browse, figures, findings, report, results, tables
-from rlvr_jax.eval.counts import Counts
+from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.samples import SampleStore
 
 HOSTILE = '<script>alert("x")</script> & </pre>'
@@ -77,6 +78,29 @@ def written(store, study, tmp_path_factory):
     provenance={'Commands': ['make quickstart'], 'Versions': {'numpy': '2'}, 'Config': 'a = 1'},
   )
   return folder, document
+
+
+def test_a_pair_that_was_stopped_early_shows_its_coverage(study, tmp_path):
+  models = []
+  for model in study.models:
+    c = model.counts.c
+    drawn = np.where(c >= 3, 32, 500)
+    reached = Reached(model.counts.problem_ids, 500, N, 3, np.minimum(c, 3), drawn, 12_345)
+    models.append(dataclasses.replace(model, exact=None, reached=reached))
+  stopped = results.analyse(models, resamples=50)
+  document = report.write_study(tmp_path, stopped, title='Stopped', wall_seconds=1.0)
+  sets = document['comparisons'][0]['coverage_at_n']
+  assert [entry['threshold'] for entry in sets] == [1, 2, 3]
+  counts = document['comparisons'][0]['coverage_by_threshold']
+  assert [e['base_only'] for e in sets] == [e['base_only'] for e in counts if e['threshold'] <= 3]
+  for name in ('base', 'rl'):
+    entry = document['models'][name]['coverage_at_n']
+    value, low, high = entry['share']['1']
+    assert low < value < high
+    assert value == entry['problems']['1'] / PROBLEMS
+  page = (tmp_path / 'report.html').read_text()
+  assert 'Within 500 draws, base solves' in page
+  assert f'Every problem had {N} draws, and no more once 3 of them' in page
 
 
 class Checker(html.parser.HTMLParser):

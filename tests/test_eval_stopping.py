@@ -111,6 +111,7 @@ def test_what_waits_for_an_earlier_draw_survives_a_kill(tmp_path):
   store = fill(snapshot, rule, table, engine)
   assert stored(store) == kept_of(table, rule)
   assert len(engine.pulled) < 4
+  assert not (snapshot / 'base' / 'sums' / SPOOL).exists()
 
 
 @given(cases(), orders, st.integers(1, 8))

@@ -121,6 +121,18 @@ def test_plain_progress_prints_first_last_and_now_and_then():
   assert lines[1:] == ['train 10/10  ETA 0s  reward 0.25', 'saved']
 
 
+def test_a_total_that_falls_ends_the_line_and_large_numbers_are_grouped():
+  stream = io.StringIO()
+  with metrics.Progress(100, 'sampling', stream=stream, plain_every_s=1e9) as progress:
+    progress.update(1, {'tokens/s': 12_345.6})
+    progress.update(40, {'tokens/s': 999.44}, total=50)
+    progress.update(50, total=50)
+  assert stream.getvalue().splitlines() == [
+    'sampling 1/100  ETA ?  tokens/s 12,346',
+    'sampling 50/50  ETA 0s',
+  ]
+
+
 def test_terminal_progress_shows_a_bar():
   class Terminal(io.StringIO):
     def isatty(self):

@@ -360,8 +360,11 @@ def print_settings(
     rows.append(
       ('stopping', f'after the first {s.first:,}, once {s.stop_after} of the draws are correct')
     )
-  engine = (f'{key} {value}' for key, value in s.items() if key in ('slots', 'bank_rows', 'chunk'))
-  rows += [('engine', ', '.join(engine)), ('store', str(place))]
+  sizes = ('slots', 'bank_rows', 'page', 'pages', 'memory_gb', 'chunk')
+  rows += [
+    ('engine', ', '.join(f'{key} {s[key]:g}' for key in sizes if s[key])),
+    ('store', str(place)),
+  ]
   print('\n'.join(['settings:', *preflight.table(rows)]), file=sys.stderr)
 
 
