@@ -96,6 +96,7 @@ def sample_into_store(
     if not ledger.open:
       progress.note(f'{what}: all {ledger.stored:,} samples are stored, nothing to draw')
       return None
+    filling.warm_up()
     found = filling.pilot()
     if found is not None:
       store.check_writable(int(found.disk))
@@ -143,6 +144,21 @@ class _Filling:
     self.shown = 0.0
     self.issued = 0
 
+  def warm_up(self) -> None:
+    """Compiles the programs and imports the verifier: what follows is timed at its own pace."""
+    subject = self.subject
+    verdict = self.pool.submit(subject.problems[0], '')
+    # one token of a prompt of each size that is a program of its own; it is no draw of the run
+    sizes = {(len(ids) - 1).bit_length(): place for place, ids in enumerate(subject.encoded)}
+    items = [
+      Item(place, subject.problems[place].uid, 0, 0, subject.encoded[place], limit=1)
+      for place in sizes.values()
+    ]
+    for _ in subject.engine.run(items, self.sampling, stream='eval', model_uid=self.model_uid):
+      pass
+    verdict.result()
+    self.pace = preflight.Pace(subject.engine.stats)
+
   def pilot(self) -> preflight.Price | None:
     """Draws the pilot and says what the rest will cost; None if there is no rest."""
     _, missing = self.ledger.missing
@@ -152,6 +168,7 @@ class _Filling:
     self.progress.note(f'pilot: {len(pairs)} of the {missing:,} samples to draw')
     before = self.pool.journal_bytes
     lengths = self.draw(pairs)
+    seconds = self.pace.seconds
     self.ledger.flush()
     fewest, most = self.ledger.missing
     if not self.ledger.open:
@@ -162,9 +179,8 @@ class _Filling:
         np.array(lengths),
         self.sampling.max_tokens,
         self.subject.engine.slots,
-        self.pace.step_seconds,
-        self.pace.compiled_apart,
-        self.pace.judge_seconds,
+        seconds,
+        self.pace.steps,
         written / len(lengths),
       ),
       fewest,
@@ -189,7 +205,6 @@ class _Filling:
       )
     ) as scored:
       for one in scored:
-        self.pace.judged()
         place = one.completion.item.problem
         self.ledger.take(
           place,
@@ -222,7 +237,7 @@ class _Filling:
     drawn: Any = subject.engine.run(items(), self.sampling, stream='eval', model_uid=self.model_uid)
     with contextlib.closing(drawn):
       for completion in drawn:
-        self.pace.completed()
+        self.pace.look()
         yield completion
 
   def _show(self) -> None:

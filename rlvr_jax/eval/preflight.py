@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,7 +17,6 @@ SHARE = 100  # one draw in so many is a pilot's
 FEW = 4  # draws of a pilot at least
 MOST = 4096  # lengths that an interval is made from
 WINDOW_S = 30.0  # the live rates are those of this many seconds
-SLOW_S = 2.0  # a verifier that ends so much after the sampler is called the slower of the two
 
 
 class Stats(Protocol):
@@ -52,39 +50,22 @@ def choose(draws: Sequence[Draws[Any]], size: int) -> list[tuple[int, int]]:
 
 
 class Pace:
-  """How fast sampler and verifier are; completed() and judged() are called once a completion."""
+  """How fast a sampler is, by its counters; look() is called at every completion."""
 
   def __init__(self, stats: Stats):
     self._stats = stats
-    self._begin = self._now()
+    self._begin, self._begin_steps = self._now(), stats.steps
     self._recent = collections.deque([self._begin])
-    self._stepped: tuple[float, int] | None = None  # when the steps were last seen to advance
-    self._intervals: list[float] = []  # seconds a step, between two completions
-    self._first_steps = stats.steps
-    self._verdicts = 0
-    self._first_verdict = self._last_verdict = self._begin[0]
 
   def _now(self) -> tuple[float, int, int, int]:
     return time.monotonic(), self._stats.tokens, self._stats.slot_steps, self._stats.live_steps
 
-  def completed(self) -> None:
+  def look(self) -> None:
     """Reads the counters, and the clock."""
-    now, steps = self._now(), self._stats.steps
-    if self._stepped is None:  # what came before was mostly compilation
-      self._stepped = now[0], steps
-    elif steps > self._stepped[1]:
-      self._intervals.append((now[0] - self._stepped[0]) / (steps - self._stepped[1]))
-      self._stepped = now[0], steps
+    now = self._now()
     self._recent.append(now)
     while len(self._recent) > 2 and now[0] - self._recent[1][0] > WINDOW_S:
       self._recent.popleft()
-
-  def judged(self) -> None:
-    """Reads the clock."""
-    self._last_verdict = time.monotonic()
-    if not self._verdicts:  # what came before was mostly the import of the verifier
-      self._first_verdict = self._last_verdict
-    self._verdicts += 1
 
   def rates(self, *, overall: bool = False) -> dict[str, float]:
     """Tokens a second, and the share of slot-steps that made one, lately or since the start."""
@@ -96,41 +77,29 @@ class Pace:
     }
 
   @property
-  def compiled_apart(self) -> bool:
-    """Whether steps were seen after the first completions, so that compilation does not count."""
-    return bool(self._intervals)
+  def seconds(self) -> float:
+    """Seconds since the start."""
+    return time.monotonic() - self._begin[0]
 
   @property
-  def step_seconds(self) -> float:
-    """Median seconds a step since the first completions; else, all in all, since the start."""
-    if self._intervals:
-      return statistics.median(self._intervals)
-    assert self._stepped is not None
-    return (self._stepped[0] - self._begin[0]) / max(1, self._stepped[1] - self._first_steps)
-
-  @property
-  def judge_seconds(self) -> float:
-    """Seconds a completion where the verifier ends well after the sampler, else 0."""
-    behind = self._last_verdict - self._recent[-1][0]
-    if behind < SLOW_S or self._verdicts < 2:
-      return 0.0
-    return (self._last_verdict - self._first_verdict) / (self._verdicts - 1)
+  def steps(self) -> int:
+    """Decode steps since the start."""
+    return self._stats.steps - self._begin_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Pilot:
   """What the pilot showed. lengths: tokens of each completion, max_tokens at most.
 
-  step_seconds: of all slots together, with compilation in it unless compiled_apart; judge_seconds:
-  of one completion, 0 unless the verifier is the slower part; row_bytes: disk for one completion.
+  seconds: until all of them were judged, for so many decode steps of the slots; row_bytes: disk
+  for one completion.
   """
 
   lengths: np.ndarray
   max_tokens: int
   slots: int
-  step_seconds: float
-  compiled_apart: bool
-  judge_seconds: float
+  seconds: float
+  steps: int
   row_bytes: float
 
 
@@ -151,7 +120,7 @@ def price(pilot: Pilot, fewest: int, most: int) -> Price:
   The range is from the 95% interval of the mean length (intervals.mean_interval: a bootstrap, or
   Clopper-Pearson with fractional successes where the pilot is small, which allows for completions
   up to the limit that it did not show), for the fewest draws at its low end and the most at its
-  high end.
+  high end. Time is steps at the pilot's seconds a step, judging and storing included.
   """
   some = pilot.lengths[:: -(-len(pilot.lengths) // MOST)]  # fewer make the interval wider
   band = mean_interval(some / pilot.max_tokens, resamples=1000)
@@ -159,10 +128,7 @@ def price(pilot: Pilot, fewest: int, most: int) -> Price:
   cases = (most, most * mean), (fewest, fewest * low), (most, most * high)
   # slots that are refilled end within one completion of each other
   steps = [tokens / pilot.slots + pilot.lengths.max() if n else 0.0 for n, tokens in cases]
-  expected, least, longest = (
-    max(s * pilot.step_seconds, n * pilot.judge_seconds)
-    for s, (n, _) in zip(steps, cases, strict=True)
-  )
+  expected, least, longest = (pilot.seconds / max(1, pilot.steps) * x for x in steps)
   return Price(
     draws=(fewest, most),
     tokens=(most * mean, fewest * low, most * high),
@@ -186,9 +152,8 @@ def describe(found: Price, *, times: int = 1, free: int | None = None) -> list[s
     f'sample, {cut:.0%} run to the limit of {pilot.max_tokens}',
   ]
   expected, least, longest = (format_seconds(times * x) for x in found.seconds)
-  how = 'compilation left out' if pilot.compiled_apart else 'too high: compilation is in its rate'
-  how += ', the verifier being the slower part' if pilot.judge_seconds else ''
-  lines.append(f'  time     {expected} ({least} to {longest}), {how}')
+  pace = f'at the pace of a pilot of {pilot.seconds:.2g} s'
+  lines.append(f'  time     {expected} ({least} to {longest}), {pace}')
   room = '' if free is None else f' of {_size(free)} free'
   lines.append(f'  disk     {_size(times * found.disk)}{room}')
   lines.append(

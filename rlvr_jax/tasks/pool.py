@@ -69,6 +69,8 @@ class VerifierPool:
     self._journal = Journal(journal)
     self._queue: collections.deque[_Job] = collections.deque()
     self._pending: dict[bytes, Future[Verdict]] = {}
+    # by identity, with the problem, so that no other can take its place
+    self._digests: dict[int, tuple[Problem, bytes]] = {}
     self._changed = threading.Condition()  # guards everything above and _closed
     self._closed = False
     self._processes: list[WorkerProcess | None] = [None] * workers
@@ -126,7 +128,6 @@ class VerifierPool:
 
   def _submit_all(self, jobs: list[tuple[Problem, str]]) -> list[Verdict | Future[Verdict]]:
     """For each job its verdict if it has been given before, else the future of it."""
-    digests: dict[int, bytes] = {}
     given: list[Verdict | Future[Verdict]] = []
     fresh: list[_Job] = []
     with self._changed:
@@ -135,9 +136,10 @@ class VerifierPool:
       for problem, text in jobs:
         name = verifier_name(problem)
         version = verifier_version(name)
-        digest = digests.get(id(problem))
-        if digest is None:
-          digest = digests[id(problem)] = problem_digest(problem)
+        known_as = self._digests.get(id(problem))
+        if known_as is None:
+          known_as = self._digests[id(problem)] = problem, problem_digest(problem)
+        digest = known_as[1]
         key = job_key(version, digest, text)
         known = self._journal.get(key) or self._pending.get(key)
         if known is None:
