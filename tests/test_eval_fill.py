@@ -23,6 +23,14 @@ RULE = Rule(100)
 ALL = {(f'p{p}', s) for p in range(4) for s in range(100)}
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick_disk():
+  """Nobody pulls the plug of this machine: the kernel's buffers are durable enough."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('os.fsync', lambda handle: None)
+    yield
+
+
 def engine(kill=lambda count: None, **options):
   return FakeEngine(random.Random(0), kill=kill, **options)
 

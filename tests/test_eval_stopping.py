@@ -50,7 +50,7 @@ orders = st.randoms(use_true_random=False)
 
 
 @given(cases(), orders, st.integers(1, 6), st.integers(0, 40), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_stored_depends_on_the_draws_alone(case, rng, slots, ahead, late):
   rule, table = case
   with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def test_what_is_stored_depends_on_the_draws_alone(case, rng, slots, ahead, late
 
 
 @given(cases(), orders, st.integers(0, 40), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_kills_at_any_moment_leave_no_trace(case, rng, ahead, data):
   rule, table = case
   with tempfile.TemporaryDirectory() as folder:
