@@ -1,6 +1,5 @@
 """B7: what drawing a token costs beside the head's matmul, at Qwen2.5's vocabulary."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench._measure import at_most, seconds
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.sampling.draw import Options, draw
 
@@ -38,13 +38,11 @@ def interleaved(runs: dict[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
   """Seconds [REPEATS] of each call; they take turns, so that a busy machine hits all alike."""
   for run in runs.values():  # compiles
     jax.block_until_ready(run())
-  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  taken: dict[str, list[float]] = {name: [] for name in runs}
   for _ in range(REPEATS):
     for name, run in runs.items():
-      begin = time.perf_counter()
-      jax.block_until_ready(run())
-      seconds[name].append(time.perf_counter() - begin)
-  return {name: np.array(values) for name, values in seconds.items()}
+      taken[name].append(seconds(run))
+  return {name: np.array(values) for name, values in taken.items()}
 
 
 def cost(
@@ -67,12 +65,12 @@ def cost(
     options = Options(jnp.float32(1), jnp.float32(top_p), jnp.int32(0))
     return lambda: whole(params, hidden, keys, options, active)
 
-  seconds = interleaved(
+  taken = interleaved(
     {'head': lambda: head(params, hidden)} | {str(top_p): run_at(top_p) for top_p in TARGETS}
   )
-  alone = seconds.pop('head')
+  alone = taken.pop('head')
   return {
-    top_p: (float(np.median(seconds[str(top_p)] / alone)), seconds[str(top_p)].min() / alone.min())
+    top_p: (float(np.median(taken[str(top_p)] / alone)), taken[str(top_p)].min() / alone.min())
     for top_p in TARGETS
   }
 
@@ -88,14 +86,7 @@ def draw_cost() -> list[dict[str, Any]]:
         f'S={slots}: median {values[top_p][0]:.3f}, of the best {values[top_p][1]:.3f}'
         for slots, values in costs.items()
       )
-      gates.append(
-        {
-          'gate': f'B7 draw cost, top_p {top_p}, logits {name}',
-          'value': float(np.round(ratio, 3)),
-          'target': target,
-          'holds': bool(ratio <= target),
-          'unit': 'x head matmul',
-          'how': f'{each}; D={D}, V={V}, float32, {REPEATS} turns',
-        }
-      )
+      how = f'{each}; D={D}, V={V}, float32, {REPEATS} turns'
+      title = f'B7 draw cost, top_p {top_p}, logits {name}'
+      gates.append(at_most(title, ratio, target, 'x head matmul', how))
   return gates

@@ -5,37 +5,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import monitoring
 
 from bench._engine import TINY, counters, delivered, items_of, random_params, random_prompts, since
 from bench._measure import at_most
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.transformer import Params
+from rlvr_jax.profiling import compilations
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 
 LENGTH = 64  # tokens of every completion here
 ROUNDS = 4
-COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
-
-
-class Compilations:
-  """Counts the programs compiled inside the `with`, every one of the process."""
-
-  def __init__(self):
-    self.count = 0
-
-  def __enter__(self) -> 'Compilations':
-    monitoring.register_event_duration_secs_listener(self._listen)
-    return self
-
-  def __exit__(self, *_) -> None:
-    monitoring.unregister_event_duration_listener(self._listen)
-
-  def _listen(self, event: str, duration_secs: float, **kwargs: Any) -> None:
-    del duration_secs, kwargs
-    self.count += event == COMPILE_EVENT
 
 
 def _engine(params: Params, *, slots: int, capacity: int = LENGTH) -> Engine:
@@ -152,14 +133,14 @@ def agreement_and_compiles() -> list[dict[str, Any]]:
     (3, Sampling(0.0, 1.0, 0, (), 16)),
     (64, Sampling(0.7, 0.95, 50, (7, 8, 9), 5)),
   )
-  with Compilations() as compiled:
+  with compilations() as compiled:
     for k, settings in changes:
       list(engine.run(items_of(prompts, k, visit=1), settings))
   return [
     at_most('B11 sampler against learner', worst, 1e-4, 'nats', '64 completions, T=0.6, float32'),
     at_most(
       'B17 recompilations',
-      compiled.count,
+      len(compiled),
       0,
       'programs',
       'all programs of the process, after temperature, top_p, top_k, stop ids, k and max_tokens '

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds per phase, a profiler window, and the compile cache."""
+"""Where the time goes: seconds per phase, a profiler window, compilations and their cache."""
 
 import collections
 import contextlib
@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 
 import jax
+import jax.monitoring
+
+_COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class Phases:
@@ -66,6 +69,23 @@ class TraceWindow:
     if self._running and not inside:
       jax.profiler.stop_trace()
     self._running = inside
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+  """Yields a list that gets the name of every function compiled inside, as often as it is."""
+  names: list[str] = []
+
+  def listen(event: str, duration_secs: float, **about: str | int) -> None:
+    del duration_secs
+    if event == _COMPILED:
+      names.append(str(about.get('fun_name', '')).removeprefix('jit(').removesuffix(')'))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield names
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def enable_compile_cache(directory: str | os.PathLike | None = None) -> pathlib.Path:

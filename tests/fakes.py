@@ -28,7 +28,7 @@ class FakeEngine:
   def __init__(
     self, rng: random.Random, *, slots: int = 4, ahead: int = 4, kill=lambda count: None
   ):
-    self.slots, self.stats = slots, Stats()
+    self.slots, self.stats, self.prompt_capacity = slots, Stats(), 64
     self.pulled: list[tuple[int, int]] = []
     self._rng, self._ahead, self._kill = rng, ahead, kill
 

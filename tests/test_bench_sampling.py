@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bench import _occupancy, _peers, _scaling, _unbiased, run, sampling, sampling_gpu
+from bench import _occupancy, _peers, _unbiased, run, sampling, sampling_gpu
 from bench._peers_hf import HFPeer, until_stop
 from bench._peers_tunix import TunixPeer
 from bench._schedule import LengthLaw
@@ -32,14 +32,6 @@ def test_occupancy_and_live_kv_are_shares_of_the_possible():
   # a chunk runs on until it knows that nothing is left: a little below 1, never above
   assert 0.8 < occupied['value'] <= 1
   assert 0 < live['value'] <= 1
-
-
-def test_compilations_are_counted():
-  with _scaling.Compilations() as none:
-    pass
-  with _scaling.Compilations() as some:
-    jax.jit(lambda x: x * 3.5)(np.float32(1))
-  assert (none.count, some.count) == (0, 1)
 
 
 def test_truncated_laws_are_those_of_the_words(monkeypatch):

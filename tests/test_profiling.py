@@ -6,6 +6,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rlvr_jax import profiling
@@ -65,3 +66,17 @@ def test_compile_cache_follows_the_environment(tmp_path, monkeypatch):
   finally:
     for name, value in before.items():
       jax.config.update(name, value)
+
+
+def test_compilations_are_named_once_each():
+  def tripled(x):
+    return x * 3.5
+
+  run = jax.jit(tripled)
+  with profiling.compilations() as names:
+    run(np.float32(1))
+    run(np.float32(2))
+  assert names.count('tripled') == 1
+  with profiling.compilations() as names:
+    run(np.float32(3))
+  assert names == []

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from compiling import compilations
 from exactness import assert_identical, by_item, check_logprobs, plain_logits
 
 from rlvr_jax.models.logprobs import sequence_logprobs
+from rlvr_jax.profiling import compilations
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 import tiny
-from compiling import compilations
 from exactness import (
   assert_equal_up_to_boundaries,
   assert_identical,
@@ -16,6 +15,7 @@ from exactness import (
 )
 
 from rlvr_jax.models import load
+from rlvr_jax.profiling import compilations
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling

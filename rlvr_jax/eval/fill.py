@@ -16,7 +16,7 @@ from rlvr_jax.eval.run import model_uid, sampling_settings, score, store_row, te
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import Progress, format_seconds
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.engine import Engine, bucket
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
@@ -149,7 +149,8 @@ class _Filling:
     subject = self.subject
     verdict = self.pool.submit(subject.problems[0], '')
     # one token of a prompt of each size that is a program of its own; it is no draw of the run
-    sizes = {(len(ids) - 1).bit_length(): place for place, ids in enumerate(subject.encoded)}
+    capacity = subject.engine.prompt_capacity
+    sizes = {bucket(len(ids), capacity): place for place, ids in enumerate(subject.encoded)}
     items = [
       Item(place, subject.problems[place].uid, 0, 0, subject.encoded[place], limit=1)
       for place in sizes.values()

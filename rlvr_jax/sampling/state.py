@@ -174,6 +174,12 @@ def enqueue(state: State, count: jax.Array, items: Entry) -> State:
   return state.replace(queue=queue.replace(item=rings, tail=queue.tail + count))
 
 
+def scarce(state: State) -> bool:
+  """Whether the pool cannot hold every slot at its longest, so that pages may run out."""
+  S, M = state.slots.table.shape
+  return state.pool.free.shape[0] < S * M
+
+
 def refill(state: State) -> State:
   """Gives idle slots the next items of the queue, in slot order, as far as pages allow.
 
@@ -181,12 +187,11 @@ def refill(state: State) -> State:
   quarter of a page a slot, so that new items do not push each other out again.
   """
   slots, queue, pool = state.slots, state.queue, state.pool
-  S, M = slots.table.shape
   page = state.cache.page
   idle = slots.item.ident == IDLE
   rank = jnp.cumsum(idle.astype(jnp.int32)) - 1
   take = idle & (rank < queue.tail - queue.head)
-  if pool.free.shape[0] < S * M:
+  if scarce(state):
     live = jnp.sum((~idle).astype(jnp.int32))
     due = jnp.sum((~idle & (slots.length % page == 0)).astype(jnp.int32))
     take &= pool.top - due - rank > (live + rank) // 4
@@ -249,6 +254,8 @@ def put_back(state: State, waiting: jax.Array) -> tuple[State, jax.Array]:
   waiting bool[S]. It will begin again and draw the same tokens. Returns the slots to release
   bool[S]: one, or none.
   """
+  if not scarce(state):
+    return state, jnp.zeros_like(waiting)
   slots, queue = state.slots, state.queue
   live = slots.item.ident != IDLE
   youngest = jnp.argmin(jnp.where(live, slots.length, jnp.iinfo(jnp.int32).max))
