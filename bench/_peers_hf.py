@@ -46,7 +46,7 @@ class HFPeer:
       )
     model.to_empty(device=device)
     # to_empty leaves buffers unset: the rotary frequencies are computed again on the device
-    model.model.rotary_emb = type(model.model.rotary_emb)(hf_config, device=device)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=hf_config).to(device)
     targets = dict(model.named_parameters())
     if config.tie_embeddings:
       model.tie_weights()
