@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from bench._measure import at_most
-from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params, unstack
 from rlvr_jax.sampling import layout
@@ -38,7 +37,7 @@ def memory(
       slots=slots,
       bank_rows=BANK_ROWS,
       queue=2 * slots * STEPS,
-      prompt=paged.round_bank(prompt, PAGE),
+      prompt=prompt,
       pages=slots * completion // PAGE,
       page=PAGE,
       slot_pages=completion // PAGE,

@@ -115,9 +115,9 @@ def test_decoding_token_by_token_equals_the_forward():
   # the bank's other rows and what stands beyond a prompt hold garbage that must not be seen
   bank_k, bank_v = [], []
   for k, v in kv:
-    for bank, new in ((bank_k, k), (bank_v, v)):
-      padded = jnp.swapaxes(new, 1, 2)[:, :, :8]
-      bank.append(jnp.full((5, *padded.shape[1:]), 1e3).at[bank_rows].set(padded))
+    for bank, new in ((bank_k, jnp.transpose(k, (0, 2, 3, 1))), (bank_v, jnp.swapaxes(v, 1, 2))):
+      prompts = new[..., :8] if bank is bank_k else new[:, :, :8]
+      bank.append(jnp.full((5, *prompts.shape[1:]), 1e3).at[bank_rows].set(prompts))
   cache = cache.replace(bank_k=bank_k, bank_v=bank_v)
   cached = jnp.zeros(5, jnp.int32).at[bank_rows].set(jnp.asarray(prompt_lengths - 1, jnp.int32))
   step = jax.jit(decode_step, static_argnames=('config',))

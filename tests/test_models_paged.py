@@ -13,7 +13,7 @@ from rlvr_jax.models.cache import KVCache
 pytestmark = pytest.mark.usefixtures('strict')
 # slots, bank rows, bank tokens, page, pages a slot, kv heads, group, head dim
 CASES = {
-  'short prompts': (5, 3, 32, 16, 3, 2, 2, 8),
+  'short prompts': (5, 3, 24, 16, 3, 2, 2, 8),
   'shared prompts': (32, 5, 192, 64, 5, 2, 7, 16),
   'one page a slot': (64, 40, 16, 16, 1, 1, 4, 8),
   'more rows than slots': (9, 20, 128, 32, 4, 1, 3, 8),
@@ -50,8 +50,11 @@ class Case:
       *(jnp.asarray(x[order]) for x in (self.rows, self.lengths, self.table, self.active))
     )
     new = [jnp.asarray(x[order]) for x in self.new]
-    layer = tuple(jnp.asarray(x) for x in (*self.bank, *self.pages))
-    return _attend(jnp.asarray(self.q[order]), *new, layer, slots, jnp.asarray(self.prompts))
+    layer = tuple(map(_transposed, (*self.bank, *self.pages), (True, False) * 2))
+    out, pages, plan = _attend(
+      jnp.asarray(self.q[order]), *new, layer, slots, jnp.asarray(self.prompts)
+    )
+    return out, tuple(map(_transposed, pages, (True, False))), plan
 
   def written(self):
     """The pages once every active slot has put its new token there."""
@@ -76,6 +79,11 @@ class Case:
     weights = np.exp(z - z.max(-1, keepdims=True))
     out = np.einsum('kgs,ksh->kgh', weights / weights.sum(-1, keepdims=True), v)
     return out.reshape(K * G, H)
+
+
+def _transposed(x, keys):
+  """Keys lie with the tokens last, values with the head's axis last."""
+  return jnp.swapaxes(jnp.asarray(x), -1, -2) if keys else jnp.asarray(x)
 
 
 @jax.jit
@@ -133,6 +141,7 @@ def test_what_was_read_is_counted_unit_by_unit(name):
     read += Tp * tile * units(live.sum(), tile)
   else:
     for row in in_use:
-      blocks = max(1, units(case.prompts[row], page))
-      read += page * blocks * units((case.rows[live] == row).sum(), min(paged.TILE, S))
+      block = min(Tp, paged.BANK_BLOCK)
+      blocks = max(1, units(case.prompts[row], block))
+      read += block * blocks * units((case.rows[live] == row).sum(), min(paged.TILE, S))
   assert int(plan.read) == read

@@ -1,8 +1,10 @@
 """The sampler's memory: prompts' keys and values once each, and pages of sampled tokens.
 
 Per-layer lists, K before T: one buffer a layer stays in place in the decode loop (a stacked cache
-carried through a scan is copied). What a completion has written so far lies in pages from one pool,
-so that memory follows the tokens there are, not the longest completion there may be.
+carried through a scan is copied). Keys lie transposed, the tokens last: scores are then a plain
+matrix product, which a CPU does in half the time. What a completion has written so far lies in
+pages from one pool, so that memory follows the tokens there are, not the longest completion there
+may be.
 """
 
 import flax.struct
@@ -15,7 +17,7 @@ from rlvr_jax.models.config import ModelConfig
 class KVCache(flax.struct.PyTreeNode):
   """R bank rows of Tp prompt tokens, N pages of `page` sampled tokens.
 
-  bank_k, bank_v: L arrays [R,K,Tp,H]; page_k, page_v: L arrays [N,K,page,H].
+  L arrays each: bank_k [R,K,H,Tp], bank_v [R,K,Tp,H]; page_k [N,K,H,page], page_v [N,K,page,H].
   """
 
   bank_k: list[jax.Array]
@@ -26,7 +28,7 @@ class KVCache(flax.struct.PyTreeNode):
   @property
   def page(self) -> int:
     """Tokens in a page."""
-    return self.page_k[0].shape[2]
+    return self.page_v[0].shape[2]
 
 
 def token_bytes(config: ModelConfig, dtype: str) -> int:
@@ -47,13 +49,14 @@ def init_cache(
 ) -> KVCache:
   """Zeros of the given capacities (prompt, page: tokens)."""
 
-  def zeros(rows: int, length: int) -> list[jax.Array]:
-    shape = (rows, config.num_kv_heads, length, config.head_dim)
+  K, H = config.num_kv_heads, config.head_dim
+
+  def zeros(*shape: int) -> list[jax.Array]:
     return [jnp.zeros(shape, dtype) for _ in range(config.num_layers)]
 
   return KVCache(
-    bank_k=zeros(bank_rows, prompt),
-    bank_v=zeros(bank_rows, prompt),
-    page_k=zeros(pages, page),
-    page_v=zeros(pages, page),
+    bank_k=zeros(bank_rows, K, H, prompt),
+    bank_v=zeros(bank_rows, K, prompt, H),
+    page_k=zeros(pages, K, H, page),
+    page_v=zeros(pages, K, page, H),
   )

@@ -19,7 +19,8 @@ from rlvr_jax.models.cache import KVCache
 
 TILE = 8  # slots of a unit at least
 UNIT_BYTES = 1 << 18  # of keys in a unit, where that is more slots
-SHARED_FROM = 128  # tokens of a bank row from which slots of one prompt read it together
+SHARED_FROM = 32  # tokens of a bank row from which slots of one prompt read it together
+BANK_BLOCK = 128  # tokens of a bank row that one unit reads then
 
 
 class Slots(NamedTuple):
@@ -57,8 +58,8 @@ class Plan(NamedTuple):
 def plan_step(slots: Slots, prompt_lengths: jax.Array, cache: KVCache) -> Plan:
   """The plan for one decode step. prompt_lengths i32[R]: tokens in the bank's rows."""
   S, M = slots.table.shape
-  R, _, Tp, _ = cache.bank_k[0].shape
-  page, N = cache.page, cache.page_k[0].shape[0]
+  R, _, Tp, _ = cache.bank_v[0].shape
+  page, N = cache.page, cache.page_v[0].shape[0]
   active = slots.active
   lengths = jnp.where(active, slots.lengths + 1, 0)
 
@@ -86,11 +87,11 @@ def plan_step(slots: Slots, prompt_lengths: jax.Array, cache: KVCache) -> Plan:
 
   first_of_group = active[by_row] & jnp.concatenate([jnp.ones(1, bool), row[1:] != row[:-1]])
   prompts = jnp.where(first_of_group, prefix_lengths, 0)
-  read = _tokens_read(suffix, cache.page_k[0])
+  read = _tokens_read(suffix, cache.page_v[0])
   if Tp < SHARED_FROM:
-    read += _tokens_read(prefix, cache.bank_k[0])
+    read += _tokens_read(prefix, cache.bank_v[0])
   else:
-    block = bank_block(Tp, page)
+    block = min(Tp, BANK_BLOCK)
     users = group_end - jnp.arange(S, dtype=jnp.int32)
     tiles = -(-users // min(TILE, S)) * jnp.maximum(-(-prefix_lengths // block), 1)
     read += block * jnp.sum(jnp.where(first_of_group, tiles, 0))
@@ -107,16 +108,6 @@ def plan_step(slots: Slots, prompt_lengths: jax.Array, cache: KVCache) -> Plan:
   )
 
 
-def bank_block(capacity: int, page: int) -> int:
-  """Tokens of a bank row that one unit reads; capacities are multiples of it (see round_bank)."""
-  return min(capacity, page) if capacity >= SHARED_FROM else capacity
-
-
-def round_bank(capacity: int, page: int) -> int:
-  """The bank's capacity for prompts of up to `capacity` tokens: a multiple of bank_block."""
-  return capacity if capacity < SHARED_FROM else -(-capacity // page) * page
-
-
 def paged_attention(
   q: jax.Array,
   new_k: jax.Array,
@@ -126,23 +117,22 @@ def paged_attention(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """One query a slot over its prompt and its own tokens, the new one included.
 
-  q [S,N,H]; new_k, new_v [S,K,H]; layer: bank_k, bank_v [R,K,Tp,H] and page_k, page_v
-  [pages,K,page,H] of one layer. Returns [S,N,H] and the pages with the new token written. Inactive
-  slots get zeros.
+  q [S,N,H]; new_k, new_v [S,K,H]; layer: bank_k [R,K,H,Tp], bank_v [R,K,Tp,H], page_k
+  [pages,K,H,page], page_v [pages,K,page,H] of one layer. Returns [S,N,H] and the pages with the new
+  token written. Inactive slots get zeros.
   """
   S, N, H = q.shape
   bank_k, bank_v, page_k, page_v = layer
-  K, page = page_k.shape[1:3]
-  page_k = page_k.at[plan.write_page, :, plan.write_at].set(new_k, mode='drop')
+  K = page_v.shape[1]
+  page_k = page_k.at[plan.write_page, :, :, plan.write_at].set(new_k, mode='drop')
   page_v = page_v.at[plan.write_page, :, plan.write_at].set(new_v, mode='drop')
   q = q.reshape(S, K, N // K, H)
   by_row = q[plan.prefix.slots]
   part = empty_part(by_row)
-  if bank_k.shape[2] < SHARED_FROM:
+  if bank_v.shape[2] < SHARED_FROM:
     part = _by_slot(by_row, part, bank_k, bank_v, plan.prefix)
   else:
-    block = bank_block(bank_k.shape[2], page)
-    part = _by_prompt(by_row, part, bank_k, bank_v, plan.prefix, plan.group_end, block)
+    part = _by_prompt(by_row, part, bank_k, bank_v, plan.prefix, plan.group_end)
   part = Part(*(x[plan.hop] for x in part))
   part = _by_slot(q[plan.suffix.slots], part, page_k, page_v, plan.suffix)
   out = normalise(Part(*(x[plan.back] for x in part)))
@@ -170,7 +160,7 @@ def attention_over(axis: str | None, kv_heads: int) -> Callable:
 
 
 def unit_slots(pages: jax.Array, slots: int, capacity: int) -> int:
-  """Slots of a unit over pages [N,K,page,H] of which a slot has up to `capacity`.
+  """Slots of a unit over values in pages [N,K,page,H] of which a slot has up to `capacity`.
 
   One size for all: a unit of another size is another program, whose sums may round otherwise. Wide
   where few pages a slot leave little to waste, else narrow: each page index ends in half a unit of
@@ -207,7 +197,7 @@ def _by_slot(
 ) -> Part:
   """Merges every slot's own pages into part; q [S,K,G,H] and part in the order's order."""
   S, M = order.table.shape
-  page, tile = pages_k.shape[2], unit_slots(pages_k, S, M)
+  page, tile = pages_v.shape[2], unit_slots(pages_v, S, M)
   offsets = jnp.arange(page, dtype=jnp.int32)
 
   def unit(part: Part, start: jax.Array, j: jax.Array) -> Part:
@@ -216,7 +206,7 @@ def _by_slot(
     which = jax.lax.dynamic_slice(order.table, (begin, j), (tile, 1))[:, 0]
     keys, values = pages_k[which], pages_v[which]
     mask = (j * page + offsets)[None] < _slice(order.lengths, begin, tile)[:, None]
-    z = scores('BKGH,BKSH->BKGS', _slice(q, begin, tile), keys)
+    z = scores('BKGH,BKHS->BKGS', _slice(q, begin, tile), keys)
     new = softmax_part(z, mask[:, None, None], values, 'BKGS,BKSH->BKGH')
     index = begin + jnp.arange(tile, dtype=jnp.int32)
     return _put(part, new, begin, (index >= start) & (index < order.counts[j]))
@@ -241,11 +231,11 @@ def _by_prompt(
   bank_v: jax.Array,
   order: Order,
   group_end: jax.Array,
-  block: int,
 ) -> Part:
   """Merges the prompts into part, each read once for a tile of the slots that share it."""
   S, K, G, H = q.shape
-  tile = min(TILE, S)
+  Tp = bank_v.shape[2]
+  tile, block = min(TILE, S), min(Tp, BANK_BLOCK)
   live = order.counts[0]
   offsets = jnp.arange(block, dtype=jnp.int32)
 
@@ -253,12 +243,13 @@ def _by_prompt(
     start, j, part = carry
     begin = jnp.minimum(start, S - tile)
     row, length = order.table[start, 0], order.lengths[start]
-    corner, size = (row, 0, j * block, 0), (1, K, block, H)
-    keys = jax.lax.dynamic_slice(bank_k, corner, size)[0]
-    values = jax.lax.dynamic_slice(bank_v, corner, size)[0]
+    # the last block is moved back to fit: the keys before j * block have been read
+    at = jnp.minimum(j * block, Tp - block)
+    keys = jax.lax.dynamic_slice(bank_k, (row, 0, 0, at), (1, K, H, block))[0]
+    values = jax.lax.dynamic_slice(bank_v, (row, 0, at, 0), (1, K, block, H))[0]
     together = jnp.swapaxes(_slice(q, begin, tile), 0, 1).reshape(K, tile * G, H)
-    z = scores('KBH,KSH->KBS', together, keys)
-    mask = (j * block + offsets < length)[None, None]
+    z = scores('KBH,KHS->KBS', together, keys)
+    mask = ((at + offsets >= j * block) & (at + offsets < length))[None, None]
     new = softmax_part(z, mask, values, 'KBS,KSH->KBH')
     new = Part(*(jnp.swapaxes(x.reshape(K, tile, G, *x.shape[2:]), 0, 1) for x in new))
     index = begin + jnp.arange(tile, dtype=jnp.int32)

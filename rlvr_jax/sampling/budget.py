@@ -5,7 +5,6 @@ import math
 
 import jax
 
-from rlvr_jax.models import paged
 from rlvr_jax.models.cache import cache_bytes, token_bytes
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params
@@ -61,7 +60,6 @@ def price(
   pages = pages or full
   heads = tensor if config.num_kv_heads % tensor == 0 else 1
   sizes = {'dtype': dtype, 'page': page}
-  prompt = paged.round_bank(prompt_capacity, page)
   return Budget(
     slots=slots,
     bank_rows=bank_rows,
@@ -69,7 +67,8 @@ def price(
     page=page,
     full_pages=full,
     weights=weight_bytes(config, dtype, tensor),
-    bank=cache_bytes(config, bank_rows=bank_rows, prompt=prompt, pages=0, **sizes) // heads,
+    bank=cache_bytes(config, bank_rows=bank_rows, prompt=prompt_capacity, pages=0, **sizes)
+    // heads,
     pool=cache_bytes(config, bank_rows=0, prompt=0, pages=pages // shards, **sizes) // heads,
     # logits and their exponentials, float32
     workspace=2 * 4 * (slots // shards) * config.vocab_size // tensor,

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import chunk as chunk_lib
@@ -114,7 +113,7 @@ class Engine:
       slots=self._own_slots,
       bank_rows=self.bank_rows,
       queue=self._queue_capacity,
-      prompt=paged.round_bank(self.prompt_capacity, self.page),
+      prompt=self.prompt_capacity,
       pages=self.pages // self.shards,
       page=self.page,
       slot_pages=self.slot_pages,

@@ -148,16 +148,21 @@ def prefill(
   _, kv = forward(params, tokens, positions, config=config, keep_kv=True)
   cache = state.cache
 
-  def write(banks: list[jax.Array], which: int) -> list[jax.Array]:
-    def one(bank: jax.Array, new: jax.Array) -> jax.Array:  # new [1,Tb,K,H] -> [1,K,Tb,H]
-      new = jnp.swapaxes(new, 1, 2)[:, :, : bank.shape[2]]
-      return bank.at[row, :, : new.shape[2]].set(new, mode='drop')
+  size = min(tokens.shape[1], cache.bank_v[0].shape[2])
 
-    return [one(bank, layer[which]) for bank, layer in zip(banks, kv, strict=True)]
+  def write_k(bank: jax.Array, new: jax.Array) -> jax.Array:  # [1,Tb,K,H] -> [1,K,H,Tb]
+    new = jnp.transpose(new[:, :size], (0, 2, 3, 1))
+    return bank.at[row, :, :, :size].set(new, mode='drop')
+
+  def write_v(bank: jax.Array, new: jax.Array) -> jax.Array:  # [1,Tb,K,H] -> [1,K,Tb,H]
+    return bank.at[row, :, :size].set(jnp.swapaxes(new[:, :size], 1, 2), mode='drop')
 
   last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
   return state.replace(
-    cache=cache.replace(bank_k=write(cache.bank_k, 0), bank_v=write(cache.bank_v, 1)),
+    cache=cache.replace(
+      bank_k=[write_k(bank, k) for bank, (k, _) in zip(cache.bank_k, kv, strict=True)],
+      bank_v=[write_v(bank, v) for bank, (_, v) in zip(cache.bank_v, kv, strict=True)],
+    ),
     bank_lengths=state.bank_lengths.at[row].set(length - 1, mode='drop'),
     bank_last=state.bank_last.at[row].set(last, mode='drop'),
   )
