@@ -148,6 +148,18 @@ def samples(workdir):
   return [tuple(row.values()) for row in table.to_pylist()]
 
 
+def test_a_second_visit_draws_new_tokens(rl, tmp_path):
+  """Of a policy that does not move, so that nothing but the visit can be the cause."""
+  still = {'optimizer.learning_rate': 0.0, 'train.eval_every': 0, 'train.export': False}
+  train(loops.config(**rl, **still), tmp_path)
+  found = {(p, visit, s): text for p, visit, s, text, _ in samples(tmp_path)}
+  again = [(text, found[p, 0, s]) for (p, visit, s), text in found.items() if visit]
+  assert len(again) == 4 * 32 - 10 * 8  # ten problems, eight samples of each
+  assert np.mean([new == old for new, old in again]) < 0.2
+  rows = loops.rows(tmp_path)
+  assert all(row['skipped'] == 0 for row in rows)
+
+
 def test_another_seed_is_another_run(rl, whole, tmp_path):
   train(loops.config(seed=1, **rl, **{'train.iterations': 1, 'train.eval_every': 0}), tmp_path)
   assert loops.rows(tmp_path)[0]['loss'] != loops.rows(whole[0])[0]['loss']

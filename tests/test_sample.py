@@ -101,6 +101,19 @@ def test_both_doors_lead_to_one_store(model, path, tmp_path, capsys):
   assert 0 <= low < value < high <= 1
 
 
+def test_two_models_draw_independently_unless_coupled(model, path, tmp_path):
+  """Of the same weights, so that nothing but the name in the store can be the cause."""
+
+  def tokens(name, coupling):
+    drawn = sample(model, path, name=name, coupling=coupling, workdir=tmp_path / coupling)
+    assert drawn.counts().coupling == coupling
+    return drawn.table(['tokens'])['tokens'].to_pylist()
+
+  base, rl = (tokens(name, 'independent') for name in ('base', 'rl'))
+  assert sum(a == b for a, b in zip(base, rl, strict=True)) < len(base) / 4
+  assert tokens('base', 'common') == tokens('rl', 'common')
+
+
 def test_lists_of_rows_may_grow_but_not_change(model, tmp_path):
   drawn = sample(model, ROWS[:2], k=4, workdir=tmp_path)
   problems = [

@@ -1,5 +1,6 @@
 """The exactness contract of docs/design.md on a tiny model, and on a real one (`make check`)."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -9,11 +10,13 @@ from exactness import (
   assert_equal_up_to_boundaries,
   assert_identical,
   by_item,
+  log_softmax,
   on_a_boundary,
   plain_logits,
   two_level_cdf,
 )
 
+from rlvr_jax.eval.run import model_uid
 from rlvr_jax.models import load
 from rlvr_jax.profiling import compilations
 from rlvr_jax.sampling.engine import Engine
@@ -112,6 +115,47 @@ def test_more_slots_flip_tokens_on_boundaries_only(strict):
   assert_equal_up_to_boundaries(base(), run(engine(slots=16), shuffled()), params, config, SAMPLING)
 
 
+def test_64_slots_and_16_flip_tokens_on_boundaries_only(strict):
+  """More items than slots either way, and chunks of another length."""
+  config, params = model()
+  queue = [dataclasses.replace(item, sample=s) for item in items()[::K] for s in range(16)]
+  mixed = [queue[i] for i in np.random.default_rng(2).permutation(len(queue))]
+  sixteen, many = run(engine(slots=16), queue), run(engine(slots=64, steps=8), mixed)
+  assert len(many) == 80
+  assert_equal_up_to_boundaries(sixteen, many, params, config, SAMPLING)
+
+
+def first_tokens(draws, **origin):
+  """[problem, sample]: the first tokens of 800 draws of two prompts, by one engine."""
+  prompts = [item for item in items() if item.sample == 0][1:3]
+  queue = [dataclasses.replace(p, sample=s, **draws) for p in prompts for s in range(800)]
+  on = engine(slots=64, steps=8)
+  result = by_item(on.run(queue, Sampling(max_tokens=1), **origin))
+  return np.array([c.tokens[0] for _, c in sorted(result.items())]).reshape(2, 800)
+
+
+@pytest.mark.parametrize('what', ['a second visit in training', 'another model'])
+def test_draws_of_the_same_distribution_are_independent(strict, what):
+  """Sample by sample they agree as often as chance has it, the sum of p^2; coupled ones always."""
+  config, params = model()
+  if what == 'another model':
+    uids = {name: model_uid(name, 'independent') for name in ('base', 'rl')}
+    first, second = (first_tokens({}, model_uid=uid) for uid in uids.values())
+    assert model_uid('base', 'common') == model_uid('rl', 'common') == 0
+    np.testing.assert_array_equal(first, first_tokens({}, model_uid=uids['base']))
+  else:
+    first, second = (first_tokens({'visit': visit}, stream='train') for visit in (0, 1))
+  one = [dataclasses.replace(item, forced=(0,)) for item in items() if item.sample == 0][1:3]
+  rows = by_item(engine().run(one, Sampling(max_tokens=1)))
+  z = np.stack([plain_logits(params, config, c)[0] for _, c in sorted(rows.items())])
+  chance = (np.exp(log_softmax(z)) ** 2).sum(-1)
+  expected, spread = 800 * chance.sum(), np.sqrt(800 * (chance * (1 - chance)).sum())
+  assert expected > 10
+  assert abs((first == second).sum() - expected) < 4 * spread
+  # nor is one the other shifted by a sample
+  assert abs((first[:, 1:] == second[:, :-1]).sum() - expected) < 4 * spread
+
+
 @pytest.mark.parametrize('shape', [(2, 2, 2), (2, 1, 4)], ids=str)
 def test_eight_devices_flip_tokens_on_boundaries_only(strict, shape):
   # at tensor=4 the two kv heads are replicated
@@ -135,8 +179,6 @@ def test_slots_that_the_mesh_does_not_divide_are_refused():
 
 def test_the_check_itself():
   """A flip away from a boundary, a wrong log-prob and another length are all seen."""
-  import dataclasses
-
   config, params = model()
   first = base()
   key = max(first, key=lambda k: len(first[k].tokens))
@@ -188,14 +230,20 @@ def test_the_contract_on_the_real_0p5b(capsys):
     for s in range(4)
   ]
   mixed = [queue[i] for i in np.random.default_rng(0).permutation(len(queue))]
-  settings = {'bank_rows': 2, 'prompt_capacity': 64, 'completion_capacity': 24, 'steps': 8}
   sampler = hand_over(None, params)
-  four = Engine(sampler, config, slots=4, **settings)
-  first = by_item(four.run(queue, sampling))
-  assert_identical(first, by_item(four.run(mixed, sampling)))
-  sixteen = Engine(sampler, config, slots=16, **(settings | {'bank_rows': 4}))
-  second = by_item(sixteen.run(mixed, sampling))
-  flips = assert_equal_up_to_boundaries(first, second, params, config, sampling)
-  drawn = sum(len(c.tokens) for c in first.values())
-  with capsys.disabled():
-    print(f'\n0.5B, S = 4 and 16: {flips} of {len(first)} completions flip ({drawn} tokens)')
+
+  def draw(slots, queue, bank_rows=4, steps=8):
+    capacities = {'prompt_capacity': 64, 'completion_capacity': 24}
+    on = Engine(sampler, config, slots=slots, bank_rows=bank_rows, steps=steps, **capacities)
+    return by_item(on.run(queue, sampling))
+
+  found = {4: draw(4, queue, bank_rows=2)}
+  assert_identical(found[4], draw(4, mixed, bank_rows=2))
+  found |= {16: draw(16, mixed), 64: draw(64, mixed, steps=64)}
+  for few, many in ((4, 16), (16, 64)):
+    flips = assert_equal_up_to_boundaries(found[few], found[many], params, config, sampling)
+    drawn = sum(len(c.tokens) for c in found[few].values())
+    with capsys.disabled():
+      print(
+        f'\n0.5B, S = {few} and {many}: {flips} of {len(queue)} completions flip ({drawn} tokens)'
+      )
