@@ -110,6 +110,7 @@ def _sampling() -> dict[str, Any]:
     'top_p': 1.0,  # learning needs 1
     'top_k': 0,  # 0: off; learning needs 0
     'max_tokens': 1024,  # tokens of a completion, its stop token included
+    'extras': False,  # store each token's entropy, and its log-prob after top_k and top_p
     'slots': 64,  # completions decoded at once
     'bank_rows': 64,  # prompts resident at once, on every data shard
     'page': 64,  # tokens in a page of the completions' cache; a power of two

@@ -61,6 +61,7 @@ UNSEEN_BY_RESULTS = (
   'smoke',
   'smoke_values',
   'profile',
+  'sampling.extras',
   'train.checkpoint_every',
   'train.keep',
   'train.store_rollouts',

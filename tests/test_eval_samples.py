@@ -50,6 +50,21 @@ def test_rows_come_back_as_they_went_in(store):
   }  # fmt: skip
 
 
+def test_extras_are_columns_only_where_they_were_asked_for(store):
+  """A store may be topped up with them: rows from before have none."""
+  extras = {'entropies': [0.5, 0.25, 0.125], 'truncated_logprobs': [-0.5, 0.0, -np.inf]}
+  write(store, [make_row('p1', 0)])
+  assert store.read('base', 'sums').schema.equals(shards.SCHEMA)
+  write(store, [make_row('p1', 1, **{k: np.array(v, np.float32) for k, v in extras.items()})])
+  table = store.read('base', 'sums')
+  assert table.column_names == [*shards.SCHEMA.names, *extras]
+  assert table.select(list(extras)).to_pylist() == [dict.fromkeys(extras), extras]
+  assert store.read('base', 'sums', ['entropies', 'sample']).column_names == ['entropies', 'sample']
+  assert store.counts('base', 'sums').n.tolist() == [2]
+  path = sorted((store.root / 'base' / 'sums').iterdir())[0]
+  assert pq.read_schema(path).names == shards.SCHEMA.names
+
+
 def test_done_drives_resume_and_top_up(store):
   assert store.done('base', 'sums') == set()
   write(store, [make_row('p1', 0), make_row('p2', 1)])

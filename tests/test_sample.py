@@ -114,6 +114,23 @@ def test_two_models_draw_independently_unless_coupled(model, path, tmp_path):
   assert tokens('base', 'common') == tokens('rl', 'common')
 
 
+def test_extras_are_stored_on_request_and_change_no_draw(model, path, tmp_path):
+  plain = sample(model, path, k=4, top_p=0.9, workdir=tmp_path).table().to_pylist()
+  more = sample(model, path, k=8, top_p=0.9, extras=True, workdir=tmp_path)
+  rows = more.table().to_pylist()
+  before = {(row['problem_id'], row['sample']): row for row in plain}
+  fresh = sample(model, path, k=8, top_p=0.9, extras=True, workdir=tmp_path / 'fresh')
+  for row, again in zip(rows, fresh.table().to_pylist(), strict=True):
+    extras = {name: again.pop(name) for name in ('entropies', 'truncated_logprobs')}
+    assert all(len(values) == row['length'] for values in extras.values())
+    # what is left of a distribution makes each of its tokens likelier
+    assert sum(extras['truncated_logprobs']) >= row['logprob_sum_sampled'] - 1e-5
+    asked = row['sample'] >= 4
+    assert {name: row.pop(name) for name in extras} == (extras if asked else dict.fromkeys(extras))
+    assert row == again
+    assert asked or row == before[row['problem_id'], row['sample']]
+
+
 def test_lists_of_rows_may_grow_but_not_change(model, tmp_path):
   drawn = sample(model, ROWS[:2], k=4, workdir=tmp_path)
   problems = [

@@ -168,7 +168,8 @@ class Ledger:
     if not path.exists() or not self.rule.stop_after:
       return
     shards.check_same(shards.read_metadata(path), self._metadata, path, 'the samples to be drawn')
-    rows = [Row(**fields) for fields in shards.read_shard(path, shards.SCHEMA.names).to_pylist()]
+    names = [*shards.SCHEMA.names, *shards.EXTRAS.names]
+    rows = [Row(**fields) for fields in shards.read_shard(path, names).to_pylist()]
     self._spooled = frozenset((self._place.get(row.problem_id, -1), row.sample) for row in rows)
     for row in rows:
       place = self._place.get(row.problem_id)

@@ -193,12 +193,15 @@ def store_row(scored: Scored, problem: Problem, *, seed: int, temperature: float
     verifier=verifier_version(verifier_name(problem)),
     extracted=scored.verdict.extracted,
     reason=scored.verdict.reason,
+    entropies=completion.entropies,
+    truncated_logprobs=completion.truncated_logprobs,
   )
 
 
 def sampling_settings(sampling: Sampling, *, seed: int, coupling: str, stream: str) -> dict:
   """What a draw depends on besides model and prompt, as stored with every shard."""
   settings = dataclasses.asdict(sampling)
+  del settings['extras']  # of the same draws more is known
   return settings | {'seed': seed, 'coupling': coupling, 'stream': stream}
 
 

@@ -123,6 +123,7 @@ def sample(
   top_p: float = 1.0,
   top_k: int = 0,
   max_tokens: int = 1024,
+  extras: bool = False,
   first: int = 0,
   stop_after: int = 0,
   workdir: str | os.PathLike[str] = 'runs/sample',
@@ -162,6 +163,8 @@ def sample(
       prompts (which nobody judges unless a verifier is named); see tasks.given.gather.
     k: draws of each problem, at most if stop_after is set: then none after the `first` once
       stop_after are correct, counted in index order (eval.stopping).
+    extras: also stores, of each token, the entropy of its distribution and its log-prob in what
+      top_p and top_k left (columns entropies, truncated_logprobs); it changes no draw.
     workdir: the store is its folder samples/, the verdicts' journal lies beside it.
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
@@ -190,6 +193,7 @@ def sample(
       'task': {'template': template},
       'sampling': {
         'max_tokens': max_tokens,
+        'extras': extras,
         'slots': slots,
         'bank_rows': bank_rows,
         'page': page,
@@ -408,4 +412,5 @@ def evaluation_problems(config: Config) -> list[Problem]:
 def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:
   """The Sampling of a config's evaluate group."""
   e = config.evaluate
-  return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), config.sampling.max_tokens)
+  s = config.sampling
+  return Sampling(e.temperature, e.top_p, e.top_k, tuple(stop_ids), s.max_tokens, s.extras)

@@ -32,6 +32,7 @@ class Row:
 
   logprob_sum is at T = 1 (None where it was not computed), logprob_sum_sampled under the sampling
   temperature. verifier and sandbox name the version and the isolation that gave the verdict.
+  entropies and truncated_logprobs are a Completion's, of each token, where they were asked for.
   """
 
   task: str
@@ -51,6 +52,8 @@ class Row:
   extracted: str = ''
   reason: str = ''
   sandbox: str = ''
+  entropies: Sequence[float] | np.ndarray | None = None
+  truncated_logprobs: Sequence[float] | np.ndarray | None = None
 
   def __post_init__(self):
     if self.verdict not in VERDICTS:
@@ -144,18 +147,22 @@ class SampleStore:
   def read(self, model: str, task: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Every row of a model's task, in shard order.
 
+    Without columns all of them, those of shards.EXTRAS only if some shard has them.
     ValueError names what is wrong: nothing stored, a torn or corrupt shard, shards of different
     settings, prompts or verifier versions, repeated keys.
     """
     folder = self._folder(model, task)
     paths = self._existing(folder)
     shards.agreed_metadata(paths)
-    columns = shards.SCHEMA.names if columns is None else list(columns)
-    needed = [name for name in shards.SCHEMA.names if name in {*columns, *shards.KEY, 'verifier'}]
+    if columns is None:
+      extras = {name for path in paths for name in shards.extras_of(path)}
+      columns = [*shards.SCHEMA.names, *(name for name in shards.EXTRAS.names if name in extras)]
+    names = shards.with_extras(shards.SCHEMA).names
+    needed = [name for name in names if name in {*columns, *shards.KEY, 'verifier'}]
     tables = [shards.read_shard(path, needed) for path in paths]
     shards.check_verifiers(paths, tables)
     shards.check_keys(paths, tables, task)
-    return pa.concat_tables(tables).select(columns)
+    return pa.concat_tables(tables).select(list(columns))
 
   def counts(
     self,

@@ -37,6 +37,14 @@ SCHEMA = pa.schema(
   ]
 )
 
+# columns of values of each token, in shards whose samples were drawn with sampling.extras
+EXTRAS = pa.schema(
+  [
+    pa.field('entropies', pa.list_(pa.float32())),
+    pa.field('truncated_logprobs', pa.list_(pa.float32())),
+  ]
+)
+
 
 class StoreError(OSError):
   """The disk would not take the samples; the message says which path and what to do."""
@@ -93,15 +101,34 @@ def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
-  """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes."""
-  columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-  table = pa.table(columns, schema=SCHEMA.with_metadata({METADATA_KEY: metadata.encode()}))
+  """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes.
+
+  The columns of EXTRAS are there if any row has a value for one of them.
+  """
+  schema = SCHEMA
+  if any(getattr(row, name) is not None for row in rows for name in EXTRAS.names):
+    schema = with_extras(SCHEMA)
+  columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+  table = pa.table(columns, schema=schema.with_metadata({METADATA_KEY: metadata.encode()}))
   temporary.parent.mkdir(parents=True, exist_ok=True)
   with open(temporary, 'wb') as file:
     pq.write_table(table, file, compression='zstd', write_page_checksum=True)
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
+
+
+def with_extras(schema: pa.Schema) -> pa.Schema:
+  return pa.unify_schemas([schema, EXTRAS])
+
+
+def extras_of(path: pathlib.Path) -> list[str]:
+  """The columns of EXTRAS that a shard has."""
+  try:
+    there = pq.read_schema(path).names
+  except (pa.ArrowInvalid, OSError) as error:
+    raise _corrupt(path, error) from error
+  return [name for name in EXTRAS.names if name in there]
 
 
 def _corrupt(path: pathlib.Path, error: Exception) -> Exception:
@@ -151,11 +178,19 @@ def agreed_metadata(paths: list[pathlib.Path]) -> Metadata:
 
 
 def read_shard(path: pathlib.Path, columns: list[str]) -> pa.Table:
+  """These columns of a shard; those of EXTRAS are null where it has none."""
+  absent = sorted({*columns} & {*EXTRAS.names} - {*extras_of(path)})
+  if absent:
+    table = read_shard(path, [name for name in columns if name not in absent])
+    for name in absent:
+      field = EXTRAS.field(name)
+      table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(columns)
   try:
     table = pq.read_table(path, columns=columns, page_checksum_verification=True)
   except (pa.ArrowInvalid, OSError) as error:
     raise _corrupt(path, error) from error
-  expected = pa.schema([SCHEMA.field(name) for name in columns])
+  expected = pa.schema([with_extras(SCHEMA).field(name) for name in columns])
   if not table.schema.equals(expected):
     raise ValueError(f'{path} has other columns than the store: {table.schema.names}')
   return table.replace_schema_metadata(None)

@@ -238,7 +238,8 @@ def look(
 def train_sampling(config: config_lib.Config, learn: Learner) -> Sampling:
   """The Sampling of training's rollouts."""
   s = config.sampling
-  return Sampling(s.temperature, s.top_p, s.top_k, tuple(learn.tokenizer.eos_ids), s.max_tokens)
+  stop_ids = tuple(learn.tokenizer.eos_ids)
+  return Sampling(s.temperature, s.top_p, s.top_k, stop_ids, s.max_tokens, s.extras)
 
 
 def rollouts_of(

@@ -10,7 +10,7 @@ from rlvr_jax.models import paged
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import Params, decode_step
-from rlvr_jax.sampling.draw import Options, draw
+from rlvr_jax.sampling.draw import Drawn, Options, draw
 from rlvr_jax.sampling.state import IDLE, State, grant, put_back, refill, release
 
 COUNTERS = ('steps', 'live_steps', 'kv_live', 'kv_read', 'evicted')
@@ -25,6 +25,8 @@ class Emitted(NamedTuple):
   first: jax.Array  # bool[n,S] the item's first token: what it emitted before was thrown away
   done: jax.Array  # bool[n,S] the item's last token
   counters: jax.Array  # i32[n,len(COUNTERS)], of each step; the axis grows with the shards
+  entropy: jax.Array | None = None  # f32[n,S], like the next one if extras are asked for
+  truncated_logprob: jax.Array | None = None
 
 
 def _choose(
@@ -34,8 +36,9 @@ def _choose(
   options: Options,
   active: jax.Array,
   tensor: str | None,
-):
-  """The next token i32[S] of each slot and its log-prob f32[S]."""
+  extras: bool,
+) -> Drawn:
+  """The next token of each slot, and what is to be known of it."""
   slots = state.slots
   keys = jax.vmap(jax.random.fold_in)(slots.item.key, slots.item.start + slots.length)
   forced = None
@@ -43,7 +46,8 @@ def _choose(
     forced = jnp.take_along_axis(slots.item.forced, slots.length[:, None], axis=1)[:, 0]
 
   def drawing(z, keys, options, active, forced):
-    return draw(z, keys, options, active, forced=forced, axis=tensor)
+    more = {'entropy': extras, 'truncated': extras}
+    return draw(z, keys, options, active, forced=forced, axis=tensor, **more)
 
   if tensor is not None:
     whole = PartitionSpec()
@@ -54,8 +58,7 @@ def _choose(
       axis_names={tensor},
       check_vma=False,
     )
-  drawn = drawing(logits(params, hidden), keys, options, active, forced)
-  return drawn.token, drawn.logprob
+  return drawing(logits(params, hidden), keys, options, active, forced)
 
 
 def _step(
@@ -65,6 +68,7 @@ def _step(
   stop_ids: jax.Array,
   config: ModelConfig,
   tensor: str | None,
+  extras: bool,
 ) -> tuple[State, Emitted]:
   state, active = grant(refill(state))
   slots = state.slots
@@ -78,15 +82,15 @@ def _step(
     axis=tensor,
   )
   with jax.named_scope('sample'):
-    token, logprob = _choose(params, state, hidden, options, active, tensor)
-  stopped = jnp.any(token[:, None] == stop_ids[None, :], axis=1)
+    drawn = _choose(params, state, hidden, options, active, tensor, extras)
+  stopped = jnp.any(drawn.token[:, None] == stop_ids[None, :], axis=1)
   done = active & (stopped | (slots.length + 1 >= slots.item.limit))
   # an item that ends gives its pages back, so that nobody has to leave
   waiting = (slots.item.ident != IDLE) & ~active & ~jnp.any(done)
   state = state.replace(
     cache=cache,
     slots=slots.replace(
-      token=jnp.where(active, token, slots.token),
+      token=jnp.where(active, drawn.token, slots.token),
       length=slots.length + active.astype(jnp.int32),
     ),
   )
@@ -96,11 +100,13 @@ def _step(
   )
   emitted = Emitted(
     jnp.where(active, slots.item.ident, IDLE),
-    token,
-    logprob,
+    drawn.token,
+    drawn.logprob,
     active & (slots.length == 0),
     done,
     counters,
+    drawn.entropy,
+    drawn.truncated_logprob,
   )
   return release(state, done | evicted), emitted
 
@@ -117,16 +123,19 @@ def run_chunk(
   *,
   config: ModelConfig,
   steps: int,
+  extras: bool = False,
   shards: tuple[str, ...] = (),
   tensor: str | None = None,
 ) -> tuple[State, Emitted]:
   """Up to `steps` tokens for every slot; ends early when nothing is live or queued.
 
-  params in the sampler's form; stop_ids i32[E] padded with -1. Over a mesh, shards are the axes
+  params in the sampler's form; stop_ids i32[E] padded with -1; extras: whether entropies and
+  log-probs after truncation are computed too. Over a mesh, shards are the axes
   whose devices have states of their own, and tensor the one that splits heads and vocabulary: then
   all shards take the same number of steps, for what the compiler exchanges within a step.
   """
   S = state.slots.token.shape[0]
+  more = jnp.zeros((steps, S), jnp.float32) if extras else None
   out = Emitted(
     ident=jnp.full((steps, S), IDLE, jnp.int32),
     token=jnp.zeros((steps, S), jnp.int32),
@@ -134,6 +143,8 @@ def run_chunk(
     first=jnp.zeros((steps, S), bool),
     done=jnp.zeros((steps, S), bool),
     counters=jnp.zeros((steps, len(COUNTERS)), jnp.int32),
+    entropy=more,
+    truncated_logprob=more,
   )
 
   def busy(carry) -> jax.Array:
@@ -146,7 +157,7 @@ def run_chunk(
 
   def body(carry):
     i, state, out = carry
-    state, emitted = _step(params, state, options, stop_ids, config, tensor)
+    state, emitted = _step(params, state, options, stop_ids, config, tensor, extras)
     out = jax.tree.map(lambda buffer, new: buffer.at[i].set(new), out, emitted)
     return i + 1, state, out
 

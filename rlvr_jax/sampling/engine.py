@@ -8,7 +8,7 @@ import collections
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -214,9 +214,10 @@ class Engine:
         self.params, self._state, tokens, length, row, config=self.config
       )
 
-  def _decode(self, options: Options, stops: np.ndarray) -> chunk_lib.Emitted:
+  def _decode(self, options: Options, stops: np.ndarray, extras: bool) -> chunk_lib.Emitted:
+    static = {'config': self.config, 'steps': self.steps, 'extras': extras}
     self._state, emitted = self._programs.run_chunk(
-      self.params, self._state, options, stops, config=self.config, steps=self.steps
+      self.params, self._state, options, stops, **static
     )
     return emitted
 
@@ -230,7 +231,7 @@ class _Run:
     self._idents = itertools.count()
     self._live: dict[int, tuple[Item, Place]] = {}
     self._loads = [0] * engine.shards
-    self._parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    self._parts: dict[int, list[tuple[np.ndarray, ...]]] = {}
     self._most_finished = 0  # in a chunk so far: how far ahead the queue has to reach
     self._exhausted = False
 
@@ -242,7 +243,7 @@ class _Run:
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
     self._feed()
     while self._live or not self._exhausted:
-      unread.append(self._engine._decode(options, stops))
+      unread.append(self._engine._decode(options, stops, s.extras))
       if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
         yield from self._read(jax.device_get(unread.popleft()), stops)
       self._feed()
@@ -323,20 +324,21 @@ class _Run:
   def _read(self, emitted: chunk_lib.Emitted, stops: np.ndarray) -> Iterator[Completion]:
     self._count(emitted.counters)
     finished = 0
-    for ident, tokens, logprobs, first, done, stopped in gather(emitted, stops):
+    for ident, values, first, done, stopped in gather(emitted, stops):
       if first:
         self._parts.pop(ident, None)  # of an item that was sent back to the queue
       if not done:
-        self._parts.setdefault(ident, []).append((tokens, logprobs))
+        self._parts.setdefault(ident, []).append(values)
         continue
       finished += 1
       item, where = self._live.pop(ident)
       self._engine._banks[where.shard].users[where.row] -= 1
       self._loads[where.shard] -= 1
       if ident in self._parts:
-        begun = (*self._parts.pop(ident), (tokens, logprobs))
-        tokens, logprobs = (np.concatenate(x) for x in zip(*begun, strict=True))
-      yield Completion(item, tokens, logprobs, not stopped)
+        begun = (*self._parts.pop(ident), values)
+        values = tuple(np.concatenate(x) for x in zip(*begun, strict=True))
+      tokens, logprobs, *extras = values
+      yield Completion(item, tokens, logprobs, not stopped, *extras)
     self._most_finished = max(self._most_finished, finished // self._engine.shards)
 
   def _count(self, counters: Any) -> None:
@@ -369,17 +371,30 @@ def check_pages(pages: int, slot_pages: int, shards: int) -> int:
   return pages
 
 
-def gather(
-  emitted: chunk_lib.Emitted, stops: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, bool, bool, bool]]:
-  """Runs of one item within a slot: (ident, tokens, logprobs, first, done, ended by a stop).
+class Piece(NamedTuple):
+  """Successive tokens of one item within a slot and a chunk."""
 
-  emitted holds arrays [n,S] on the host; the runs are views of copies of them, in the order of
-  their first step.
+  ident: int
+  values: tuple[np.ndarray, ...]  # tokens, log-probs; with extras entropies, truncated log-probs
+  first: bool  # the item's first
+  done: bool  # the item's last
+  stopped: bool  # the last is a stop token
+
+
+def gather(emitted: chunk_lib.Emitted, stops: np.ndarray) -> Iterator[Piece]:
+  """Pieces of what was emitted, arrays [n,S] on the host, in the order of their first step.
+
+  Their values are views of copies of them.
   """
-  ident, token, logprob, first, done = (np.swapaxes(x, 0, 1).reshape(-1) for x in emitted[:5])
+
+  def flat(x: Any) -> np.ndarray:
+    return np.swapaxes(x, 0, 1).reshape(-1)
+
+  ident, first, done = map(flat, (emitted.ident, emitted.first, emitted.done))
+  extras = emitted.entropy, emitted.truncated_logprob
+  values = [flat(x) for x in (emitted.token, emitted.logprob, *extras) if x is not None]
   steps = emitted.ident.shape[0]
-  # a run ends where the item ends, where another (or the same anew) begins, and with the slot's row
+  # a piece ends where the item ends, another (or the same anew) begins, or the slot's row ends
   last = done | np.append((ident[1:] != ident[:-1]) | first[1:], True)
   last[steps - 1 :: steps] = True
   ends = np.flatnonzero(last) + 1
@@ -388,7 +403,7 @@ def gather(
   begins, ends = begins[busy], ends[busy]
   order = np.argsort(begins % steps, kind='stable')
   begins, ends = begins[order], ends[order]
-  stopped = np.isin(token[ends - 1], stops)
+  stopped = np.isin(values[0][ends - 1], stops)
   columns = ident[begins], begins, ends, first[begins], done[ends - 1], stopped
-  for i, a, b, begun, over, stop in zip(*(x.tolist() for x in columns), strict=True):
-    yield i, token[a:b], logprob[a:b], begun, over, stop
+  for i, a, b, *flags in zip(*(x.tolist() for x in columns), strict=True):
+    yield Piece(i, tuple(x[a:b] for x in values), *flags)

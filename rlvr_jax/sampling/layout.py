@@ -36,7 +36,7 @@ def _jit(f: Callable, static: tuple[str, ...], **options: Any) -> Any:
 # of every engine without a mesh
 PROGRAMS = Programs(
   _jit(state_lib.prefill, ('config',)),
-  _jit(chunk_lib.run_chunk, ('config', 'steps')),
+  _jit(chunk_lib.run_chunk, ('config', 'steps', 'extras')),
   _jit(state_lib.enqueue, ()),
 )
 
@@ -61,10 +61,11 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
     f = over(state_lib.prefill, ins, split, config=config)
     return f(params, state, tokens, length, row)
 
-  def run_chunk(params, state, options, stop_ids, *, config, steps):
+  def run_chunk(params, state, options, stop_ids, *, config, steps, extras):
     ins = (whole, split, whole, whole)
     axes = {'shards': SHARDS, 'tensor': 'tensor' if mesh.shape['tensor'] > 1 else None}
-    f = over(chunk_lib.run_chunk, ins, (split, by_step), config=config, steps=steps, **axes)
+    static = {'config': config, 'steps': steps, 'extras': extras}
+    f = over(chunk_lib.run_chunk, ins, (split, by_step), **static, **axes)
     return f(params, state, options, stop_ids)
 
   def enqueue(state, count, items):
@@ -75,7 +76,7 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
   everywhere = NamedSharding(mesh, whole)
   return Programs(
     _jit(prefill, ('config',), out_shardings=layout),
-    _jit(run_chunk, ('config', 'steps'), out_shardings=(layout, everywhere)),
+    _jit(run_chunk, ('config', 'steps', 'extras'), out_shardings=(layout, everywhere)),
     _jit(enqueue, (), out_shardings=layout),
   )
 

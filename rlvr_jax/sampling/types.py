@@ -31,7 +31,9 @@ class Sampling:
   """How to draw. temperature 0 is greedy; top_k 0 is off; stop_ids end a completion.
 
   max_tokens counts the stop token. Log-probs are of the tempered distribution over the full
-  vocabulary (at temperature 0: of the untempered one).
+  vocabulary (at temperature 0: of the untempered one). extras asks for what a Completion may know
+  besides; it changes no token and no log-prob, and costs a pass over the vocabulary a step, with
+  top_p below 1 several.
   """
 
   temperature: float = 1.0
@@ -39,19 +41,24 @@ class Sampling:
   top_k: int = 0
   stop_ids: tuple[int, ...] = ()
   max_tokens: int = 1024
+  extras: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
   """One drawn completion: tokens i32[length] (stop token included), logprobs f32[length].
 
-  truncated: it ended at its limit, without a stop token.
+  truncated: it ended at its limit, without a stop token. With Sampling.extras, of each token and in
+  nats: the entropies f32[length] of the distributions that logprobs are of, and the log-probs
+  f32[length] in what top_k and top_p left of them (-inf for a forced token outside).
   """
 
   item: Item
   tokens: np.ndarray
   logprobs: np.ndarray
   truncated: bool
+  entropies: np.ndarray | None = None
+  truncated_logprobs: np.ndarray | None = None
 
 
 @dataclasses.dataclass
