@@ -119,6 +119,7 @@ def _sampling() -> dict[str, Any]:
     'memory_gb': 0.0,  # GiB on each device for weights and cache; decides pages, and slots and
     # bank_rows up to those given; 0: as given
     'chunk': 32,  # decode steps between two looks of the host
+    'decode_impl': 'auto',  # attention of the sampler: auto | xla_paged | tokamax_rpa (TPU)
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
     'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off

@@ -56,23 +56,12 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name',
-  'dry_run',
-  'smoke',
-  'smoke_values',
-  'profile',
-  'sampling.extras',
-  'train.checkpoint_every',
-  'train.keep',
-  'train.store_rollouts',
-  'train.export',
-  'distill.export',
-  'distill.checkpoint_every',
-  'verifier.workers',
-  'metrics',
-  'sampling.first',  # these two end the draws of measured problems, never those of training
-  'sampling.stop_after',
-)
+  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
+  'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
+  'distill.export', 'distill.checkpoint_every', 'sampling.extras',
+  # these two end the draws of measured problems, never those of training
+  'sampling.first', 'sampling.stop_after',
+)  # fmt: skip
 
 
 def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
@@ -289,6 +278,7 @@ RULES = {
   'sampling.bank_rows': _POSITIVE,
   'sampling.prompt_capacity': _POSITIVE,
   'sampling.chunk': _POSITIVE,
+  'sampling.decode_impl': _one_of('auto', 'xla_paged', 'tokamax_rpa'),
   'sampling.first': _NOT_NEGATIVE,
   'sampling.stop_after': _NOT_NEGATIVE,
   'sampling.coupling': _one_of('independent', 'common'),

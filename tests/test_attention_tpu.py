@@ -5,6 +5,7 @@ and the messages do not need it. Nothing here needs a TPU: the kernel runs in JA
 libtpu, where installed, compiles it for devices that are only described.
 """
 
+import dataclasses
 import importlib.util
 import re
 import types
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from tpu_interpreter import tpu_interpreter
 
 from rlvr_jax.models import attention_tpu
@@ -65,9 +67,14 @@ def test_the_layout_holds_keys_and_values_head_by_head(dtype, pack):
   np.testing.assert_array_equal(flat[..., 1, :H], v.astype(jnp.float32))
   assert not flat[..., H:].any()
 
-  cache = attention_tpu.init_layer(K, H, bank_rows=4, prompt=32, pages=5, page=16, dtype=dtype)
+  config = dataclasses.replace(tiny.CONFIG, num_heads=2 * K, num_kv_heads=K, head_dim=H)
+  sizes = {'bank_rows': 4, 'prompt': 32, 'pages': 5, 'page': 16, 'dtype': dtype}
+  whole = attention_tpu.init_cache(config, **sizes)
   tokens = 4 * 32 + 5 * 16
-  assert sum(x.nbytes for x in cache) == tokens * attention_tpu.token_bytes(K, H, dtype)
+  held = sum(x.nbytes for x in jax.tree.leaves(whole))
+  assert held == tokens * attention_tpu.token_bytes(config, dtype)
+  assert (whole.page, whole.dtype) == (16, dtype)
+  cache = whole.layers[0]
   written = attention_tpu.write_prompts(cache, k, v, jnp.array([2, 4]))
   np.testing.assert_array_equal(written.bank.astype(jnp.float32)[2, :T], kv.astype(jnp.float32)[0])
   assert not written.bank.astype(jnp.float32).at[2, :T].set(0).any()

@@ -39,10 +39,10 @@ def test_a_budget_is_used_and_not_exceeded(shards):
     assert fitted.pages % shards == 0
     assert fitted.pages * 4 >= fitted.full_pages
     lean = fitted.pages < fitted.full_pages
-    assert ('begin anew' in budget.describe(fitted, config, 'float32')) == lean
+    assert ('begin anew' in budget.describe(fitted)) == lean
     seen.add((fitted.slots, fitted.pages))
   assert len(seen) > 2
-  assert 'begin anew' not in budget.describe(whole, config, 'float32')
+  assert 'begin anew' not in budget.describe(whole)
   with pytest.raises(ValueError, match=r'sampling.memory_gb=.* too little.*60 tokens'):
     budget.fit(config, whole.weights + 1000, **wanted)
 

@@ -21,7 +21,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
-from rlvr_jax.sampling.layout import shard_count
+from rlvr_jax.sampling.layout import choose_impl, shard_count
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
@@ -73,7 +73,7 @@ def make_engine(
   s = config.sampling
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
-  log.info('sampler: %s', budget.describe(capacities, model_config, config.model.compute_dtype))
+  log.info('sampler: %s', budget.describe(capacities))
   return Engine(
     params,
     model_config,
@@ -86,21 +86,24 @@ def make_engine(
     seed=config.seed,
     page=capacities.page,
     pages=capacities.pages,
+    decode_impl=capacities.decode_impl,
   )
 
 
 def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budget.Budget:
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
+  page = page_size(s.page, s.max_tokens)
   sizes: dict[str, Any] = {
     'slots': s.slots,
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
-    'page': page_size(s.page, s.max_tokens),
+    'page': page,
     'dtype': config.model.compute_dtype,
     'shards': shard_count(mesh),
     'tensor': 1 if mesh is None else mesh.shape['tensor'],
+    'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
   }
   if not s.memory_gb:
     return budget.price(model_config, pages=s.pages, **sizes)

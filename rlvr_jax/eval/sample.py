@@ -142,6 +142,7 @@ def sample(
   memory_gb: float = 0.0,
   prompt_capacity: int = 512,
   chunk: int = 32,
+  decode_impl: str = 'auto',
   mesh: tuple[int, int, int] = (1, -1, 1),
   workers: int = 2,
   limit_s: float = 10.0,
@@ -169,6 +170,7 @@ def sample(
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
     mesh: devices on (data, fsdp, tensor).
+    decode_impl: attention of the sampler: 'auto', or a name in models.decode.
     memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
     dry_run: ends after the pilot, once it has said what the rest would cost.
     show: says all this on stderr.
@@ -201,6 +203,7 @@ def sample(
         'memory_gb': memory_gb,
         'prompt_capacity': prompt_capacity,
         'chunk': chunk,
+        'decode_impl': decode_impl,
         'coupling': coupling,
         'first': first,
         'stop_after': stop_after,
@@ -366,7 +369,7 @@ def print_settings(
     )
   sizes = ('slots', 'bank_rows', 'page', 'pages', 'memory_gb', 'chunk')
   rows += [
-    ('engine', ', '.join(f'{key} {s[key]:g}' for key in sizes if s[key])),
+    ('engine', ', '.join([*(f'{key} {s[key]:g}' for key in sizes if s[key]), s.decode_impl])),
     ('store', str(place)),
   ]
   print('\n'.join(['settings:', *preflight.table(rows)]), file=sys.stderr)

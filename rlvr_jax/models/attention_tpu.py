@@ -12,14 +12,19 @@ The kernel is not partitioned by jit: over a mesh call `attend` inside a shard_m
 bank rows and heads of one shard.
 """
 
+import functools
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rlvr_jax.models.attention import Part, combine, normalise
+from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.paged import Slots
 
 LANES = 128  # head dims are padded to a multiple, key blocks are one
@@ -42,6 +47,26 @@ class LayerCache(NamedTuple):
 
   bank: jax.Array  # [R,Tp,C,pack,H'] prompts; Tp is a multiple of the page
   pages: jax.Array  # [n_pages,page,C,pack,H'] sampled tokens; page is a power of two
+
+
+class Cache(flax.struct.PyTreeNode):
+  """A LayerCache for each layer."""
+
+  layers: list[LayerCache]
+
+  @property
+  def page(self) -> int:
+    """Tokens in a page."""
+    return self.layers[0].pages.shape[1]
+
+  @property
+  def dtype(self) -> Any:
+    """Of keys and values."""
+    return self.layers[0].pages.dtype
+
+  def with_layers(self, layers: list[LayerCache]) -> 'Cache':
+    """The cache of these layers."""
+    return self.replace(layers=layers)
 
 
 class Plan(NamedTuple):
@@ -68,10 +93,35 @@ def _padded(head_dim: int) -> int:
   return -(-head_dim // LANES) * LANES
 
 
-def token_bytes(num_kv_heads: int, head_dim: int, dtype: str) -> int:
-  """Bytes of one token's keys and values in one layer; a head dim of 64 takes as much as 128."""
+def token_bytes(config: ModelConfig, dtype: str) -> int:
+  """Bytes of a token's keys and values over all layers; a head dim of 64 takes as much as 128."""
+  return config.num_layers * _layer_bytes(config.num_kv_heads, config.head_dim, dtype)
+
+
+def _layer_bytes(num_kv_heads: int, head_dim: int, dtype: str) -> int:
   _pack(dtype)
   return 2 * num_kv_heads * _padded(head_dim) * jnp.dtype(dtype).itemsize
+
+
+def check(page: int, dtype: str | None) -> None:
+  """Raises ValueError without tokamax, off a TPU, and for a page or dtype that is not for it."""
+  _kernel()
+  _check_page(page)
+  if dtype is not None:
+    _pack(dtype)
+
+
+def _check_page(page: int) -> None:
+  if not (16 <= page <= KEY_BLOCK and page & (page - 1) == 0):
+    raise ValueError(
+      f'sampling.page={page}: tokamax_rpa needs a power of two from 16 to {KEY_BLOCK} tokens'
+    )
+
+
+def init_cache(config: ModelConfig, **capacities: Any) -> Cache:
+  """init_layer for each layer of a model."""
+  make = functools.partial(init_layer, config.num_kv_heads, config.head_dim, **capacities)
+  return Cache([make() for _ in range(config.num_layers)])
 
 
 def init_layer(
@@ -89,8 +139,7 @@ def init_layer(
   Raises ValueError for a page that is no power of two of 16 to 512 tokens, a prompt capacity that
   is no multiple of it, or a dtype other than bfloat16 and float32.
   """
-  if not (16 <= page <= KEY_BLOCK and page & (page - 1) == 0):
-    raise ValueError(f'page={page}: tokamax_rpa needs a power of two from 16 to {KEY_BLOCK} tokens')
+  _check_page(page)
   if prompt % page:
     up = -(-prompt // page) * page
     raise ValueError(f'prompt capacity {prompt} is no multiple of page={page}; {up} is')
@@ -114,6 +163,15 @@ def write_prompts(cache: LayerCache, k: jax.Array, v: jax.Array, rows: jax.Array
   """Writes prompts k, v [B,T,K,H] into bank rows i32[B]; rows out of bounds are dropped."""
   new = interleave(k, v, cache.bank.dtype)[:, : cache.bank.shape[1]]
   return cache._replace(bank=cache.bank.at[rows, : new.shape[1]].set(new, mode='drop'))
+
+
+def write_all_prompts(
+  cache: Cache, kv: list[tuple[jax.Array, jax.Array]], rows: jax.Array
+) -> Cache:
+  """write_prompts for each layer."""
+  return Cache(
+    [write_prompts(layer, k, v, rows) for layer, (k, v) in zip(cache.layers, kv, strict=True)]
+  )
 
 
 def plan_step(slots: Slots, prompt_lengths: jax.Array) -> Plan:
@@ -145,14 +203,15 @@ def _kernel() -> tuple[Any, Any, Any]:
     op, config = tpu.BatchedRpa, tpu.BatchedRpaConfig
   except (ImportError, AttributeError) as error:
     raise ValueError(
-      "decode_impl='tokamax_rpa' needs tokamax 0.0.17 or later, which is for Python 3.12 and "
-      "later: pip install 'rlvr_jax[tpu]' there, or choose another decode_impl"
+      "sampling.decode_impl='tokamax_rpa' needs tokamax 0.0.17 or later, which is for Python 3.12 "
+      "and later: pip install 'rlvr_jax[tpu]' there, or set sampling.decode_impl='xla_paged'"
     ) from error
   from jax.experimental.pallas import tpu as pltpu
 
   if not pltpu.is_tpu_device() or pltpu.get_tpu_info().generation < 5:
     raise ValueError(
-      "decode_impl='tokamax_rpa' is for TPU v5e, v5p and later; choose another decode_impl here"
+      "sampling.decode_impl='tokamax_rpa' is for TPU v5e, v5p and later; set "
+      "sampling.decode_impl='xla_paged' here"
     )
   return op, config, pltpu.get_tpu_info()
 
@@ -180,14 +239,58 @@ def check_scalars(sequences: int, entries: int, steps: int, block: int, page: in
     raise ValueError(
       f'{sequences} sequences with {entries // sequences} pages each: page table and schedule '
       f'take {scalars} of {info.smem_capacity_bytes} bytes of scalar memory; use larger pages, '
-      'fewer slots or a smaller completion capacity'
+      "fewer slots, a smaller completion capacity, or sampling.decode_impl='xla_paged'"
     )
   # the schedule's buffer holds SCHEDULES times what fits the scalar memory, and nothing checks it
   if steps > STEPS * SCHEDULES:
     raise ValueError(
       f'{sequences} sequences over {entries} pages of {page} tokens may take {steps} steps of the '
-      f'kernel, over its {STEPS * SCHEDULES}; use fewer slots, bank rows or pages'
+      f'kernel, over its {STEPS * SCHEDULES}; use fewer slots, bank rows or pages, or '
+      "sampling.decode_impl='xla_paged'"
     )
+
+
+def _key_block(
+  info: Any, *, queries: int, sequences: int, entries: int, pages: int, page: int, token: int
+) -> int:
+  """key_block for sequences of one query each (queries 0) or of so many in all; checks scalars.
+
+  entries of their page tables, into `pages` pages of `page` tokens of `token` bytes.
+  """
+  batch = PREFILL_BATCH if queries else DECODE_BATCH
+  block = key_block(token, page, batch, info.vmem_capacity_bytes)
+  most = -(-entries // sequences * page // block)  # blocks of one sequence
+  if queries:
+    blocks = (queries // QUERY_BLOCK + min(sequences, queries)) * most
+  else:
+    blocks = min(sequences * most, pages * page // block + sequences)
+  check_scalars(sequences, entries, -(-blocks // batch), block, page, info)
+  return block
+
+
+def check_sizes(
+  config: ModelConfig,
+  tensor: int,
+  dtype: str,
+  *,
+  slots: int,
+  bank_rows: int,
+  prompt: int,
+  pages: int,
+  page: int,
+  slot_pages: int,
+) -> None:
+  """Raises ValueError where the kernel cannot schedule a shard of these capacities, before any is.
+
+  prompt: tokens of a bank row; pages, of which a slot has up to slot_pages; tensor: devices that
+  share the heads, where it divides them.
+  """
+  *_, info = _kernel()
+  heads = config.num_kv_heads // (tensor if config.num_kv_heads % tensor == 0 else 1)
+  sizes = {'page': page, 'token': _layer_bytes(heads, config.head_dim, dtype)}
+  bank = bank_rows * (prompt // page)
+  _key_block(info, queries=0, sequences=slots, entries=slots * slot_pages, pages=pages, **sizes)
+  _key_block(info, queries=slots, sequences=bank_rows, entries=bank, pages=bank, **sizes)
 
 
 def _rpa(
@@ -207,17 +310,17 @@ def _rpa(
   own key is written and seen; else any number of queries, which see what is cached. Queries of
   sequences without keys come back as they are, with a log-sum-exp of -inf.
   """
-  n, entries = lengths.shape[0], table.shape[0]
+  n = lengths.shape[0]
   op, config, info = _kernel()
-  page, token = pages.shape[1], math.prod(pages.shape[2:]) * pages.dtype.itemsize
-  batch = DECODE_BATCH if decode else PREFILL_BATCH
-  block = key_block(token, page, batch, info.vmem_capacity_bytes)
-  most = -(-entries // n * page // block)  # blocks of one sequence
-  if decode:
-    blocks = min(n * most, pages.shape[0] * page // block + n)
-  else:
-    blocks = (q.shape[0] // QUERY_BLOCK + min(n, q.shape[0])) * most
-  check_scalars(n, entries, -(-blocks // batch), block, page, info)
+  block = _key_block(
+    info,
+    queries=0 if decode else q.shape[0],
+    sequences=n,
+    entries=table.shape[0],
+    pages=pages.shape[0],
+    page=pages.shape[1],
+    token=math.prod(pages.shape[2:]) * pages.dtype.itemsize,
+  )
   sizes = config(
     prefill_bq_sz=QUERY_BLOCK,
     prefill_bq_c_sz=QUERY_BLOCK,
@@ -277,3 +380,30 @@ def attend(
   prefix = _part(shared[plan.back], shared_lse[plan.back])
   out = normalise(combine(prefix, _part(own, own_lse)))
   return out.astype(q.dtype), LayerCache(bank.reshape(cache.bank.shape), pages)
+
+
+def attention_over(axis: str | None, kv_heads: int) -> Callable:
+  """attend for a shard of a mesh, the heads split over an axis of it where that divides them.
+
+  Within a shard_map over some axes it goes over the others too, whatever their size, as the kernel
+  demands; outside of one it is attend.
+  """
+
+  def over(q: jax.Array, new_k: jax.Array, new_v: jax.Array, cache: LayerCache, plan: Plan):
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = frozenset(mesh.manual_axes)
+    free = frozenset(mesh.axis_names) - manual
+    if not (manual and free):
+      return attend(q, new_k, new_v, cache, plan)
+    split = axis if axis is not None and kv_heads % mesh.shape[axis] == 0 else None
+    heads, of_cache = PartitionSpec(None, split), PartitionSpec(None, None, split)
+    mapped = jax.shard_map(
+      attend,
+      in_specs=(heads, heads, heads, of_cache, PartitionSpec()),
+      out_specs=(heads, of_cache),
+      axis_names=free,
+      check_vma=False,
+    )
+    return mapped(q, new_k, new_v, cache, plan)
+
+  return over

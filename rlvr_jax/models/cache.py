@@ -30,6 +30,20 @@ class KVCache(flax.struct.PyTreeNode):
     """Tokens in a page."""
     return self.page_v[0].shape[2]
 
+  @property
+  def dtype(self) -> jnp.dtype:
+    """Of keys and values."""
+    return self.page_v[0].dtype
+
+  @property
+  def layers(self) -> list[tuple[jax.Array, ...]]:
+    """(bank_k, bank_v, page_k, page_v) of each layer."""
+    return list(zip(self.bank_k, self.bank_v, self.page_k, self.page_v, strict=True))
+
+  def with_layers(self, layers: list[tuple[jax.Array, ...]]) -> 'KVCache':
+    """The cache of these layers."""
+    return KVCache(*(list(arrays) for arrays in zip(*layers, strict=True)))
+
 
 def token_bytes(config: ModelConfig, dtype: str) -> int:
   """Bytes of one token's keys and values over all layers."""
@@ -59,4 +73,27 @@ def init_cache(
     bank_v=zeros(bank_rows, K, prompt, H),
     page_k=zeros(pages, K, H, page),
     page_v=zeros(pages, K, page, H),
+  )
+
+
+def write_prompts(
+  cache: KVCache, kv: list[tuple[jax.Array, jax.Array]], rows: jax.Array
+) -> KVCache:
+  """Writes prompts, each layer's k, v [B,T,K,H], into bank rows i32[B].
+
+  Rows out of bounds are dropped; what exceeds the bank's capacity is cut.
+  """
+
+  size = min(kv[0][0].shape[1], cache.bank_v[0].shape[2])
+
+  def write_k(bank: jax.Array, new: jax.Array) -> jax.Array:  # [B,T,K,H] -> [B,K,H,T]
+    new = jnp.transpose(new[:, :size], (0, 2, 3, 1))
+    return bank.at[rows, :, :, :size].set(new, mode='drop')
+
+  def write_v(bank: jax.Array, new: jax.Array) -> jax.Array:  # [B,T,K,H] -> [B,K,T,H]
+    return bank.at[rows, :, :size].set(jnp.swapaxes(new[:, :size], 1, 2), mode='drop')
+
+  return cache.replace(
+    bank_k=[write_k(bank, k) for bank, (k, _) in zip(cache.bank_k, kv, strict=True)],
+    bank_v=[write_v(bank, v) for bank, (_, v) in zip(cache.bank_v, kv, strict=True)],
   )

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from rlvr_jax.models import paged
 from rlvr_jax.models.attention import causal_attention
-from rlvr_jax.models.cache import KVCache
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.layers import apply_rope, dot, rms_norm, rope_angles
 
 # a scan over so few layers is unrolled: 1.4 times less CPU time, and compiling it is quick anyway
@@ -142,33 +142,35 @@ def forward(
 def decode_step(
   params: Params,
   tokens: jax.Array,
-  cache: KVCache,
+  cache: Any,
   *,
   config: ModelConfig,
   slots: paged.Slots,
   prompt_lengths: jax.Array,
   axis: str | None = None,
-) -> tuple[jax.Array, KVCache, paged.Plan]:
+  impl: str = 'xla_paged',
+) -> tuple[jax.Array, Any, Any]:
   """One token a slot: hidden states [S,D], the cache with its keys and values, what was read.
 
   tokens i32[S]; slots as before the step; prompt_lengths i32[R] of the bank's rows. The hidden
   states of inactive slots mean nothing. params in the sampler's (list) form. axis: the mesh axis
-  that splits the heads, where there is one.
+  that splits the heads, where there is one. impl (models.decode) made the cache and the plan that
+  comes back, whose read and live are what was read.
   """
-  attention = paged.attention_over(axis, config.num_kv_heads)
+  implementation = IMPLEMENTATIONS[impl]
+  attention = implementation.attention(axis, config.num_kv_heads)
   block = Block(config)
   rope = rope_angles((prompt_lengths[slots.rows] + slots.lengths)[:, None], config)
-  plan = paged.plan_step(slots, prompt_lengths, cache)
+  plan = implementation.plan_step(slots, prompt_lengths, cache)
   x = params['embed'][tokens][:, None]
-  page_k, page_v = list(cache.page_k), list(cache.page_v)
 
-  def attend(q, k, v, *, layer: int):
-    own = cache.bank_k[layer], cache.bank_v[layer], page_k[layer], page_v[layer]
+  def attend(q, k, v, *, own: Any):
     out, written = attention(q[:, 0], k[:, 0], v[:, 0], own, plan)
-    page_k[layer], page_v[layer] = written
-    return out[:, None], None
+    return out[:, None], written
 
-  for i, layer in enumerate(params['layers']):
-    x, _ = block.apply({'params': layer}, x, rope, functools.partial(attend, layer=i))
+  layers = []
+  for layer, own in zip(params['layers'], cache.layers, strict=True):
+    x, written = block.apply({'params': layer}, x, rope, functools.partial(attend, own=own))
+    layers.append(written)
   hidden = rms_norm(x, params['final_norm'], config.rms_eps)[:, 0]
-  return hidden, cache.replace(page_k=page_k, page_v=page_v), plan
+  return hidden, cache.with_layers(layers), plan

@@ -5,8 +5,8 @@ import math
 
 import jax
 
-from rlvr_jax.models.cache import cache_bytes, token_bytes
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.transformer import init_params
 
 # pages a slot should have on average, as a share of those its longest completion takes: lengths
@@ -29,6 +29,8 @@ class Budget:
   bank: int
   pool: int
   workspace: int
+  token: int  # bytes of its keys and values, over all layers and kv heads
+  decode_impl: str
 
   @property
   def total(self) -> int:
@@ -54,12 +56,15 @@ def price(
   dtype: str,
   shards: int = 1,
   tensor: int = 1,
+  decode_impl: str = 'xla_paged',
 ) -> Budget:
   """The bytes of the given capacities, as Engine allocates them; pages 0 is full size."""
   full = slots * -(-completion_capacity // page)
   pages = pages or full
   heads = tensor if config.num_kv_heads % tensor == 0 else 1
-  sizes = {'dtype': dtype, 'page': page}
+  implementation = IMPLEMENTATIONS[decode_impl]
+  token = implementation.token_bytes(config, dtype)
+  prompt = implementation.bank_capacity(prompt_capacity, page)
   return Budget(
     slots=slots,
     bank_rows=bank_rows,
@@ -67,11 +72,12 @@ def price(
     page=page,
     full_pages=full,
     weights=weight_bytes(config, dtype, tensor),
-    bank=cache_bytes(config, bank_rows=bank_rows, prompt=prompt_capacity, pages=0, **sizes)
-    // heads,
-    pool=cache_bytes(config, bank_rows=0, prompt=0, pages=pages // shards, **sizes) // heads,
+    bank=bank_rows * prompt * token // heads,
+    pool=pages // shards * page * token // heads,
     # logits and their exponentials, float32
     workspace=2 * 4 * (slots // shards) * config.vocab_size // tensor,
+    token=token,
+    decode_impl=decode_impl,
   )
 
 
@@ -87,6 +93,7 @@ def fit(
   dtype: str,
   shards: int = 1,
   tensor: int = 1,
+  decode_impl: str = 'xla_paged',
 ) -> Budget:
   """The capacities for `memory` bytes on each device; slots and bank_rows are the most wanted.
 
@@ -107,6 +114,7 @@ def fit(
       dtype=dtype,
       shards=shards,
       tensor=tensor,
+      decode_impl=decode_impl,
     )
 
   slot_pages = -(-completion_capacity // page)
@@ -130,14 +138,14 @@ def fit(
     slots = slots // 2 // shards * shards
 
 
-def describe(budget: Budget, config: ModelConfig, dtype: str) -> str:
+def describe(budget: Budget) -> str:
   """One line for people: what is held, in GiB, and how long completions may be on average."""
   b = budget
   parts = {'weights': b.weights, 'bank': b.bank, 'pages': b.pool, 'workspace': b.workspace}
   sizes = ', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items())
   line = (
     f'{b.slots} slots, {b.bank_rows} prompts, {b.pages} pages of {b.page} tokens: {sizes} = '
-    f'{b.total / GIB:.2f} GiB on each device ({token_bytes(config, dtype)} bytes a token)'
+    f'{b.total / GIB:.2f} GiB on each device ({b.token} bytes a token, {b.decode_impl})'
   )
   if b.pages < b.full_pages:
     mean = b.pages * b.page // b.slots

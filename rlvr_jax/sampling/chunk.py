@@ -69,6 +69,7 @@ def _step(
   config: ModelConfig,
   tensor: str | None,
   extras: bool,
+  impl: str,
 ) -> tuple[State, Emitted]:
   state, active = grant(refill(state))
   slots = state.slots
@@ -80,6 +81,7 @@ def _step(
     slots=paged.Slots(slots.item.row, slots.length, slots.table, active),
     prompt_lengths=state.bank_lengths,
     axis=tensor,
+    impl=impl,
   )
   with jax.named_scope('sample'):
     drawn = _choose(params, state, hidden, options, active, tensor, extras)
@@ -124,15 +126,17 @@ def run_chunk(
   config: ModelConfig,
   steps: int,
   extras: bool = False,
+  impl: str = 'xla_paged',
   shards: tuple[str, ...] = (),
   tensor: str | None = None,
 ) -> tuple[State, Emitted]:
   """Up to `steps` tokens for every slot; ends early when nothing is live or queued.
 
-  params in the sampler's form; stop_ids i32[E] padded with -1; extras: whether entropies and
-  log-probs after truncation are computed too. Over a mesh, shards are the axes
-  whose devices have states of their own, and tensor the one that splits heads and vocabulary: then
-  all shards take the same number of steps, for what the compiler exchanges within a step.
+  params in the sampler's form; stop_ids i32[E] padded with -1. extras: whether entropies and
+  log-probs after truncation are computed too; impl: what in models.decode the state's cache is of.
+  Over a mesh, shards are the axes whose devices have states of their own, and tensor the one that
+  splits heads and vocabulary: then all shards take the same number of steps, for what the compiler
+  exchanges within a step.
   """
   S = state.slots.token.shape[0]
   more = jnp.zeros((steps, S), jnp.float32) if extras else None
@@ -157,7 +161,7 @@ def run_chunk(
 
   def body(carry):
     i, state, out = carry
-    state, emitted = _step(params, state, options, stop_ids, config, tensor, extras)
+    state, emitted = _step(params, state, options, stop_ids, config, tensor, extras, impl)
     out = jax.tree.map(lambda buffer, new: buffer.at[i].set(new), out, emitted)
     return i + 1, state, out
 

@@ -7,7 +7,7 @@ before are gathered into completions.
 import collections
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.decode import AUTO, IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import chunk as chunk_lib
 from rlvr_jax.sampling import layout, state
@@ -41,7 +42,8 @@ class Engine:
   prompt_capacity and completion_capacity: tokens; steps: decode steps a chunk; seed enters every
   key; page: tokens in a page of the completions' cache; pages: how many there are, 0 for so many
   that every slot can be at its longest (with fewer, the youngest item is sent back to the queue
-  when they run out, and begins again later). params are in the sampler's form
+  when they run out, and begins again later); decode_impl: a name in models.decode, or 'auto'.
+  params are in the sampler's form
   (`layout.hand_over`), or None until `load`. Not thread-safe; one `run` at a time.
   """
 
@@ -59,6 +61,7 @@ class Engine:
     seed: int = 0,
     page: int = 64,
     pages: int = 0,
+    decode_impl: str = AUTO,
   ):
     for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
       if value < 1:
@@ -76,6 +79,8 @@ class Engine:
     self.page = page_size(page, completion_capacity)
     self.slot_pages = -(-completion_capacity // self.page)
     self.pages = check_pages(pages, self.slot_pages, self.shards) or slots * self.slot_pages
+    dtype = None if params is None else str(params['embed'].dtype)
+    self.decode_impl = layout.choose_impl(decode_impl, mesh, self.page, dtype)
     self.stats = Stats()
     # twice what a chunk can consume at most (one token each), since the host reads a chunk late
     self._own_slots = slots // self.shards
@@ -85,6 +90,8 @@ class Engine:
     self._current: object | None = None  # the run whose items are in the state
     self._state: state.State | None = None
     self._forget_prompts()
+    if dtype is not None:
+      self._check_sizes(dtype)
 
   def load(self, params: Params) -> None:
     """Takes new sampler params; prompts computed with the old ones are forgotten."""
@@ -103,32 +110,52 @@ class Engine:
     assert self.params is not None
     dtype = str(self.params['embed'].dtype)
     if self._state is not None:
-      same = self._state.cache.page_k[0].dtype == dtype
+      same = self._state.cache.dtype == dtype
       if same and (self._state.slots.item.forced is not None) == forced:
         return
+    self._check_sizes(dtype)
+    self._state = None
+    self._forget_prompts()
+    make, target = self._new_state(dtype, forced)
+    if self.mesh is None:
+      self._state = jax.jit(make)()
+    else:
+      self._programs = layout.programs_over(self.mesh, target)
+      self._state = jax.jit(make, out_shardings=target)()
+
+  def _new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
+    """What makes an idle state, and its shardings over the mesh (None without one)."""
     make = functools.partial(
       state.init_state,
       self.config,
       shards=self.shards,
-      slots=self._own_slots,
-      bank_rows=self.bank_rows,
       queue=self._queue_capacity,
-      prompt=self.prompt_capacity,
-      pages=self.pages // self.shards,
-      page=self.page,
-      slot_pages=self.slot_pages,
       completion=self.completion_capacity,
       dtype=dtype,
       forced=forced,
+      impl=self.decode_impl,
+      **self._sizes(),
     )
-    self._state = None
-    self._forget_prompts()
     if self.mesh is None:
-      self._state = jax.jit(make)()
-    else:
-      target = layout.state_shardings(jax.eval_shape(make), self.mesh)
-      self._programs = layout.programs_over(self.mesh, target)
-      self._state = jax.jit(make, out_shardings=target)()
+      return make, None
+    heads = self.config.num_kv_heads, IMPLEMENTATIONS[self.decode_impl].heads_axis
+    return make, layout.state_shardings(jax.eval_shape(make), self.mesh, *heads)
+
+  def _sizes(self) -> dict[str, int]:
+    """Capacities of one shard, as init_state takes them."""
+    return {
+      'slots': self._own_slots,
+      'bank_rows': self.bank_rows,
+      'prompt': IMPLEMENTATIONS[self.decode_impl].bank_capacity(self.prompt_capacity, self.page),
+      'pages': self.pages // self.shards,
+      'page': self.page,
+      'slot_pages': self.slot_pages,
+    }
+
+  def _check_sizes(self, dtype: str) -> None:
+    tensor = 1 if self.mesh is None else self.mesh.shape['tensor']
+    with layout.on(self.mesh):
+      IMPLEMENTATIONS[self.decode_impl].check_sizes(self.config, tensor, dtype, **self._sizes())
 
   def run(
     self,
@@ -211,13 +238,13 @@ class Engine:
         self.stats.prompts += 1
         self.stats.prefill_tokens += size
       self._state = self._programs.prefill(
-        self.params, self._state, tokens, length, row, config=self.config
+        self.params, self._state, tokens, length, row, config=self.config, impl=self.decode_impl
       )
 
   def _decode(self, options: Options, stops: np.ndarray, extras: bool) -> chunk_lib.Emitted:
-    static = {'config': self.config, 'steps': self.steps, 'extras': extras}
+    static = {'config': self.config, 'steps': self.steps, 'impl': self.decode_impl}
     self._state, emitted = self._programs.run_chunk(
-      self.params, self._state, options, stops, **static
+      self.params, self._state, options, stops, extras=extras, **static
     )
     return emitted
 

@@ -4,6 +4,7 @@ Slots, bank, pages and queue are split over (data, fsdp): each shard is an engin
 mlp and vocabulary are split over tensor.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rlvr_jax.models import decode
 from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
 from rlvr_jax.sampling import chunk as chunk_lib
@@ -35,8 +37,8 @@ def _jit(f: Callable, static: tuple[str, ...], **options: Any) -> Any:
 
 # of every engine without a mesh
 PROGRAMS = Programs(
-  _jit(state_lib.prefill, ('config',)),
-  _jit(chunk_lib.run_chunk, ('config', 'steps', 'extras')),
+  _jit(state_lib.prefill, ('config', 'impl')),
+  _jit(chunk_lib.run_chunk, ('config', 'steps', 'extras', 'impl')),
   _jit(state_lib.enqueue, ()),
 )
 
@@ -56,15 +58,15 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
       check_vma=False,
     )
 
-  def prefill(params, state, tokens, length, row, *, config):
+  def prefill(params, state, tokens, length, row, *, config, impl):
     ins = (whole, split, split, split, split)
-    f = over(state_lib.prefill, ins, split, config=config)
+    f = over(state_lib.prefill, ins, split, config=config, impl=impl)
     return f(params, state, tokens, length, row)
 
-  def run_chunk(params, state, options, stop_ids, *, config, steps, extras):
+  def run_chunk(params, state, options, stop_ids, *, config, steps, extras, impl):
     ins = (whole, split, whole, whole)
     axes = {'shards': SHARDS, 'tensor': 'tensor' if mesh.shape['tensor'] > 1 else None}
-    static = {'config': config, 'steps': steps, 'extras': extras}
+    static = {'config': config, 'steps': steps, 'extras': extras, 'impl': impl}
     f = over(chunk_lib.run_chunk, ins, (split, by_step), **static, **axes)
     return f(params, state, options, stop_ids)
 
@@ -75,10 +77,24 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
   # donation; so it is pinned
   everywhere = NamedSharding(mesh, whole)
   return Programs(
-    _jit(prefill, ('config',), out_shardings=layout),
-    _jit(run_chunk, ('config', 'steps', 'extras'), out_shardings=(layout, everywhere)),
+    _jit(prefill, ('config', 'impl'), out_shardings=layout),
+    _jit(run_chunk, ('config', 'steps', 'extras', 'impl'), out_shardings=(layout, everywhere)),
     _jit(enqueue, (), out_shardings=layout),
   )
+
+
+def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+  """What is asked of the device inside is answered for a mesh's; None: for the default one."""
+  return (
+    contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+  )
+
+
+def choose_impl(name: str, mesh: Mesh | None, page: int, dtype: str | None) -> str:
+  """decode.choose for the devices of a mesh (None: the default device)."""
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  with on(mesh):
+    return decode.choose(name, page=page, dtype=dtype, platform=platform)
 
 
 def shard_count(mesh: Mesh | None) -> int:
@@ -86,13 +102,17 @@ def shard_count(mesh: Mesh | None) -> int:
   return 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
-  """First axes over (data, fsdp); kv heads of the cache over tensor where it divides them."""
+def state_shardings(state: Any, mesh: Mesh, kv_heads: int, heads_axis: int = 1) -> Any:
+  """First axes over (data, fsdp); kv heads of the cache over tensor where it divides them.
+
+  heads_axis: of the cache's arrays, see models.decode.
+  """
+  divides = kv_heads % mesh.shape['tensor'] == 0
 
   def one(path: tuple, leaf: Any) -> NamedSharding:
     spec: list[Any] = [SHARDS]
-    if path_name(path).startswith('cache/') and leaf.shape[1] % mesh.shape['tensor'] == 0:
-      spec.append('tensor')
+    if path_name(path).startswith('cache/') and divides:
+      spec += [None] * (heads_axis - 1) + ['tensor']
     return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree_util.tree_map_with_path(one, state)

@@ -7,12 +7,14 @@ special case. Everything here is one shard's: over a mesh every data shard has a
 and the leaves are these, concatenated; that is why scalars have an axis of 1.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from rlvr_jax.models.cache import KVCache, init_cache
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params, forward
 
 IDLE = -1
@@ -56,7 +58,7 @@ class Pool(flax.struct.PyTreeNode):
 class State(flax.struct.PyTreeNode):
   """Everything the decode loop changes; donated from call to call."""
 
-  cache: KVCache
+  cache: Any  # of the decode implementation
   bank_lengths: jax.Array  # i32[R] tokens whose keys and values the row holds (P-1)
   bank_last: jax.Array  # i32[R] the prompt's last token
   slots: Slots
@@ -78,6 +80,7 @@ def init_state(
   completion: int,
   dtype: str,
   forced: bool,
+  impl: str = 'xla_paged',
 ) -> State:
   """An idle engine; counts (slots, rows, entries, pages) are a shard's, lengths are in tokens."""
 
@@ -92,7 +95,7 @@ def init_state(
     return Entry(jnp.full((n,), IDLE, jnp.int32), i32, i32, i32, key, force)
 
   return State(
-    cache=init_cache(
+    cache=IMPLEMENTATIONS[impl].init_cache(
       config,
       bank_rows=shards * bank_rows,
       prompt=prompt,
@@ -136,7 +139,14 @@ def sample_keys(
 
 
 def prefill(
-  params: Params, state: State, tokens: jax.Array, length: jax.Array, row: jax.Array, *, config
+  params: Params,
+  state: State,
+  tokens: jax.Array,
+  length: jax.Array,
+  row: jax.Array,
+  *,
+  config: ModelConfig,
+  impl: str = 'xla_paged',
 ) -> State:
   """Writes a prompt into a bank row.
 
@@ -146,23 +156,9 @@ def prefill(
   """
   positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
   _, kv = forward(params, tokens, positions, config=config, keep_kv=True)
-  cache = state.cache
-
-  size = min(tokens.shape[1], cache.bank_v[0].shape[2])
-
-  def write_k(bank: jax.Array, new: jax.Array) -> jax.Array:  # [1,Tb,K,H] -> [1,K,H,Tb]
-    new = jnp.transpose(new[:, :size], (0, 2, 3, 1))
-    return bank.at[row, :, :, :size].set(new, mode='drop')
-
-  def write_v(bank: jax.Array, new: jax.Array) -> jax.Array:  # [1,Tb,K,H] -> [1,K,Tb,H]
-    return bank.at[row, :, :size].set(jnp.swapaxes(new[:, :size], 1, 2), mode='drop')
-
   last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
   return state.replace(
-    cache=cache.replace(
-      bank_k=[write_k(bank, k) for bank, (k, _) in zip(cache.bank_k, kv, strict=True)],
-      bank_v=[write_v(bank, v) for bank, (_, v) in zip(cache.bank_v, kv, strict=True)],
-    ),
+    cache=IMPLEMENTATIONS[impl].write_prompts(state.cache, kv, row),
     bank_lengths=state.bank_lengths.at[row].set(length - 1, mode='drop'),
     bank_last=state.bank_last.at[row].set(last, mode='drop'),
   )
