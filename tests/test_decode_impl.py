@@ -127,8 +127,10 @@ def test_the_kernel_through_the_engine_is_the_plain_attention(monkeypatch):
   config, params = tiny.make()
   rng = np.random.default_rng(0)
   prompts = [tuple(rng.integers(0, 400, n).tolist()) for n in (1, 9, 30)]
-  queue = [Item(i, i, 0, s, p) for s in range(2) for i, p in enumerate(prompts)]
-  sampling = Sampling(max_tokens=18)
+  queue = [
+    Item(i, i, 0, s, p, limit=17 if i == 0 else 4) for s in range(2) for i, p in enumerate(prompts)
+  ]
+  sampling = Sampling(max_tokens=20)
 
   def draw(impl):
     on = new_engine(layout.hand_over(None, params), decode_impl=impl)
@@ -139,6 +141,7 @@ def test_the_kernel_through_the_engine_is_the_plain_attention(monkeypatch):
     ours, stats = draw('tokamax_rpa')
   assert_equal_up_to_boundaries(plain, ours, params, config, sampling)
   assert stats.kv_live == plain_stats.kv_live
+  assert max(len(c.tokens) for c in ours.values()) == 17
   assert stats.prompts == 6  # each twice: two rows for three prompts
 
 
