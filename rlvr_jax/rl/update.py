@@ -15,13 +15,12 @@ from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
-from rlvr_jax.rl.kl import kl_est
+from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
 from rlvr_jax.rl.types import TokenBatch, TrainState
 from rlvr_jax.sharding import shardings
 
-Metrics = dict[str, jax.Array]
 # metrics that are sums over tokens until the end of the scan, then divided by the token count
-_PER_TOKEN = ('entropy', 'clip_fraction', 'kl_ref', 'kl_old', 'gap/mean', 'gap/kl')
+_PER_TOKEN = ('entropy', *PER_TOKEN)
 
 
 class Rows(flax.struct.PyTreeNode):
@@ -50,7 +49,7 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, ('data', 'fsdp')))
 
 
-def _flatten(rows: Rows, logprobs: jax.Array) -> TokenBatch:
+def _flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> TokenBatch:
   """[b,T] arrays of one micro-batch as flat tokens."""
   b, T = rows.tokens.shape
   old = rows.old_logprobs
@@ -65,48 +64,8 @@ def _flatten(rows: Rows, logprobs: jax.Array) -> TokenBatch:
     advantages=rows.advantages.reshape(-1),
     mask=rows.completion_mask.reshape(-1),
     rollout=jnp.repeat(jnp.arange(b, dtype=jnp.int32), T),
+    entropy=entropy.reshape(-1),
   )
-
-
-def policy_loss(
-  batch: TokenBatch, rollouts: int, denominator: losses.Denominators, algorithm: Algorithm
-) -> tuple[jax.Array, Metrics]:
-  """Loss f[] of flat tokens (a part of the whole batch's), and sums over tokens for metrics.
-
-  rollouts bounds batch.rollout. Masked tokens are replaced before any arithmetic.
-  """
-  mask = batch.mask
-
-  def clean(x: jax.Array) -> jax.Array:
-    return jnp.where(mask, x, 0.0)
-
-  logprobs, old = clean(batch.logprobs), clean(batch.old_logprobs)
-  per_token, cut = losses.surrogate(
-    logprobs,
-    old,
-    clean(batch.advantages),
-    kind=algorithm.surrogate,
-    clip_low=algorithm.clip_low,
-    clip_high=algorithm.clip_high,
-    dual_clip=algorithm.dual_clip,
-  )
-  metrics = {}
-  if algorithm.surrogate != 'nll':  # else nobody sampled these tokens
-    now, old, sampler = jax.lax.stop_gradient((logprobs, old, clean(batch.sampler_logprobs)))
-    gap = jnp.abs(sampler - old)
-    metrics = {
-      'clip_fraction': jnp.sum(cut & mask).astype(per_token.dtype),
-      'kl_old': jnp.sum(kl_est(old, now, 'k3')),
-      'gap/mean': jnp.sum(gap),
-      'gap/kl': jnp.sum(kl_est(sampler, old, 'k3')),
-      'gap/max': jnp.max(gap),
-    }
-  if batch.ref_logprobs is not None:
-    kl = kl_est(logprobs, clean(batch.ref_logprobs), algorithm.kl_kind)
-    metrics['kl_ref'] = jnp.sum(jax.lax.stop_gradient(clean(kl)))
-    per_token = per_token + algorithm.kl_coef * kl
-  loss = losses.reduce(per_token, mask, batch.rollout, rollouts, algorithm.aggregation, denominator)
-  return loss, metrics
 
 
 def rows_loss(
@@ -132,7 +91,7 @@ def rows_loss(
       chunk=chunk,
     )
   loss, metrics = policy_loss(
-    _flatten(rows, logprobs), rows.tokens.shape[0], denominator, algorithm
+    _flatten(rows, logprobs, entropy), rows.tokens.shape[0], denominator, algorithm
   )
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
