@@ -96,9 +96,7 @@ def surrogates(ratios, logps, advantages, row):
   """[(loss, bounded)] of one rollout's tokens; row has the cells of the table."""
   if row.surrogate == 'gmpo':
     return gmpo(ratios, advantages, row)
-  return [
-    surrogate(r, logp, a, row) for r, logp, a in zip(ratios, logps, advantages, strict=True)
-  ]
+  return [surrogate(r, logp, a, row) for r, logp, a in zip(ratios, logps, advantages, strict=True)]
 
 
 def surrogate(log_ratio, logp, a, row):
@@ -138,7 +136,7 @@ def surrogate(log_ratio, logp, a, row):
 
 def gmpo(ratios, advantages, row):
   used = [
-    clip(r, -math.inf, row.clip_high) if a > 0 else clip(r, -row.clip_low, math.inf)
+    clip(r, -math.inf if a >= 0 else -row.clip_low, row.clip_high if a > 0 else math.inf)
     for r, a in zip(ratios, advantages, strict=True)
   ]
   mean = sum(used[1:], used[0]) / len(used)
@@ -162,15 +160,20 @@ def off_policy(olds, samplers, row):
   if kind == 'seq_mask':
     keep = low <= math.exp(sum(d) / len(d)) <= high
     return [(r if keep else 0.0, keep) for r in ratio]
-  level, estimator = row.offpolicy_stat.rsplit('_', 1)
+  value = divergences(d, row.offpolicy_stat)
+  return [(1.0, True) if low <= v <= high else (0.0, False) for v in value]
+
+
+def divergences(d, stat):
+  """The statistic of each token of one rollout, from its log-ratios."""
+  level, estimator = stat.rsplit('_', 1)
   each = [{'k1': -x, 'k2': x * x / 2, 'k3': math.exp(x) - x - 1}[estimator] for x in d]
-  value = {
+  return {
     'token': each,
     'seq_sum': [sum(each)] * len(d),
     'seq_mean': [sum(each) / len(d)] * len(d),
     'seq_max': [max(each)] * len(d),
   }[level]
-  return [(1.0, True) if low <= v <= high else (0.0, False) for v in value]
 
 
 def aggregate(losses, lengths, mode, longest):
@@ -181,12 +184,15 @@ def aggregate(losses, lengths, mode, longest):
   if mode == 'seq_mean_token_mean':
     means = [s / length for s, length in zip(sums, lengths, strict=True)]
     return sum(means[1:], means[0]) / n
-  return total / {
-    'token_mean': sum(lengths),
-    'token_sum': 1,
-    'seq_mean_token_sum': n,
-    'seq_mean_token_sum_norm': n * longest,
-  }[mode]
+  return (
+    total
+    / {
+      'token_mean': sum(lengths),
+      'token_sum': 1,
+      'seq_mean_token_sum': n,
+      'seq_mean_token_sum_norm': n * longest,
+    }[mode]
+  )
 
 
 def policy_loss(arrays, mask, row, longest, entropy_slopes=None):
@@ -302,9 +308,7 @@ def credits(scores, kind, k):
   subsets = list(itertools.combinations(range(n), k))
   holding = [[s for s in subsets if i in s] for i in range(n)]
   won = [[any(right[j] for j in s) for s in mine] for mine in holding]
-  others = [
-    [any(right[j] for j in s if j != i) for s in mine] for i, mine in enumerate(holding)
-  ]
+  others = [[any(right[j] for j in s if j != i) for s in mine] for i, mine in enumerate(holding)]
   if kind == 'pkpo':  # sum over the subsets that hold i, of all subsets
     return [sum(w) / len(subsets) for w in won]
   if kind == 'pkpo_loo':
@@ -342,9 +346,7 @@ def group_advantages(scores, group, valid, lengths, greedy, row):
       a /= np.std(everyone, ddof=row.ddof) + row.eps
     if row.scale == 'bernoulli_std':
       a /= math.sqrt(max(mean * (1 - mean), 0)) + row.eps
-    within = row.baseline in ('group_mean', 'length_weighted') or (
-      row.baseline == 'loo' and n > 1
-    )
+    within = row.baseline in ('group_mean', 'length_weighted') or (row.baseline == 'loo' and n > 1)
     if (within and len(set(mine)) == 1) or (
       row.baseline == 'batch_mean' and len(set(everyone)) == 1
     ):

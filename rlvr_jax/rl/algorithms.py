@@ -32,6 +32,11 @@ AGGREGATIONS = (
   'seq_mean_token_sum',
   'seq_mean_token_sum_norm',
 )
+STATISTICS = tuple(
+  f'{level}_{kind}'
+  for level in ('token', 'seq_sum', 'seq_mean', 'seq_max')
+  for kind in ('k1', 'k2', 'k3')
+)
 KL_IN = ('none', 'reward', 'loss')
 INFINITY = float('inf')
 
@@ -194,6 +199,7 @@ def _check_values(row: Algorithm) -> None:
     'old_policy': ('learner', 'sampler'),
     'surrogate': SURROGATES,
     'offpolicy': OFFPOLICY,
+    'offpolicy_stat': STATISTICS,
     'token_select': TOKEN_SELECT,
     'aggregation': AGGREGATIONS,
     'kl_in': KL_IN,

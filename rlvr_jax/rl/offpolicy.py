@@ -3,11 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from rlvr_jax.rl.algorithms import OFFPOLICY
+from rlvr_jax.rl.algorithms import OFFPOLICY, STATISTICS
 from rlvr_jax.rl.kl import kl_est
 from rlvr_jax.rl.losses import RATIO_CLAMP, rollout_mean
-
-STATISTICS = ('token', 'seq_sum', 'seq_mean', 'seq_max')
 
 
 def offpolicy(
@@ -51,7 +49,9 @@ def offpolicy(
     keep = (mean >= low) & (mean <= high)
     return jnp.where(keep, ratio, 0.0), keep
   if kind == 'rs':
-    level, estimator = check_statistic(stat)
+    if stat not in STATISTICS:
+      raise ValueError(f'train.offpolicy_stat={stat!r}: known are {", ".join(STATISTICS)}')
+    level, _, estimator = stat.rpartition('_')
     value = jnp.where(mask, kl_est(sampler, old, estimator), 0.0)
     if level == 'seq_sum':
       value = jax.ops.segment_sum(value, rollout, rollouts)[rollout]
@@ -63,14 +63,3 @@ def offpolicy(
     keep = (value >= low) & (value <= high)
     return keep.astype(ratio.dtype), keep
   raise ValueError(f'train.offpolicy={kind!r}: known are {", ".join(OFFPOLICY)}')
-
-
-def check_statistic(stat: str) -> tuple[str, str]:
-  """'seq_mean_k1' -> ('seq_mean', 'k1'); ValueError for what is not known."""
-  level, _, estimator = stat.rpartition('_')
-  if level not in STATISTICS or estimator not in ('k1', 'k2', 'k3'):
-    raise ValueError(
-      f'train.offpolicy_stat={stat!r}: known are {", ".join(STATISTICS)}, each followed by _k1, '
-      '_k2 or _k3'
-    )
-  return level, estimator

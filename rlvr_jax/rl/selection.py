@@ -64,7 +64,7 @@ def _first(x: jax.Array, among: jax.Array, count: jax.Array) -> jax.Array:
   """The `count` smallest of x among some, as a mask of the same shape."""
   order = jnp.argsort(jnp.where(among, x, jnp.inf).reshape(-1))
   place = jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
-  return among & (place.reshape(x.shape) < count)
+  return among & (place.reshape(x.shape) < count.astype(order.dtype))
 
 
 class Groups(NamedTuple):
