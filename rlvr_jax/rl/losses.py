@@ -94,10 +94,10 @@ def surrogate(
   With rho = exp(log_ratio), log_ratio clamped to +-20, A the advantage, sg stop_gradient:
   ppo_clip: -min(A rho, A clip(rho, 1-low, 1+high)) (Schulman et al. 2017, eq. 7), for A < 0 at most
   -A c (Ye et al. 2020, eq. 5; c 0 is off). reinforce: -A log pi. nll: -log pi.
-  cispo: -sg(clip(rho, 1-low, 1+high)) A log pi (MiniMax 2025, eq. 4).
+  cispo: -sg(clip(rho, 1-low, 1+high)) A log pi (MiniMax-M1 2025).
   sapo: -A 4/tau sigmoid(tau (rho - 1)), tau by the sign of A (Gao et al. 2025).
   gmpo: -A exp(mean over the rollout of log rho, each clipped to [-low, high] where that lowers
-  A rho) (Zhao et al. 2025, eq. 4), the same at all its tokens, A their mean; needs mask, rollout,
+  A rho) (Zhao et al. 2025), the same at all its tokens, A their mean; needs mask, rollout,
   rollouts and the aggregation seq_mean_token_mean.
   dppo_tv, dppo_kl: -sg(min(rho, c)) A log pi, nothing where the token's own divergence has passed
   high (A > 0) or low (A < 0) in the direction A pushes to; pi - pi_old, or the KL of the two-way

@@ -33,8 +33,8 @@ def token_select(
 
   logprobs and entropy are those before the step. With cov = (A - mean A)(log pi - mean log pi):
   clip_cov: max(1, floor(share tokens)) drawn by `key` among low < cov < high do not count. kl_cov:
-  as many with the largest cov are penalised (both Cui et al. 2025, eqs. 10-13).
-  top_entropy: as many with the largest entropy count alone (Wang et al. 2025, eq. 5).
+  as many with the largest cov are penalised (both Cui et al. 2025).
+  top_entropy: as many with the largest entropy count alone (Wang et al. 2025).
   """
   everything = Selected(jnp.ones_like(mask), jnp.zeros_like(mask))
   if kind == 'none':
