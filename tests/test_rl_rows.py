@@ -171,19 +171,20 @@ def prepare(row):
   return arrays | selected(row, given, found, mask), mask
 
 
-def loss_and_slope(row, arrays, mask, rows, denominator):
-  """Loss and gradient [b,T] of some rows; the entropy is a function of the log-probs."""
-  mask = mask[rows]
+def as_batch(arrays, mask, rows):
   part = {k: None if v is None else jnp.asarray(v[rows].reshape(-1)) for k, v in arrays.items()}
-  rollout = jnp.repeat(jnp.arange(len(mask), dtype=jnp.int32), T)
-  batch = TokenBatch(mask=jnp.asarray(mask.reshape(-1)), rollout=rollout, **part)
+  rollout = jnp.repeat(jnp.arange(len(mask[rows]), dtype=jnp.int32), T)
+  return TokenBatch(mask=jnp.asarray(mask[rows].reshape(-1)), rollout=rollout, **part)
+
+
+def loss_and_slope(row, batch, rollouts, denominator):
+  """Loss, gradient [N] and metrics; the entropy is a function of the log-probs."""
 
   def total(x):
-    entropy = jnp.square(jnp.where(batch.mask, x, 0.0)) if row.entropy_coef else None
-    return policy_loss(batch.replace(logprobs=x, entropy=entropy), len(mask), denominator, row)
+    entropy = jnp.square(jnp.where(batch.mask, x, 0)) if row.entropy_coef else None
+    return policy_loss(batch.replace(logprobs=x, entropy=entropy), rollouts, denominator, row)
 
-  (loss, metrics), slope = jax.value_and_grad(total, has_aux=True)(batch.logprobs)
-  return float(loss), np.asarray(slope).reshape(-1, T), metrics
+  return jax.value_and_grad(total, has_aux=True)(batch.logprobs)
 
 
 @pytest.mark.parametrize('name', LOSS_ROWS)
@@ -197,10 +198,10 @@ def test_loss_and_gradient_of_every_row(name):
     with_entropy, mask, row, LONGEST, entropy_slopes=2 * arrays['logprobs']
   )
   filled = np.append(np.arange(B), [8, 8])  # row 8 has nothing under its mask
-  whole, slope, metrics = loss_and_slope(row, arrays, mask, filled, denominator)
-  slope = slope[:B]
-  assert whole == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
-  np.testing.assert_allclose(slope, slopes, rtol=TOLERANCE, atol=TOLERANCE)
+  batch = as_batch(arrays, mask, filled)
+  (whole, metrics), slope = loss_and_slope(row, batch, len(filled), denominator)
+  assert float(whole) == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
+  np.testing.assert_allclose(slope[: B * T], slopes.reshape(-1), rtol=TOLERANCE, atol=TOLERANCE)
   assert np.any(slope)
   if row.surrogate != 'nll':
     assert float(metrics['clip_fraction']) == sums['clip']
@@ -208,12 +209,45 @@ def test_loss_and_gradient_of_every_row(name):
     assert float(metrics['offpolicy/left_out']) == sums['left_out']
     assert float(metrics['offpolicy/weight']) == pytest.approx(sums['weight'], rel=TOLERANCE)
 
-  order = np.random.default_rng(2).permutation(filled)
-  for parts in ([order], np.split(order, 3)):
-    found = [loss_and_slope(row, arrays, mask, part, denominator)[:2] for part in parts]
-    assert sum(loss for loss, _ in found) == pytest.approx(whole, rel=1e-12, abs=1e-12)
-    together = np.concatenate([s for _, s in found])
-    np.testing.assert_allclose(together, slope[np.concatenate(parts)], rtol=1e-12, atol=1e-12)
+  rng = np.random.default_rng(2)
+  parts = np.split(rng.permutation(filled), 3)
+  found = [loss_and_slope(row, as_batch(arrays, mask, p), len(p), denominator) for p in parts]
+  assert sum(float(f[0][0]) for f in found) == pytest.approx(float(whole), rel=1e-12, abs=1e-12)
+  by_row = slope.reshape(-1, T)
+  for part, (_, got) in zip(parts, found, strict=True):
+    np.testing.assert_allclose(got.reshape(-1, T), by_row[part], rtol=1e-12, atol=1e-12)
+
+  anyhow = rng.permutation(len(slope))  # packed in any order, under other ids
+  names = rng.permutation(len(filled)).astype(np.int32)
+  packed = jax.tree.map(lambda x: x[anyhow], batch)
+  packed = packed.replace(rollout=jnp.asarray(names)[packed.rollout])
+  (value, _), got = loss_and_slope(row, packed, len(filled), denominator)
+  assert float(value) == pytest.approx(float(whole), rel=1e-12, abs=1e-12)
+  np.testing.assert_allclose(got, slope[anyhow], rtol=1e-12, atol=1e-12)
+
+
+def as_float32(tree):
+  return jax.tree.map(lambda x: np.float32(x) if x.dtype.kind == 'f' else x, tree)
+
+
+def test_float32_stays_float32_in_every_row():
+  """Under strict promotion, without x64; traced, not run."""
+  rewards, mask, valid, values, greedy, _ = draw()
+  given = as_float32((rewards, mask, GROUP, valid, values, greedy))
+  batches = {name: as_batch(*prepare(row), np.arange(B)) for name, row in LOSS_ROWS.items()}
+  batches = jax.tree.map(np.asarray, batches)
+  with jax.enable_x64(False):
+    for name, row in ADVANTAGE_ROWS.items():
+      rewards, mask, group, valid, values, greedy = given
+      options = {'groups': GROUPS, 'values': values, 'greedy_rewards': greedy}
+      call = functools.partial(advantages_of, row, **options)
+      found = jax.eval_shape(call, rewards, mask, group, valid)
+      assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype('float32')}, name
+    denominator = losses.denominators(jnp.asarray(mask), LONGEST)
+    for name, row in LOSS_ROWS.items():
+      call = functools.partial(loss_and_slope, row, rollouts=B, denominator=denominator)
+      found = jax.eval_shape(call, as_float32(batches[name]))
+      assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype('float32')}, name
 
 
 def test_ppo_without_a_critic_is_reinforce_pp_before_whitening():

@@ -48,7 +48,7 @@ def baseline(
   if kind == 'greedy':
     if greedy is None:
       raise ValueError("baseline 'greedy' needs greedy_rewards, one for each prompt")
-    return greedy[group]
+    return jnp.asarray(greedy)[group]
   if kind == 'length_weighted':
     assert lengths is not None
     used = jnp.ones_like(x, bool) if valid is None else valid
@@ -148,7 +148,7 @@ def advantages_of(
     if algorithm.baseline == 'greedy':
       if greedy_rewards is None:
         raise ValueError("baseline 'greedy' needs greedy_rewards, one for each prompt")
-      advantages = advantages - greedy_rewards[group][:, None]
+      advantages = advantages - jnp.asarray(greedy_rewards)[group][:, None]
   else:
     score = jnp.where(valid, jnp.sum(token_rewards, axis=1), -jnp.inf)
     one = group_advantages(
