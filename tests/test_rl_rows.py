@@ -29,9 +29,11 @@ VARIANTS = {
   'gspo by whole completions': choose('gspo', ratio='seq_sum', clip_low=0.2, clip_high=0.3),
   'gspo, gradient through the mean': choose('gspo', ratio='seq_mean', clip_low=0.2),
   'rejection': choose(
-    'grpo', offpolicy='rs', offpolicy_low=-0.3, offpolicy_high=0.4, kl_coef=0.1, entropy_coef=0.1
+    'grpo', offpolicy='rs', offpolicy_low=-0.1, offpolicy_high=0.4, kl_coef=0.1, entropy_coef=0.1
   ),
-  'sequence mask': choose('icepop', offpolicy='seq_mask', aggregation='seq_mean_token_sum'),
+  'sequence mask': choose(
+    'icepop', offpolicy='seq_mask', offpolicy_low=0.9, aggregation='seq_mean_token_sum'
+  ),
   'ppo, discounted': choose('ppo', gamma=0.9, lam=0.8),
   'bernoulli': choose('grpo', scale='bernoulli_std', ddof=0),
   'batch mean': choose('lite_ppo', baseline='batch_mean'),
@@ -207,6 +209,7 @@ def test_loss_and_gradient_of_every_row(name):
     assert float(metrics['clip_fraction']) == sums['clip']
   if row.offpolicy != 'none':
     assert float(metrics['offpolicy/left_out']) == sums['left_out']
+    assert (0 < sums['left_out'] < mask.sum()) == (row.offpolicy not in ('tis', 'seq_tis'))
     assert float(metrics['offpolicy/weight']) == pytest.approx(sums['weight'], rel=TOLERANCE)
 
   rng = np.random.default_rng(2)
