@@ -133,6 +133,7 @@ def _train() -> dict[str, Any]:
     'group': 16,  # completions of each problem
     'minibatch': 0,  # problems in an optimizer step; 0: all of the iteration's
     'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
+    'packing': True,  # several rollouts in a row of the learner; False: one, padded
     'epochs': 1,  # passes over the rollouts of an iteration
     'kl_coef': 0.0,  # of the KL to the start model, in the loss; 0: no reference forward
     'kl_kind': 'k3_st',  # estimator of it; k3_st: value of k3, gradient of k2 (unbiased)

@@ -32,7 +32,8 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.optimizer import make_optimizer
-from rlvr_jax.rl.rollout import micro_batches
+from rlvr_jax.rl.packing import Layout
+from rlvr_jax.rl.rollout import layout_of, micro_batches
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
@@ -73,8 +74,19 @@ class Learner:
       return rows
     return jax.device_put(rows, rows_sharding(self.mesh))
 
-  def _scored(self, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
-    return self.score(params, self._place(rows).tokens, temperature)
+  def _layout(self, rollouts: Rollouts) -> Layout:
+    t = self.run.train
+    return layout_of(
+      rollouts, micro_tokens=t.micro_tokens, multiple=self.multiple, packing=t.packing
+    )
+
+  def logprobs(self, params: Params, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probs and entropy f32[B,T] of rollouts under params, at the sampling temperature."""
+    layout = self._layout(rollouts)
+    rows = self._place(micro_batches(rollouts, None, layout))
+    found = self.score(params, rows, jnp.float32(self.run.sampling.temperature))
+    logprobs, entropy = jax.device_get(found)
+    return layout.restore(logprobs), layout.restore(entropy)
 
   def minibatches(self, rollouts: Rollouts, iteration: int) -> list[np.ndarray]:
     """Row indices of each optimizer step of an iteration, in order, all epochs.
@@ -104,17 +116,14 @@ class Learner:
     """
     temperature = jnp.float32(self.run.sampling.temperature)
     steps = self.minibatches(rollouts, iteration)
-    batches = [self._rows(rollouts, advantages, index) for index in steps]
+    old = ref = None
     if len(steps) > 1:
-      batches = [
-        rows.replace(old_logprobs=self._scored(self.state.params, rows, temperature))
-        for rows in batches
-      ]
+      old, _ = self.logprobs(self.state.params, rollouts)
     if self.reference is not None:
-      batches = [
-        rows.replace(ref_logprobs=self._scored(self.reference, rows, temperature))
-        for rows in batches
-      ]
+      ref, _ = self.logprobs(self.reference, rollouts)
+    batches = [
+      self._rows(rollouts, advantages, index, old_logprobs=old, ref_logprobs=ref) for index in steps
+    ]
     found: list[dict[str, jax.Array]] = []
     for rows in batches:
       self.state, metrics = self.update(self.state, self._place(rows), temperature)
@@ -137,11 +146,16 @@ class Learner:
     row = {k: float(v) for k, v in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
 
-  def _rows(self, rollouts: Rollouts, advantages: np.ndarray, index: np.ndarray) -> Rows:
+  def _rows(
+    self,
+    rollouts: Rollouts,
+    advantages: np.ndarray,
+    index: np.ndarray,
+    **per_token: np.ndarray | None,
+  ) -> Rows:
     part = jax.tree.map(lambda x: x[index], rollouts)
-    return micro_batches(
-      part, advantages[index], micro_tokens=self.run.train.micro_tokens, multiple=self.multiple
-    )
+    given = {k: None if x is None else x[index] for k, x in per_token.items()}
+    return micro_batches(part, advantages[index], self._layout(part), **given)
 
 
 @functools.partial(jax.jit, static_argnames='dtype')
@@ -264,7 +278,7 @@ def build(
   return (
     optimizer,
     update,
-    make_score(model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk),
+    make_score(model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk, mesh=mesh),
   )
 
 

@@ -24,18 +24,25 @@ _PER_TOKEN = ('entropy', *PER_TOKEN)
 
 
 class Rows(flax.struct.PyTreeNode):
-  """Rollouts cut into M micro-batches of b rows; per-token arrays by the project's alignment.
+  """Rollouts in M micro-batches of b rows; per-token arrays by the project's alignment.
 
   old_logprobs None: the batch is on-policy and used once, so the policy before the step is the
-  policy itself. ref_logprobs None: no KL term.
+  policy itself. ref_logprobs None: no KL term. positions, segments, rollout None: each row holds
+  one rollout; else they are those of rl/packing.py. Micro-batches without a completion token at the
+  end are not computed.
   """
 
   tokens: jax.Array  # i32[M,b,T]
   completion_mask: jax.Array  # bool[M,b,T]
   advantages: jax.Array  # f32[M,b,T]
   sampler_logprobs: jax.Array  # f32[M,b,T]
-  old_logprobs: jax.Array | None  # f32[M,b,T]
-  ref_logprobs: jax.Array | None  # f32[M,b,T]
+  old_logprobs: jax.Array | None = None  # f32[M,b,T]
+  ref_logprobs: jax.Array | None = None  # f32[M,b,T]
+  keep: jax.Array | None = None  # bool[M,b,T] rl/selection.py
+  penalised: jax.Array | None = None  # bool[M,b,T] likewise
+  positions: jax.Array | None = None  # i32[M,b,T] in the rollout
+  segments: jax.Array | None = None  # i32[M,b,T] number of the rollout in its row
+  rollout: jax.Array | None = None  # i32[M,b,T] number of it in its micro-batch, under b*T
 
 
 def state_shardings(state: Any, config: ModelConfig, mesh: Mesh) -> Any:
@@ -49,23 +56,44 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, ('data', 'fsdp')))
 
 
-def _flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> TokenBatch:
-  """[b,T] arrays of one micro-batch as flat tokens."""
+def _flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> tuple[TokenBatch, int]:
+  """[b,T] arrays of one micro-batch as flat tokens, and a bound of their rollout numbers."""
   b, T = rows.tokens.shape
-  old = rows.old_logprobs
+  old, rollout, rollouts = rows.old_logprobs, rows.rollout, b * T
   if old is None:
     old = jax.lax.stop_gradient(logprobs)
-  ref = None if rows.ref_logprobs is None else rows.ref_logprobs.reshape(-1)
-  return TokenBatch(
-    logprobs=logprobs.reshape(-1),
-    old_logprobs=old.reshape(-1),
-    ref_logprobs=ref,
-    sampler_logprobs=rows.sampler_logprobs.reshape(-1),
-    advantages=rows.advantages.reshape(-1),
-    mask=rows.completion_mask.reshape(-1),
-    rollout=jnp.repeat(jnp.arange(b, dtype=jnp.int32), T),
-    entropy=entropy.reshape(-1),
+  if rollout is None:
+    rollout, rollouts = jnp.repeat(jnp.arange(b, dtype=jnp.int32), T), b
+
+  def flat(x: Any) -> Any:
+    return None if x is None else x.reshape(-1)
+
+  batch = TokenBatch(
+    logprobs=flat(logprobs),
+    old_logprobs=flat(old),
+    ref_logprobs=flat(rows.ref_logprobs),
+    sampler_logprobs=flat(rows.sampler_logprobs),
+    advantages=flat(rows.advantages),
+    mask=flat(rows.completion_mask),
+    rollout=flat(rollout),
+    entropy=flat(entropy),
+    keep=flat(rows.keep),
+    penalised=flat(rows.penalised),
   )
+  return batch, rollouts
+
+
+def denominators(rows: Rows, longest: int) -> losses.Denominators:
+  """The counts of all M micro-batches together."""
+  M, b, T = rows.tokens.shape
+  mask = rows.completion_mask
+  found = losses.denominators(mask.reshape(-1, T), longest)
+  if rows.rollout is None:
+    return found
+  count = jax.vmap(lambda m, rollout: jax.ops.segment_sum(m, rollout, b * T))
+  tokens = count(mask.reshape(M, -1).astype(jnp.int32), rows.rollout.reshape(M, -1))
+  sequences = jnp.maximum(jnp.sum(tokens > 0), 1).astype(found.sequences.dtype)
+  return found._replace(sequences=sequences)
 
 
 def rows_loss(
@@ -86,13 +114,14 @@ def rows_loss(
       _cast(params, compute_dtype),
       rows.tokens,
       config=config,
+      positions=rows.positions,
+      segments=rows.segments,
       temperature=temperature,
       remat=remat,
       chunk=chunk,
     )
-  loss, metrics = policy_loss(
-    _flatten(rows, logprobs, entropy), rows.tokens.shape[0], denominator, algorithm
-  )
+  batch, rollouts = _flatten(rows, logprobs, entropy)
+  loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -106,8 +135,18 @@ def _combine(a: Metrics, b: Metrics) -> Metrics:
   return {k: jnp.maximum(a[k], b[k]) if k.endswith('/max') else a[k] + b[k] for k in a}
 
 
+def _used(rows: Rows) -> jax.Array:
+  """Micro-batches up to the last one with a completion token, i32[]."""
+  count = jnp.arange(1, rows.tokens.shape[0] + 1, dtype=jnp.int32)
+  return jnp.max(jnp.where(jnp.any(rows.completion_mask, axis=(1, 2)), count, 0))
+
+
+def _micro_batch(rows: Rows, i: jax.Array | int) -> Rows:
+  return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
+
+
 def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Metrics, Any]:
-  """Loss, metrics and gradient summed over the M micro-batches, by a scan."""
+  """Loss, metrics and gradient summed over the micro-batches, one at a time."""
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   first = jax.tree.map(lambda x: x[0], rows)
   if rows.tokens.shape[0] == 1:
@@ -116,14 +155,32 @@ def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Me
   shapes = jax.eval_shape(grad_fn, params, first)
   zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-  def step(carry, micro):
+  def step(i, carry):
     (loss, metrics), grads = carry
-    (more_loss, more_metrics), more_grads = grad_fn(params, micro)
+    (more_loss, more_metrics), more_grads = grad_fn(params, _micro_batch(rows, i))
     grads = jax.tree.map(jnp.add, grads, more_grads)
-    return ((loss + more_loss, _combine(metrics, more_metrics)), grads), None
+    return (loss + more_loss, _combine(metrics, more_metrics)), grads
 
-  ((loss, metrics), grads), _ = jax.lax.scan(step, zero, rows)
+  (loss, metrics), grads = jax.lax.fori_loop(0, _used(rows), step, zero)
   return loss, metrics, grads
+
+
+def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
+  """fn of each micro-batch, stacked to [M,...]; zeros for empty ones at the end."""
+  M = rows.tokens.shape[0]
+  if M == 1:
+    return jax.tree.map(lambda x: x[None], fn(jax.tree.map(lambda x: x[0], rows)))
+  shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], rows))
+  zero = jax.tree.map(lambda s: jnp.zeros((M, *s.shape), s.dtype), shapes)
+
+  def step(i, found):
+    return jax.tree.map(
+      lambda all_of, one: jax.lax.dynamic_update_index_in_dim(all_of, one, i, 0),
+      found,
+      fn(_micro_batch(rows, i)),
+    )
+
+  return jax.lax.fori_loop(0, _used(rows), step, zero)
 
 
 def make_update(
@@ -145,8 +202,7 @@ def make_update(
   """
 
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
-    T = rows.tokens.shape[-1]
-    denominator = losses.denominators(rows.completion_mask.reshape(-1, T), longest)
+    denominator = denominators(rows, longest)
 
     def loss_fn(params, micro):
       return rows_loss(
@@ -210,20 +266,34 @@ def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
 
 
 def make_score(
-  config: ModelConfig, *, compute_dtype: str = 'float32', chunk: int = 1024
-) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-  """The jitted (params, tokens i32[M,b,T], temperature) -> log-probs f32[M,b,T].
+  config: ModelConfig,
+  *,
+  compute_dtype: str = 'float32',
+  chunk: int = 1024,
+  mesh: Mesh | None = None,
+) -> Callable[[Any, Rows, jax.Array], tuple[jax.Array, jax.Array]]:
+  """The jitted (params, rows, temperature) -> log-probs and entropy (nats), f32[M,b,T] each.
 
-  The learner's own program for old and reference log-probs, a micro-batch at a time.
+  The learner's own program for old and reference log-probs, a micro-batch at a time; what it gives
+  lies whole on every device. Layout.restore brings it back to rollouts.
   """
 
-  @jax.jit
-  def score(params: Any, tokens: jax.Array, temperature: jax.Array) -> jax.Array:
+  def score(params: Any, rows: Rows, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
     cast = _cast(params, compute_dtype)
 
-    def one(rows: jax.Array) -> jax.Array:
-      return sequence_logprobs(cast, rows, config=config, temperature=temperature, chunk=chunk)[0]
+    def one(micro: Rows) -> tuple[jax.Array, jax.Array]:
+      return sequence_logprobs(
+        cast,
+        micro.tokens,
+        config=config,
+        positions=micro.positions,
+        segments=micro.segments,
+        temperature=temperature,
+        chunk=chunk,
+      )
 
-    return jax.lax.map(one, tokens)
+    return map_rows(one, rows)
 
-  return score
+  if mesh is None:
+    return jax.jit(score)
+  return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))
