@@ -26,7 +26,7 @@ def test_the_step_of_a_recipe_traces_at_full_size(name, model):
     config, model, algorithm, total_steps=learner.total_steps(config)
   )
   params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, config.model.dtype))
-  state = jax.eval_shape(lambda p: learner.start_state(optimizer, p), params)
+  state = jax.eval_shape(lambda p: learner.start_state(optimizer, None, p), params)
   T = packing.bucket_length(config.sampling.prompt_capacity + config.sampling.max_tokens)
   b = packing.rows_per_micro_batch(T, config.train.micro_tokens, 1)
   shape = (2, b, T)

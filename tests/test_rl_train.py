@@ -15,10 +15,11 @@ from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.models.characters import char_tokenizer
-from rlvr_jax.rl import learner
+from rlvr_jax.rl import learner, rollout
 from rlvr_jax.rl import train as train_lib
+from rlvr_jax.rl.collect import batch_of, draw_order
 from rlvr_jax.rl.distill import distill, encode_pairs, pair_source, read_pairs
-from rlvr_jax.rl.train import batch_of, draw_order, train
+from rlvr_jax.rl.train import train
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
@@ -155,10 +156,14 @@ def test_another_seed_is_another_run(rl, whole, tmp_path):
 
 def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   """With the batch on disk and a checkpoint of the untouched weights."""
-  original = train_lib.group_advantages
-  monkeypatch.setattr(
-    train_lib, 'group_advantages', lambda *a, **k: np.inf * np.ones_like(original(*a, **k))
-  )
+  original = learner.prepare
+
+  def infinite(*args, **kwargs):
+    batch = original(*args, **kwargs)
+    batch.advantages = np.full_like(batch.advantages, np.inf)
+    return batch
+
+  monkeypatch.setattr(learner, 'prepare', infinite)
   config = loops.config(**rl, **{'train.iterations': 9, 'train.eval_every': 0})
   with pytest.raises(RuntimeError, match=r'iteration-000002\.npz, a checkpoint is saved'):
     train(config, tmp_path)
@@ -191,16 +196,16 @@ def toy_rollouts(groups=4, size=3):
   completions = [
     rng.integers(2, 9, rng.integers(2, 9)).astype(np.int32) for _ in range(groups * size)
   ]
-  rollouts = train_lib.rollout.assemble(
+  rollouts = rollout.assemble(
     [[3, 4, 5]] * (groups * size), completions, group=np.repeat(np.arange(groups), size)
   )
-  return rollouts, rng.normal(size=groups * size).astype(np.float32)
+  return rollouts.replace(rewards=rng.normal(size=groups * size).astype(np.float32))
 
 
 def test_minibatches_hold_whole_groups_once_an_epoch():
   config = loops.config(**{'train.minibatch': 2, 'train.epochs': 3})
   learn = open_tiny(config)
-  rollouts, _ = toy_rollouts()
+  rollouts = toy_rollouts()
   found = learn.minibatches(rollouts, iteration=5)
   assert len(found) == 2 * 3
   assert learner.total_steps(config) == 6 * 4
@@ -236,8 +241,8 @@ def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
     return state, {'skipped': 0, 'tokens': rows.completion_mask.sum(), 'gap/max': len(order)}
 
   learn.score, learn.update = score, update
-  rollouts, advantages = toy_rollouts()
-  row = learn.steps(rollouts, advantages, iteration=0)
+  rollouts = toy_rollouts()
+  row = learn.steps(learn.prepare(rollouts, iteration=0), iteration=0)
   steps = 2 if minibatch else 1
   old, reference = 'old' in order, 'reference' in order
   assert order == ['old'] * old + ['reference'] * reference + ['update'] * steps
@@ -248,7 +253,7 @@ def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
 
 def test_by_the_second_step_the_policy_has_moved():
   learn = open_tiny(loops.config(**{'train.minibatch': 2}))
-  row = learn.steps(*toy_rollouts(), iteration=0)
+  row = learn.steps(learn.prepare(toy_rollouts(), iteration=0), iteration=0)
   assert 1e-7 < row['kl_old'] < 1
   assert row['skipped'] == 0
 

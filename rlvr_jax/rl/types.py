@@ -45,3 +45,4 @@ class TrainState(flax.struct.PyTreeNode):
   step: jax.Array  # i32[]
   params: Any
   opt_state: Any
+  critic: Any = None  # rl/critic.py: CriticState, where one is learnt

@@ -56,7 +56,7 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, ('data', 'fsdp')))
 
 
-def _flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> tuple[TokenBatch, int]:
+def flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> tuple[TokenBatch, int]:
   """[b,T] arrays of one micro-batch as flat tokens, and a bound of their rollout numbers."""
   b, T = rows.tokens.shape
   old, rollout, rollouts = rows.old_logprobs, rows.rollout, b * T
@@ -120,7 +120,7 @@ def rows_loss(
       remat=remat,
       chunk=chunk,
     )
-  batch, rollouts = _flatten(rows, logprobs, entropy)
+  batch, rollouts = flatten(rows, logprobs, entropy)
   loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
@@ -183,6 +183,25 @@ def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
   return jax.lax.fori_loop(0, _used(rows), step, zero)
 
 
+def descend(
+  optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
+) -> tuple[Any, Any, jax.Array, jax.Array]:
+  """(params, optimizer state, gradient norm, whether it was finite) after one optimizer step.
+
+  A non-finite loss or gradient leaves params and optimizer as they were.
+  """
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  with jax.numpy_dtype_promotion('standard'):
+    updates, new_state = optimizer.update(grads, opt_state, params)
+    new_params = optax.apply_updates(params, updates)
+  # a select fuses into the update and writes over the donated state; a cond would copy it
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old), (new_params, new_state), (params, opt_state)
+  )
+  return *kept, norm, finite
+
+
 def make_update(
   config: ModelConfig,
   algorithm: Algorithm,
@@ -218,18 +237,7 @@ def make_update(
       )
 
     loss, metrics, grads = gradients(loss_fn, state.params, rows)
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-
-    with jax.numpy_dtype_promotion('standard'):
-      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-      params = optax.apply_updates(state.params, updates)
-    # a select fuses into the update and writes over the donated state; a cond would copy it
-    params, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old),
-      (params, opt_state),
-      (state.params, state.opt_state),
-    )
+    params, opt_state, norm, finite = descend(optimizer, loss, grads, state.params, state.opt_state)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
     metrics |= {
@@ -238,14 +246,14 @@ def make_update(
       'tokens': tokens,
       'skipped': jnp.where(finite, 0, 1),
     }
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   if mesh is None:
     return jax.jit(update, donate_argnums=0)
-  return _on_mesh(update, mesh)
+  return on_mesh(update, mesh)
 
 
-def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
+def on_mesh(update: Callable, mesh: Mesh) -> Callable:
   """jit with the state kept where it lies and rows over data and fsdp."""
 
   @functools.lru_cache(maxsize=1)
@@ -258,7 +266,7 @@ def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
       donate_argnums=0,
     )
 
-  def call(state: TrainState, rows: Rows, temperature: jax.Array):
+  def call(state: Any, rows: Any, temperature: jax.Array):
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
     return compiled(structure, tuple(leaves))(state, rows, temperature)
 
