@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config
+from rlvr_jax.config_keys import OPEN
 
 
 def dotted(values: Mapping[str, Any]) -> Config:
@@ -48,6 +50,8 @@ def _every_key() -> Config:
       'task': _task(),
       'sampling': _sampling(),
       'train': _train(),
+      'reward': _reward(),
+      'critic': {'learning_rate': 1e-5},  # of PPO's value function; the rest is optimizer.*
       'optimizer': _optimizer(),
       'distill': _distill(),
       'evaluate': _evaluate(),
@@ -129,28 +133,40 @@ def _sampling() -> dict[str, Any]:
 
 def _train() -> dict[str, Any]:
   return {
-    'algorithm': 'grpo',  # a row of rl/algorithms.py
+    'algorithm': 'grpo',  # a row of rl/algorithms.py; docs/algorithms.md has them all
     'iterations': 100,  # of sample + update
     'prompts': 32,  # problems in an iteration
     'group': 16,  # completions of each problem
     'minibatch': 0,  # problems in an optimizer step; 0: all of the iteration's
     'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
+    'packing': True,  # several rollouts in a row of the learner; False: one, padded
     'epochs': 1,  # passes over the rollouts of an iteration
-    'kl_coef': 0.0,  # of the KL to the start model, in the loss; 0: no reference forward
-    'kl_kind': 'k3_st',  # estimator of it; k3_st: value of k3, gradient of k2 (unbiased)
-    'clip_low': 0.2,  # ratio clipped to [1 - clip_low, 1 + clip_high]
-    'clip_high': 0.2,
-    'dual_clip': 3.0,  # bound of the loss where the advantage is negative; 0: none
-    'aggregation': 'token_mean',  # of token losses to one number
-    'std_normalise': True,  # divide advantages by the group's standard deviation
-    'adv_eps': 1e-6,  # added to that standard deviation
+    'most_draws': 10,  # dynamic sampling: batches of `prompts` problems drawn for one iteration
     'eval_every': 10,  # iterations between held-out looks; 0: never
     'eval_problems': 64,  # held-out problems in a look
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
     'keep': 2,  # checkpoints kept
     'store_rollouts': True,  # training's completions go into the sample store
+    'report': 64,  # draws of each held-out problem from start and end model, for a report; 0: off
     'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model
+    **_cells(),
+  }
+
+
+def _cells() -> dict[str, Any]:
+  """Cells of the algorithm's row (rl/algorithms.py says what each is); None: as in the row."""
+  cells = {
+    key.removeprefix('train.'): kind for key, kind in OPEN.items() if key.startswith('train.')
+  }
+  return {name: placeholder(kind) for name, kind in cells.items()}
+
+
+def _reward() -> dict[str, Any]:
+  return {
+    'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
+    'truncated_scale': 1.0,  # factor of a truncated completion's reward
+    'truncated_score': placeholder(float),  # what it gets instead
   }
 
 
@@ -203,7 +219,7 @@ def presets() -> dict[str, dict[str, Any]]:
   return {
     'clip_higher': {'train.clip_high': 0.28},
     'kl': {'train.kl_coef': 1e-3, 'train.kl_kind': 'k3_st'},
-    'no_std': {'train.std_normalise': False},
+    'no_std': {'train.scale': 'none'},
     'paper_sampling': {'evaluate.temperature': 0.6, 'evaluate.top_p': 0.95},
     'runlocal': {
       'train.iterations': 2,

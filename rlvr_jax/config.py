@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import pathlib
 import platform
@@ -21,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from rlvr_jax.config_keys import OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
@@ -94,7 +95,9 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     node[leaf] = value
     return
   with node.unlocked():
-    node[leaf] = _fit(key, value, node[leaf], node.get_type(leaf), source)
+    now = node[leaf]
+    kind = OPEN[key] if now is None else node.get_type(leaf)
+    node[leaf] = _fit(key, value, now, kind, source)
 
 
 def _unknown_key(config: Config, key: str, source: str) -> str:
@@ -113,6 +116,8 @@ def _fit(key: str, value: Any, now: Any, kind: type, source: str) -> Any:
     raise ValueError(
       f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}'
     )
+  if value is None and now is None:  # a key that may be left open, as the cells of train
+    return None
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if kind is tuple and isinstance(value, list):
@@ -242,89 +247,6 @@ def _check_evaluate(config: Config) -> None:
       f'evaluate.headline_k={headline} is above n/4 = {n // 4}: its estimate would be mostly '
       f'sampling error; raise {key} or lower evaluate.headline_k'
     )
-
-
-def _positive(x) -> bool:
-  return x > 0 and math.isfinite(x)
-
-
-def _not_negative(x) -> bool:
-  return x >= 0 and math.isfinite(x)
-
-
-def _one_of(*names: str):
-  return lambda x: x in names, f'must be one of {", ".join(names)}'
-
-
-_POSITIVE = (_positive, 'must be a positive number')
-_NOT_NEGATIVE = (_not_negative, 'must be a number and not below 0')
-_AXIS = (lambda x: x == -1 or x > 0, 'a mesh axis is a positive number of devices, or -1: the rest')
-_SHARE = (lambda x: 0 < x <= 1, 'must be above 0 and at most 1')
-_FLOAT_TYPE = _one_of('float32', 'bfloat16')
-RULES = {
-  'model.dtype': _FLOAT_TYPE,
-  'model.compute_dtype': _FLOAT_TYPE,
-  'model.logprob_chunk': _POSITIVE,
-  'mesh.data': _AXIS,
-  'mesh.fsdp': _AXIS,
-  'mesh.tensor': _AXIS,
-  'task.limit': _NOT_NEGATIVE,
-  'task.holdout': _NOT_NEGATIVE,
-  'sampling.temperature': _NOT_NEGATIVE,
-  'sampling.top_p': _SHARE,
-  'sampling.top_k': _NOT_NEGATIVE,
-  'sampling.max_tokens': _POSITIVE,
-  'sampling.slots': _POSITIVE,
-  'sampling.bank_rows': _POSITIVE,
-  'sampling.prompt_capacity': _POSITIVE,
-  'sampling.chunk': _POSITIVE,
-  'sampling.decode_impl': _one_of('auto', 'xla_paged', 'tokamax_rpa'),
-  'sampling.first': _NOT_NEGATIVE,
-  'sampling.stop_after': _NOT_NEGATIVE,
-  'sampling.coupling': _one_of('independent', 'common'),
-  'train.iterations': _POSITIVE,
-  'train.eval_samples': _POSITIVE,
-  'train.eval_problems': _NOT_NEGATIVE,
-  'train.prompts': _POSITIVE,
-  'train.group': _POSITIVE,
-  'train.minibatch': _NOT_NEGATIVE,
-  'train.micro_tokens': _POSITIVE,
-  'train.epochs': _POSITIVE,
-  'train.kl_coef': _NOT_NEGATIVE,
-  'train.clip_low': _SHARE,
-  'train.clip_high': _POSITIVE,
-  'train.dual_clip': (lambda x: x == 0 or x > 1, 'must be above 1, or 0 to leave it out'),
-  'train.adv_eps': _NOT_NEGATIVE,
-  'train.keep': _POSITIVE,
-  'train.checkpoint_every': _POSITIVE,
-  'train.eval_every': _NOT_NEGATIVE,
-  'optimizer.learning_rate': _NOT_NEGATIVE,
-  'optimizer.warmup_steps': _NOT_NEGATIVE,
-  'optimizer.schedule': _one_of('constant', 'cosine', 'linear'),
-  'optimizer.b1': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
-  'optimizer.b2': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
-  'optimizer.eps': _POSITIVE,
-  'optimizer.weight_decay': _NOT_NEGATIVE,
-  'optimizer.clip_norm': _NOT_NEGATIVE,
-  'optimizer.moment_dtype': _FLOAT_TYPE,
-  'distill.steps': _POSITIVE,
-  'distill.batch': _POSITIVE,
-  'distill.learning_rate': _NOT_NEGATIVE,
-  'distill.noise': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
-  'distill.checkpoint_every': _POSITIVE,
-  'evaluate.n': _POSITIVE,
-  'evaluate.headline_k': _POSITIVE,
-  'evaluate.problems': _NOT_NEGATIVE,
-  'evaluate.confidence': (lambda x: 0 < x < 1, 'must be between 0 and 1, as 0.95'),
-  'evaluate.bootstrap': _POSITIVE,
-  'evaluate.temperature': _NOT_NEGATIVE,
-  'evaluate.top_p': _SHARE,
-  'evaluate.top_k': _NOT_NEGATIVE,
-  'evaluate.flush_s': _POSITIVE,
-  'verifier.workers': _POSITIVE,
-  'verifier.limit_s': _POSITIVE,
-  'verifier.memory_mb': _POSITIVE,
-}
 
 
 def identity(config: Config, exclude: Iterable[str] = ()) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Phases:
     finally:
       self._seconds[name] += time.perf_counter() - start
 
+  def add(self, name: str, seconds: float) -> None:
+    """Adds seconds that were measured elsewhere."""
+    self._seconds[name] += seconds
+
   def pop(self) -> dict[str, float]:
     """{'seconds/NAME': seconds} since the last pop, which starts anew."""
     row = {f'seconds/{name}': seconds for name, seconds in self._seconds.items()}

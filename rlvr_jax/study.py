@@ -13,34 +13,24 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.eval import preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
-from rlvr_jax.eval.figures import Panel
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.models.load import load_model
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
+from rlvr_jax.rl.report import PANELS, gap_of
 from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash
 from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
-PANELS = (
-  Panel('reward/mean', 'training reward', percent=True),
-  Panel('eval/pass@1', 'held-out pass@1', percent=True),
-  Panel('entropy', 'entropy (nats per token)'),
-  Panel('groups/with_signal', 'groups with a signal', percent=True),
-  Panel('gap/max', 'sampler-learner gap, max', log=True),
-  Panel('grad_norm', 'gradient norm', log=True),
-)
 
 
 def arm_config(
@@ -50,6 +40,7 @@ def arm_config(
   stage = config.copy_and_resolve_references()
   kept = {'job': job, 'train.export': True, 'distill.export': True}  # later stages load the model
   kept |= {'sampling.first': 0, 'sampling.stop_after': 0}  # learning takes whole groups
+  kept['train.report'] = 0  # the study has its own
   for key, value in {**fixed, **values, **kept}.items():
     config_lib.set_key(stage, key, value, 'study.arms')
   config_lib.check(stage)
@@ -250,17 +241,6 @@ def write(
     panels=PANELS,
     texts=list(config.study.texts.items()),
   )
-
-
-def gap_of(training: Mapping[str, list[dict[str, Any]]]) -> dict[str, float] | None:
-  """Largest and mean |sampler - learner| log-prob over all iterations of all arms (nats)."""
-  rows = [row for run in training.values() for row in run if 'gap/max' in row]
-  if not rows:
-    return None
-  return {
-    'max': float(max(row['gap/max'] for row in rows)),
-    'mean': float(np.mean([row['gap/mean'] for row in rows])),
-  }
 
 
 def _read_meter(workdir: pathlib.Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ import pytest
 from rlvr_jax import config as config_lib
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params
-from rlvr_jax.rl import learner, rollout
+from rlvr_jax.rl import learner, packing
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.update import Rows
 
@@ -26,9 +26,9 @@ def test_the_step_of_a_recipe_traces_at_full_size(name, model):
     config, model, algorithm, total_steps=learner.total_steps(config)
   )
   params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, config.model.dtype))
-  state = jax.eval_shape(lambda p: learner.start_state(optimizer, p), params)
-  T = rollout.bucket_length(config.sampling.prompt_capacity + config.sampling.max_tokens)
-  b = rollout.rows_per_micro_batch(T, config.train.micro_tokens, 1)
+  state = jax.eval_shape(lambda p: learner.start_state(optimizer, None, p), params)
+  T = packing.bucket_length(config.sampling.prompt_capacity + config.sampling.max_tokens)
+  b = packing.rows_per_micro_batch(T, config.train.micro_tokens, 1)
   shape = (2, b, T)
 
   def array(dtype):
@@ -41,6 +41,9 @@ def test_the_step_of_a_recipe_traces_at_full_size(name, model):
     sampler_logprobs=array(jnp.float32),
     old_logprobs=array(jnp.float32),
     ref_logprobs=array(jnp.float32) if algorithm.kl_coef else None,
+    positions=array(jnp.int32),
+    segments=array(jnp.int32),
+    rollout=array(jnp.int32),
   )
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
   new, metrics = jax.eval_shape(update, state, rows, temperature)
@@ -50,4 +53,5 @@ def test_the_step_of_a_recipe_traces_at_full_size(name, model):
     lambda x: (x.shape, x.dtype), state
   )
   assert {'loss', 'grad_norm', 'kl_ref', 'gap/max', 'skipped'} <= set(metrics)
-  assert jax.eval_shape(score, params, rows.tokens, temperature).shape == shape
+  logprobs, entropy = jax.eval_shape(score, params, rows, temperature)
+  assert logprobs.shape == entropy.shape == shape

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rlvr_jax.rl import losses
-from rlvr_jax.rl.advantages import GroupStats, baseline, group_advantages, group_stats, scale
+from rlvr_jax.rl.advantages import baseline, group_advantages, scale
 from rlvr_jax.rl.algorithms import choose
+from rlvr_jax.rl.groups import GroupStats, group_stats, pool
+from rlvr_jax.rl.policy_loss import policy_loss
 from rlvr_jax.rl.types import TokenBatch
-from rlvr_jax.rl.update import policy_loss
 
 TOLERANCE = 1e-10
 KINDS = [('none', 'none'), ('group_mean', 'none'), ('loo', 'none'), ('group_mean', 'group_std')]
@@ -125,10 +126,14 @@ def test_statistics_baselines_and_scales(double):
       np.testing.assert_allclose(got[group == g], divisor, atol=TOLERANCE)
   expected = stats.mean[arrays[1]]
   np.testing.assert_array_equal(baseline(arrays[0], stats, arrays[1], 'group_mean'), expected)
-  with pytest.raises(ValueError, match="baseline 'greedy': known are none, group_mean, loo"):
-    baseline(arrays[0], stats, arrays[1], 'greedy')
-  with pytest.raises(ValueError, match="scale 'batch_std': known are none, group_std"):
-    scale(stats, arrays[1], 'batch_std', ddof=1, eps=0.0)
+  whole, together = pool(stats), rewards[valid]
+  assert float(whole.mean[0]) == pytest.approx(together.mean(), abs=TOLERANCE)
+  assert float(whole.std(1)[0]) == pytest.approx(together.std(ddof=1), abs=TOLERANCE)
+  assert (float(whole.largest[0]), float(whole.smallest[0])) == (together.max(), together.min())
+  with pytest.raises(ValueError, match=r"train.baseline='mean': known are none, group_mean, loo"):
+    baseline(arrays[0], stats, arrays[1], 'mean')
+  with pytest.raises(ValueError, match=r"train.scale='std': known are none, group_std"):
+    scale(stats, arrays[1], 'std', ddof=1, eps=0.0)
 
 
 def test_no_cancellation_far_from_zero():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_jax.rl.rollout import assemble, bucket_length, micro_batches, rows_per_micro_batch
+from rlvr_jax.rl.packing import bucket_length, rows_per_micro_batch
+from rlvr_jax.rl.rollout import assemble, layout_of, micro_batches
 
 
 def draw(seed, B, most=9):
@@ -84,14 +85,8 @@ def test_micro_batches_hold_every_row_once_in_order(seed, B, micro_tokens, multi
   rng = np.random.default_rng(seed)
   advantages = rng.normal(size=B).astype(np.float32)
   old, ref = rng.normal(size=(2, B, T)).astype(np.float32)
-  rows = micro_batches(
-    r,
-    advantages,
-    micro_tokens=micro_tokens,
-    multiple=multiple,
-    old_logprobs=old,
-    ref_logprobs=ref,
-  )
+  layout = layout_of(r, micro_tokens=micro_tokens, multiple=multiple)
+  rows = micro_batches(r, advantages, layout, old_logprobs=old, ref_logprobs=ref)
   M, b, _ = rows.tokens.shape
   assert b % multiple == 0
   assert b * T <= micro_tokens or b == multiple
@@ -116,7 +111,8 @@ def test_rows_that_are_not_valid_learn_nothing():
   prompts, completions, logprobs = draw(1, 4)
   r = assemble(prompts, completions, sampler_logprobs=logprobs)
   r = r.replace(valid=np.array([True, False, True, False]))
-  rows = micro_batches(r, np.full(4, np.nan, np.float32), micro_tokens=1000)
+  layout = layout_of(r, micro_tokens=1000)
+  rows = micro_batches(r, np.full(4, np.nan, np.float32), layout)
   assert not rows.completion_mask[0, [1, 3]].any()
   assert not rows.advantages[0, [1, 3]].any()
   assert rows.old_logprobs is None

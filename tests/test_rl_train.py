@@ -1,5 +1,7 @@
 """Training: what is interrupted, however, goes on to the same numbers; bad steps stop a run."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -12,13 +14,16 @@ from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
 from rlvr_jax.checkpoint import Checkpointer
+from rlvr_jax.config_keys import OPEN
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.metrics import read_metrics
 from rlvr_jax.models.characters import char_tokenizer
-from rlvr_jax.rl import learner
+from rlvr_jax.rl import algorithms, learner, rollout
 from rlvr_jax.rl import train as train_lib
+from rlvr_jax.rl.collect import batch_of, draw_order
 from rlvr_jax.rl.distill import distill, encode_pairs, pair_source, read_pairs
-from rlvr_jax.rl.train import batch_of, draw_order, train
+from rlvr_jax.rl.train import train
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
@@ -167,10 +172,14 @@ def test_another_seed_is_another_run(rl, whole, tmp_path):
 
 def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   """With the batch on disk and a checkpoint of the untouched weights."""
-  original = train_lib.group_advantages
-  monkeypatch.setattr(
-    train_lib, 'group_advantages', lambda *a, **k: np.inf * np.ones_like(original(*a, **k))
-  )
+  original = learner.prepare
+
+  def infinite(*args, **kwargs):
+    batch = original(*args, **kwargs)
+    batch.advantages = np.full_like(batch.advantages, np.inf)
+    return batch
+
+  monkeypatch.setattr(learner, 'prepare', infinite)
   config = loops.config(**rl, **{'train.iterations': 9, 'train.eval_every': 0})
   with pytest.raises(RuntimeError, match=r'iteration-000002\.npz, a checkpoint is saved'):
     train(config, tmp_path)
@@ -203,16 +212,16 @@ def toy_rollouts(groups=4, size=3):
   completions = [
     rng.integers(2, 9, rng.integers(2, 9)).astype(np.int32) for _ in range(groups * size)
   ]
-  rollouts = train_lib.rollout.assemble(
+  rollouts = rollout.assemble(
     [[3, 4, 5]] * (groups * size), completions, group=np.repeat(np.arange(groups), size)
   )
-  return rollouts, rng.normal(size=groups * size).astype(np.float32)
+  return rollouts.replace(rewards=rng.normal(size=groups * size).astype(np.float32))
 
 
 def test_minibatches_hold_whole_groups_once_an_epoch():
   config = loops.config(**{'train.minibatch': 2, 'train.epochs': 3})
   learn = open_tiny(config)
-  rollouts, _ = toy_rollouts()
+  rollouts = toy_rollouts()
   found = learn.minibatches(rollouts, iteration=5)
   assert len(found) == 2 * 3
   assert learner.total_steps(config) == 6 * 4
@@ -229,7 +238,7 @@ def test_minibatches_hold_whole_groups_once_an_epoch():
 
 
 @pytest.mark.parametrize(
-  ('minibatch', 'kl_coef', 'calls'), [(0, 0.0, 0), (2, 0.0, 2), (0, 0.1, 1), (2, 0.1, 4)]
+  ('minibatch', 'kl_coef', 'calls'), [(0, 0.0, 0), (2, 0.0, 1), (0, 0.1, 1), (2, 0.1, 2)]
 )
 def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
   """Old log-probs if there is more than one step; the reference's only with a KL term."""
@@ -237,9 +246,9 @@ def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
   assert (learn.reference is None) == (kl_coef == 0)
   order = []
 
-  def score(params, tokens, temperature):
+  def score(params, rows, temperature):
     order.append('reference' if params is learn.reference else 'old')
-    return np.zeros(tokens.shape, np.float32)
+    return np.zeros((2, *rows.tokens.shape), np.float32)
 
   def update(state, rows, temperature):
     order.append('update')
@@ -248,11 +257,11 @@ def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
     return state, {'skipped': 0, 'tokens': rows.completion_mask.sum(), 'gap/max': len(order)}
 
   learn.score, learn.update = score, update
-  rollouts, advantages = toy_rollouts()
-  row = learn.steps(rollouts, advantages, iteration=0)
+  rollouts = toy_rollouts()
+  row = learn.steps(learn.prepare(rollouts, iteration=0), iteration=0)
   steps = 2 if minibatch else 1
   old, reference = 'old' in order, 'reference' in order
-  assert order == ['old'] * steps * old + ['reference'] * steps * reference + ['update'] * steps
+  assert order == ['old'] * old + ['reference'] * reference + ['update'] * steps
   assert len(order) == calls + steps
   assert row['tokens'] == rollouts.completion_mask.sum()
   assert row['gap/max'] == calls + 1  # of the first step, when the policy is still the sampler's
@@ -260,7 +269,7 @@ def test_what_is_scored_before_the_first_step(minibatch, kl_coef, calls):
 
 def test_by_the_second_step_the_policy_has_moved():
   learn = open_tiny(loops.config(**{'train.minibatch': 2}))
-  row = learn.steps(*toy_rollouts(), iteration=0)
+  row = learn.steps(learn.prepare(toy_rollouts(), iteration=0), iteration=0)
   assert 1e-7 < row['kl_old'] < 1
   assert row['skipped'] == 0
 
@@ -354,3 +363,95 @@ def test_a_file_that_holds_no_pairs_is_refused(tmp_path, text, message):
   (tmp_path / 'pairs.jsonl').write_text(text)
   with pytest.raises(ValueError, match=message):
     read_pairs(str(tmp_path / 'pairs.jsonl'))
+
+
+ROWS = {
+  'dapo': {'train.minibatch': 1, 'train.epochs': 2, 'train.most_draws': 6},
+  'ppo': {'train.kl_coef': 0.1, 'train.kl_in': 'reward', 'train.kl_kind': 'k1'},
+  'remax': {'reward.control': 'random'},
+  'clip_cov': {'train.select_share': 0.1, 'train.select_low': 0.0},
+}
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['dapo', 'ppo', *(pytest.param(n, marks=pytest.mark.check) for n in ('remax', 'clip_cov'))],
+)
+def test_a_kill_changes_nothing_whatever_the_algorithm_keeps(name, rl, cache, tmp_path):
+  """Kill -9 in the middle of the fourth iteration; DAPO's queue is then half full."""
+  changes = rl | ROWS[name] | {'train.algorithm': name, 'train.prompts': 3, 'train.report': 0}
+  train(loops.config(**changes), tmp_path / 'whole')
+  assert loops.killed_in_iteration(tmp_path / 'run', 3, cache, **changes) == -signal.SIGKILL
+  if name == 'dapo':
+    config = loops.config(**changes)
+    with Checkpointer(
+      tmp_path / 'run' / 'checkpoints',
+      identity=learner.identity(config, train_lib.not_identity(config)),
+    ) as checkpoints:
+      _, host = checkpoints.restore(open_tiny(config).state)
+    assert host['iteration'] == 2
+    assert host['queue']
+  train(loops.config(**changes), tmp_path / 'run')
+  loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+
+
+def test_a_critic_learns_what_to_expect():
+  changes = {'train.algorithm': 'ppo', 'critic.learning_rate': 1e-2}
+  learn = open_tiny(loops.config(**changes))
+  rollouts = toy_rollouts()
+  rows = [learn.steps(learn.prepare(rollouts, iteration=i), iteration=i) for i in range(120)]
+  assert rows[0]['critic/explained_variance'] == 0  # its head starts at zero
+  assert rows[-1]['critic/explained_variance'] > 0.5
+  assert rows[-1]['critic/loss'] < 0.5 * rows[0]['critic/loss']
+
+
+def test_at_learning_rate_0_the_gap_stays_at_rounding(rl, tmp_path):
+  changes = {'optimizer.learning_rate': 0.0, 'train.iterations': 20, 'train.report': 0}
+  changes |= {'train.minibatch': 2, 'train.epochs': 2, 'train.eval_every': 0}
+  train(loops.config(**rl, **changes), tmp_path)
+  rows = loops.rows(tmp_path)
+  assert len(rows) == 20
+  for row in rows:
+    assert row['gap/max'] < 1e-4
+    assert row['kl_old'] < 1e-9
+    assert row['clip_fraction'] == 0
+
+
+def test_a_run_ends_with_a_report_against_its_start_model(whole):
+  workdir, _ = whole
+  document = json.loads((workdir / 'results.json').read_text())
+  assert list(document['models']) == ['start', 'step-4']
+  assert all(model['n'] == 64 for model in document['models'].values())
+  assert 'before and after' in (workdir / 'report.html').read_text()
+
+
+def test_rewards_by_verdict_and_speeds_are_in_the_log(whole):
+  for row in read_metrics(whole[0] / 'metrics.jsonl')[:-1]:
+    assert row['reward/correct'] == 1 if 'reward/correct' in row else row['pass@1'] == 0
+    assert row['seconds/tokens_per_s/sample'] > 0
+    assert row['seconds/tokens_per_s/learn'] > 0
+    assert row['samples/drawn_per_used'] == 1
+    assert sum(v for k, v in row.items() if k.startswith('solved/')) == pytest.approx(1)
+
+
+def test_overlong_completions_can_be_left_out_of_the_loss():
+  rollouts = toy_rollouts()
+  rollouts = rollouts.replace(truncated=np.arange(12) % 3 == 0)
+  learn = open_tiny(loops.config(**{'train.overlong_filter': True}))
+  batch = learn.prepare(rollouts, iteration=0)
+  assert not batch.rollouts.completion_mask[::3].any()
+  assert batch.advantages[::3].any()  # they stay in their group's statistics
+  whole = open_tiny(loops.config()).prepare(rollouts, iteration=0)
+  np.testing.assert_array_equal(batch.advantages, whole.advantages)
+  assert whole.rollouts.completion_mask[::3].any()
+
+
+def test_cells_of_the_config_are_those_of_the_table():
+  cells = {field.name: field.type for field in dataclasses.fields(algorithms.Algorithm)}
+  assert {f'train.{name}' for name in cells} == {k for k in OPEN if k.startswith('train.')}
+  for name in algorithms.ALGORITHMS:
+    if name != 'sft':
+      row = train_lib.algorithm_of(loops.config(**{'train.algorithm': name}))
+      assert row == algorithms.ALGORITHMS[name]
+  row = train_lib.algorithm_of(loops.config(**{'train.algorithm': 'gspo', 'train.clip_low': 0.1}))
+  assert (row.clip_low, row.clip_high) == (0.1, algorithms.ALGORITHMS['gspo'].clip_high)

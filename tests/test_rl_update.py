@@ -15,7 +15,7 @@ from rlvr_jax.models.transformer import forward, init_params
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import choose
 from rlvr_jax.rl.optimizer import make_optimizer
-from rlvr_jax.rl.rollout import assemble, micro_batches
+from rlvr_jax.rl.rollout import assemble, layout_of, micro_batches
 from rlvr_jax.rl.types import TrainState
 from rlvr_jax.rl.update import make_score, make_update, state_shardings
 from rlvr_jax.sampling.engine import Engine
@@ -80,14 +80,8 @@ def cut(rows_each, dtype='float32', order=None, multiple=1):
     others = [x[order] for x in others]
   T = rollouts.tokens.shape[1]
   old, ref = others
-  rows = micro_batches(
-    rollouts,
-    advantages,
-    micro_tokens=rows_each * T,
-    multiple=multiple,
-    old_logprobs=old,
-    ref_logprobs=ref,
-  )
+  layout = layout_of(rollouts, micro_tokens=rows_each * T, multiple=multiple)
+  rows = micro_batches(rollouts, advantages, layout, old_logprobs=old, ref_logprobs=ref)
   return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == 'f' else x, rows)
 
 
@@ -184,7 +178,7 @@ def test_no_old_logprobs_is_the_policy_before_the_step():
   rows = cut(4).replace(ref_logprobs=None)
   score = shared_score()
   temperature = jnp.float32(0.8)
-  old = score(jax.tree.map(jnp.asarray, start_params()), rows.tokens, temperature)
+  old, _ = score(jax.tree.map(jnp.asarray, start_params()), rows, temperature)
   update = sgd_update(choose('grpo'))
   found = [
     update(new_state(), rows.replace(old_logprobs=given), temperature) for given in (None, old)
@@ -224,13 +218,14 @@ def test_the_stop_token_is_learned_even_when_it_is_the_padding_id():
   only_stops[rows, last] = True
   T = rollouts.tokens.shape[1]
   stops = rollouts.replace(completion_mask=only_stops)
-  cut_rows = micro_batches(stops, np.ones(B, np.float32), micro_tokens=4 * T)
+  layout = layout_of(stops, micro_tokens=4 * T)
+  cut_rows = micro_batches(stops, np.ones(B, np.float32), layout)
   score = shared_score()
   stop_logprobs = []
   state = new_state()
   update = sgd_update(choose('grpo'))
   for _ in range(2):
-    logprobs = score(state.params, cut_rows.tokens, jnp.float32(1)).reshape(B, T)
+    logprobs = layout.restore(score(state.params, cut_rows, jnp.float32(1))[0])
     stop_logprobs.append(float(logprobs[rows, last].mean()))
     state, _ = update(state, cut_rows, jnp.float32(1))
   assert stop_logprobs[1] > stop_logprobs[0] + 0.01
@@ -302,8 +297,8 @@ def test_what_the_sampler_recorded_is_what_the_learner_computes(temperature):
       [c.tokens for c in half],
       sampler_logprobs=[c.logprobs for c in half],
     )
-    T = rollouts.tokens.shape[1]
-    rows = micro_batches(rollouts, np.ones(B, np.float32), micro_tokens=4 * T)
+    layout = layout_of(rollouts, micro_tokens=4 * rollouts.tokens.shape[1])
+    rows = micro_batches(rollouts, np.ones(B, np.float32), layout)
     _, metrics = sgd_update(choose('grpo'))(new_state(), rows, jnp.float32(temperature))
     assert 0 < float(metrics['gap/max']) < 1e-4
     assert float(metrics['gap/mean']) <= float(metrics['gap/max'])

@@ -275,6 +275,17 @@ def _seeds(study: Study) -> list[Finding]:
   trained = [model for model in study.models if model.role != 'base']
   if not trained:
     return []
+  found = study.algorithms()
+  if found and min(len(set(one.seeds)) for one in found) >= SEEDS_FOR_AN_ALGORITHM:
+    return [
+      Finding(
+        'limit',
+        'One setting of each algorithm',
+        'Lines of the table of algorithms cover the choice of problems and the chance in training '
+        f'({min(len(set(one.seeds)) for one in found)} seeds or more each); they say nothing of '
+        'other learning rates, tasks or sizes. Everything below it is of single trained models.',
+      )
+    ]
   seeds = len({model.seed for model in trained})
   have = 'one training seed' if seeds == 1 else f'{seeds} training seeds over all settings'
   return [

@@ -47,7 +47,7 @@ def publish(
     wall_seconds=seconds,
     samples=browse.pick_samples(
       store,
-      analysed,
+      analysed.few(),
       problems[0].task,
       {p.id: _shown_prompt(p, config.task.template) for p in problems},
       answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},

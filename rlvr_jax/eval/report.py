@@ -147,12 +147,14 @@ def write_study(
 
 
 def _sections(study, document, curves, texts, more_tables) -> list[Section]:
+  algorithms, study = tables.algorithm_table(study, document), study.few()
   sections = [
+    Section('Algorithms', tables=[algorithms]),
     Section(
       'pass@k',
       plots=[figures.pass_at_k_figure(study), figures.difference_figure(study)],
       tables=[tables.pass_at_k_table(study, document), tables.comparison_table(document)],
-    )
+    ),
   ]
   sections += [Section(title, text.split('\n\n')) for title, text in texts]
   sections.append(Section('Training', plots=curves))

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_jax.eval import coverage, exact, pass_at_k
+from rlvr_jax.eval import algorithms, coverage, exact, pass_at_k
 from rlvr_jax.eval.compare import Comparison, compare_counts
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.intervals import RESAMPLES, mean_interval, zero_upper_bound
 
 SCHEMA_VERSION = 1
+MOST_DRAWN = 8  # models in one figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,31 @@ class Study:
   def comparison(self) -> Comparison:
     """The headline pair's comparison."""
     return self.comparisons[self.pair]
+
+  def few(self) -> 'Study':
+    """The study as figures and wide tables show it: past MOST_DRAWN models the headline alone."""
+    if len(self.models) <= MOST_DRAWN:
+      return self
+    models = tuple(model for model in self.models if model.name in self.headline)
+    kept = {pair: found for pair, found in self.comparisons.items() if pair == self.headline}
+    return dataclasses.replace(self, models=models, comparisons=kept)
+
+  def algorithms(self) -> list[algorithms.Algorithm]:
+    """The trained models by algorithm, where any was trained with several seeds; else none."""
+    trained = [model for model in self.models if model.algorithm is not None]
+    rows = [
+      (
+        model.name,
+        str(model.algorithm),
+        model.seed,
+        pass_at_k.estimate(model.counts.n, model.counts.c, self.ks),
+      )
+      for model in trained
+    ]
+    found = algorithms.gather(
+      rows, self.ks, level=self.level, resamples=self.resamples, seed=self.seed
+    )
+    return found if any(len(set(one.seeds)) > 1 for one in found) else []
 
   @property
   def problem_ids(self) -> tuple[str, ...]:
@@ -281,6 +307,16 @@ def comparison_entry(study: Study, a: str, b: str, comparison: Comparison) -> di
   return entry
 
 
+def _algorithm_entry(found: algorithms.Algorithm) -> dict[str, Any]:
+  return {
+    'algorithm': found.name,
+    'models': list(found.models),
+    'seeds': list(found.seeds),
+    'pass_at_k': {str(k): list(found.band.at(i)) for i, k in enumerate(found.ks)},
+    'seed_sd': {str(k): float(found.spread[i]) for i, k in enumerate(found.ks)},
+  }
+
+
 def build_results(
   study: Study,
   *,
@@ -308,6 +344,7 @@ def build_results(
     'resamples': study.resamples,
     'models': models,
     'comparisons': entries,
+    'algorithms': [_algorithm_entry(found) for found in study.algorithms()],
     'coverage': entries[0]['coverage'] if study.paired else None,
     'crossover_k': entries[0]['crossover_k'] if study.paired else None,
     'accuracy_histogram': {

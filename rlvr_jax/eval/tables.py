@@ -57,6 +57,29 @@ def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
   return Table('pass@k', ['k', *(model.name for model in study.models)], rows)
 
 
+def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
+  """One line an algorithm: pass@1, at the headline k and at n, over seeds and problems."""
+  if not document['algorithms']:
+    return None
+  n = int(study.ks[-1])
+  ks = sorted({1, study.headline_k, n})
+  base = document['models'][study.headline[0]]['pass_at_k']
+  rows: list[list[Any]] = [[study.headline[0], None, *(_interval(base[str(k)]) for k in ks), None]]
+  for entry in document['algorithms']:
+    shown = (_interval(entry['pass_at_k'][str(k)]) for k in ks)
+    deviation = findings.percent(entry['seed_sd'][str(study.headline_k)])
+    rows.append([entry['algorithm'], len(entry['seeds']), *shown, deviation])
+  return Table(
+    'Algorithms',
+    ['algorithm', 'seeds', *(f'pass@{k}' for k in ks), f'SD over seeds, pass@{study.headline_k}'],
+    rows,
+    'Means over training seeds. Intervals cover the choice of problems and the chance in training '
+    "(t over the seeds' means and the interval over problems, combined by MOVER); differences "
+    f'between lines smaller than them are not findings. k = {n} is all the draws there are.',
+    sortable=True,
+  )
+
+
 def comparison_table(document: Mapping[str, Any]) -> Table | None:
   """Every model against the base: differences, crossover, coverage."""
   if not document['comparisons']:

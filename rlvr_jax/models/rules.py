@@ -15,6 +15,7 @@ TRAIN_RULES = (
   (r'layers/down$', P(None, 'tensor', 'fsdp')),
   (r'layers/(q|k|v)_bias$', P(None, 'tensor', None)),
   (r'norm$', P()),
+  (r'(^|/)value$', P()),  # a critic's head
 )
 
 # per-layer lists of the sampler: paths are layers/<i>/<name>

@@ -1,44 +1,42 @@
-"""From rewards to advantages: group statistics, baselines, scales. Group ids, no fixed size."""
+"""From rewards to advantages: baselines, scales, and every row of the table in one function."""
 
-import flax.struct
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
+from rlvr_jax.rl import credit as credit_lib
+from rlvr_jax.rl.algorithms import BASELINES, SCALES, Algorithm
+from rlvr_jax.rl.groups import GroupStats, group_stats, pool
+from rlvr_jax.rl.returns import gae, returns, whiten
 
-class GroupStats(flax.struct.PyTreeNode):
-  """Per group [P]: count, mean, sum of squared deviations, largest and smallest."""
-
-  count: jax.Array
-  mean: jax.Array
-  squares: jax.Array
-  largest: jax.Array
-  smallest: jax.Array
-
-  def std(self, ddof: int) -> jax.Array:
-    """Standard deviation [P]; 0 where the count does not exceed ddof."""
-    free = self.count - ddof
-    return jnp.sqrt(jnp.where(free > 0, self.squares / jnp.maximum(free, 1), 0.0))
+WITHIN_GROUP = ('group_mean', 'loo', 'length_weighted')  # 0 advantage for a constant group
 
 
-def group_stats(x: jax.Array, group: jax.Array, valid: jax.Array, groups: int) -> GroupStats:
-  """Statistics of x f[B] over group i32[B] in [0, groups), counting valid bool[B] entries only.
+class Advantages(NamedTuple):
+  """Per token f[B,T], 0 outside the mask; returns (the critic's target) only with a critic."""
 
-  Deviations are summed after the mean is known (two passes): no cancellation.
+  advantages: jax.Array
+  returns: jax.Array | None
+
+
+def baseline(
+  x: jax.Array,
+  stats: GroupStats,
+  group: jax.Array,
+  kind: str,
+  *,
+  lengths: jax.Array | None = None,
+  valid: jax.Array | None = None,
+  greedy: jax.Array | None = None,
+) -> jax.Array:
+  """What is subtracted from each entry, f[B]; x f[B], stats of x, group i32[B].
+
+  none: 0. group_mean. loo: mean of the others of the group (0 for a group of one; Ahmadian et al.
+  2024). greedy: the reward of the prompt's greedy completion, greedy f[P] (ReMax, Li et al. 2024).
+  length_weighted: sum length x / sum length over the group, lengths i32[B] in tokens, valid bool[B]
+  (OPO, Hao et al. 2025). batch_mean: over all groups.
   """
-  weight = valid.astype(x.dtype)
-
-  def total(values: jax.Array) -> jax.Array:
-    return jax.ops.segment_sum(jnp.where(valid, values, 0), group, groups)
-
-  count = total(weight)
-  mean = total(x) / jnp.maximum(count, 1)
-  largest = jax.ops.segment_max(jnp.where(valid, x, -jnp.inf), group, groups)
-  smallest = jax.ops.segment_min(jnp.where(valid, x, jnp.inf), group, groups)
-  return GroupStats(count, mean, total(jnp.square(x - mean[group])), largest, smallest)
-
-
-def baseline(x: jax.Array, stats: GroupStats, group: jax.Array, kind: str) -> jax.Array:
-  """What is subtracted from each entry, f[B]: none | group_mean | loo (mean of the others)."""
   if kind == 'none':
     return jnp.zeros_like(x)
   mean, count = stats.mean[group], stats.count[group]
@@ -47,19 +45,42 @@ def baseline(x: jax.Array, stats: GroupStats, group: jax.Array, kind: str) -> ja
   if kind == 'loo':
     others = (count * mean - x) / jnp.maximum(count - 1, 1)
     return jnp.where(count > 1, others, 0.0)
-  raise ValueError(f'baseline {kind!r}: known are none, group_mean, loo')
+  if kind == 'greedy':
+    if greedy is None:
+      raise ValueError("baseline 'greedy' needs greedy_rewards, one for each prompt")
+    return jnp.asarray(greedy)[group]
+  if kind == 'length_weighted':
+    assert lengths is not None
+    used = jnp.ones_like(x, bool) if valid is None else valid
+    weight = jnp.where(used, lengths.astype(x.dtype), 0.0)
+    groups = stats.count.shape[0]
+    total = jax.ops.segment_sum(jnp.where(used, weight * x, 0.0), group, groups)
+    weights = jax.ops.segment_sum(weight, group, groups)
+    return (total / jnp.where(weights > 0, weights, 1.0))[group]
+  if kind == 'batch_mean':
+    return jnp.broadcast_to(pool(stats).mean, x.shape)
+  raise ValueError(f'train.baseline={kind!r}: known are {", ".join(BASELINES)}')
 
 
 def scale(stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: float) -> jax.Array:
-  """What each entry is divided by, f[B]: none | group_std (std with `ddof`, plus eps).
+  """What each entry is divided by, f[B]; stats of the entries, group i32[B].
 
-  Where the count does not exceed ddof there is no deviation to divide by, and it is 1.
+  none: 1. group_std, batch_std: standard deviation with `ddof`, within the group or over all, plus
+  eps. bernoulli_std: sqrt(p (1 - p)) + eps, p the group's mean of rewards 0 and 1. Where the count
+  does not exceed ddof there is no deviation to divide by, and it is 1.
   """
   if kind == 'none':
     return jnp.ones_like(stats.mean[group])
   if kind == 'group_std':
     return jnp.where(stats.count > ddof, stats.std(ddof) + eps, 1.0)[group]
-  raise ValueError(f'scale {kind!r}: known are none, group_std')
+  if kind == 'batch_std':
+    whole = pool(stats)
+    divisor = jnp.where(whole.count > ddof, whole.std(ddof) + eps, 1.0)
+    return jnp.broadcast_to(divisor, group.shape)
+  if kind == 'bernoulli_std':
+    p = stats.mean[group]
+    return jnp.sqrt(jnp.maximum(p * (1 - p), 0.0)) + eps
+  raise ValueError(f'train.scale={kind!r}: known are {", ".join(SCALES)}')
 
 
 def group_advantages(
@@ -72,19 +93,93 @@ def group_advantages(
   scale_kind: str = 'group_std',
   ddof: int = 1,
   eps: float = 1e-6,
+  lengths: jax.Array | None = None,
+  greedy: jax.Array | None = None,
 ) -> jax.Array:
   """One advantage a rollout, f[B]; GRPO's with the defaults (Shao et al. 2024, eq. 4; verl's ddof).
 
-  A group whose rewards are all equal gets exactly 0 whatever rounding leaves of its deviation (with
-  a mean or leave-one-out baseline); so does a group of one with a mean baseline. Rows that are not
-  valid get 0.
+  A group whose rewards are all equal gets exactly 0 whatever rounding leaves of its deviation, with
+  a baseline taken from the group (of a batch with one taken from the batch); so does a group of one
+  with a mean baseline. Rows that are not valid get 0.
   """
   stats = group_stats(rewards, group, valid, groups)
-  centred = rewards - baseline(rewards, stats, group, baseline_kind)
-  advantages = centred / scale(stats, group, scale_kind, ddof=ddof, eps=eps)
-  if baseline_kind != 'none':
-    constant = (stats.largest == stats.smallest)[group]
-    single = stats.count[group] == 1
-    flat = constant & ~single if baseline_kind == 'loo' else constant
+  below = baseline(
+    rewards, stats, group, baseline_kind, lengths=lengths, valid=valid, greedy=greedy
+  )
+  advantages = (rewards - below) / scale(stats, group, scale_kind, ddof=ddof, eps=eps)
+  if baseline_kind in WITHIN_GROUP:
+    flat = (stats.largest == stats.smallest)[group]
+    if baseline_kind == 'loo':
+      flat = flat & (stats.count[group] > 1)
     advantages = jnp.where(flat, 0.0, advantages)
+  if baseline_kind == 'batch_mean':
+    whole = pool(stats)
+    advantages = jnp.where(whole.largest == whole.smallest, 0.0, advantages)
   return jnp.where(valid, advantages, 0.0)
+
+
+def advantages_of(
+  algorithm: Algorithm,
+  token_rewards: jax.Array,
+  mask: jax.Array,
+  group: jax.Array,
+  valid: jax.Array,
+  *,
+  groups: int,
+  values: jax.Array | None = None,
+  greedy_rewards: jax.Array | None = None,
+) -> Advantages:
+  """The per-token advantages of any row of the table, over the whole batch of an iteration.
+
+  token_rewards f[B,T] (rl/rewards.py), mask bool[B,T] of completion tokens, group i32[B] in
+  [0, groups), valid bool[B] false on rows that only fill a shape. values f[B,T]: the critic's, for
+  per_token 'gae'. greedy_rewards f[groups], for baseline 'greedy'. Jit-able with `algorithm` and
+  `groups` static. To be called before the batch is cut: baselines and whitening couple it.
+  """
+  mask = mask & valid[:, None]
+  token_rewards = jnp.where(mask, token_rewards, 0.0)
+  found = None
+  if algorithm.per_token == 'gae':
+    if values is None:
+      raise ValueError("per_token 'gae' needs values, the critic's, one for each token")
+    advantages, found = gae(token_rewards, values, mask, algorithm.gamma, algorithm.lam)
+  elif algorithm.per_token == 'returns':
+    advantages = returns(token_rewards, mask, algorithm.gamma)
+    if algorithm.baseline == 'greedy':
+      if greedy_rewards is None:
+        raise ValueError("baseline 'greedy' needs greedy_rewards, one for each prompt")
+      advantages = advantages - jnp.asarray(greedy_rewards)[group][:, None]
+  else:
+    score = jnp.where(valid, jnp.sum(token_rewards, axis=1), -jnp.inf)
+    one = group_advantages(
+      _credited(algorithm, score, group, valid, groups),
+      group,
+      valid,
+      groups=groups,
+      baseline_kind=algorithm.baseline,
+      scale_kind=algorithm.scale,
+      ddof=algorithm.ddof,
+      eps=algorithm.eps,
+      lengths=jnp.sum(mask, axis=1),
+      greedy=greedy_rewards,
+    )
+    advantages = jnp.broadcast_to(one[:, None], mask.shape)
+  if algorithm.whiten:
+    advantages = whiten(advantages, mask)
+  advantages = jnp.where(mask, advantages, 0.0)
+  if (algorithm.positive, algorithm.negative) != (1.0, 1.0):
+    advantages = credit_lib.scale_signs(advantages, algorithm.positive, algorithm.negative)
+  return Advantages(advantages, found)
+
+
+def _credited(
+  algorithm: Algorithm, score: jax.Array, group: jax.Array, valid: jax.Array, groups: int
+) -> jax.Array:
+  """Scores f[B] after the row's credit, in the convention of losses that average over rollouts."""
+  kind = algorithm.credit
+  if kind == 'identity':
+    return score
+  counted = score if kind == 'best_gap' else credit_lib.is_right(score).astype(score.dtype)
+  stats = group_stats(counted, group, valid, groups)
+  value = credit_lib.credit(score, stats, group, kind, k=algorithm.pass_k)
+  return value * stats.count[group] if kind in credit_lib.SUMMED else value

@@ -19,9 +19,10 @@ from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.rl import learner, rollout
+from rlvr_jax.rl import learner, observe, rollout
 from rlvr_jax.rl.algorithms import ALGORITHMS
-from rlvr_jax.rl.train import NOT_IDENTITY, batch_of, look
+from rlvr_jax.rl.collect import Source, batch_of
+from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.tasks.load import FAMILIES, load_problems
 from rlvr_jax.tasks.problem import Problem
@@ -136,6 +137,9 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
+    held_out = Source(
+      config, engine, pool, learn.tokenizer, looks, looks_encoded, profiling.Phases()
+    )
     exit_asked = stack.enter_context(GracefulExit())
     progress = stack.enter_context(
       metrics_lib.Progress(d.steps, 'fine-tuning', start=start, plain_every_s=5.0)
@@ -147,7 +151,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       if looks and (step % d.eval_every == 0 or last):
         with phases('look'):
           learn.refresh(engine)
-          row['eval/pass@1'] = look(config, learn, engine, pool, looks, looks_encoded)
+          row |= observe.look(held_out)
         progress.note(f'step {step}: held-out pass@1 {row["eval/pass@1"]:.3f}')
       with phases('learn'):
         rollouts = encode_pairs(

@@ -12,7 +12,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,13 @@ from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
+from rlvr_jax.rl import critic as critic_lib
 from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.optimizer import make_optimizer
-from rlvr_jax.rl.rollout import micro_batches
+from rlvr_jax.rl.packing import Layout
+from rlvr_jax.rl.prepare import Prepared, prepare, selected
+from rlvr_jax.rl.rollout import layout_of, micro_batches
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
@@ -48,8 +52,9 @@ MOST_SKIPS = 3  # non-finite steps in a row that stop a run
 class Learner:
   """A model being trained. state changes (and its old arrays are donated) with every step.
 
-  update, score: rl/update.py. reference: params of the start model, None when no KL term is asked
-  for. multiple: rows of a micro-batch are a multiple of this (the mesh's data parts).
+  update, score: rl/update.py; critic_update, values: rl/critic.py, None without a critic.
+  reference: params of the start model, None when no KL term is asked for. multiple: rows of a
+  micro-batch are a multiple of this (the mesh's data parts).
   """
 
   config: ModelConfig
@@ -61,6 +66,14 @@ class Learner:
   reference: Params | None
   run: Config
   multiple: int
+  algorithm: Algorithm
+  critic_update: Callable | None = None
+  values: Callable | None = None
+
+  @property
+  def stop_ids(self) -> tuple[int, ...]:
+    """Tokens that end a completion."""
+    return tuple(self.tokenizer.eos_ids)
 
   def refresh(self, engine: Engine) -> None:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
@@ -68,13 +81,47 @@ class Learner:
     now = _as_dtype(self.state.params, self.run.model.compute_dtype)
     engine.load(hand_over(old, now, self.mesh))
 
-  def _place(self, rows: Rows) -> Rows:
+  def _place(self, rows: Any) -> Any:
     if self.mesh is None:
       return rows
     return jax.device_put(rows, rows_sharding(self.mesh))
 
-  def _scored(self, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
-    return self.score(params, self._place(rows).tokens, temperature)
+  def _layout(self, rollouts: Rollouts) -> Layout:
+    t = self.run.train
+    return layout_of(
+      rollouts, micro_tokens=t.micro_tokens, multiple=self.multiple, packing=t.packing
+    )
+
+  def logprobs(self, params: Params, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probs and entropy f32[B,T] of rollouts under params, at the sampling temperature."""
+    layout = self._layout(rollouts)
+    rows = self._place(micro_batches(rollouts, None, layout))
+    found = self.score(params, rows, jnp.float32(self.run.sampling.temperature))
+    logprobs, entropy = jax.device_get(found)
+    return layout.restore(logprobs), layout.restore(entropy)
+
+  def critic_values(self, rollouts: Rollouts) -> np.ndarray:
+    """The critic's values f32[B,T], aligned as log-probs are."""
+    assert self.values is not None
+    layout = self._layout(rollouts)
+    rows = self._place(micro_batches(rollouts, None, layout))
+    return layout.restore(jax.device_get(self.values(self.state.critic.params, rows)))
+
+  def prepare(
+    self, rollouts: Rollouts, *, iteration: int, greedy: np.ndarray | None = None
+  ) -> Prepared:
+    """Scores and advantages of an iteration's rollouts, before its first step; rl/prepare.py."""
+    reference = self.reference
+    return prepare(
+      self.run,
+      self.algorithm,
+      rollouts,
+      score=lambda r: self.logprobs(self.state.params, r),
+      score_reference=None if reference is None else lambda r: self.logprobs(reference, r),
+      score_values=None if self.values is None else self.critic_values,
+      several_steps=len(self.minibatches(rollouts, iteration)) > 1,
+      greedy=greedy,
+    )
 
   def minibatches(self, rollouts: Rollouts, iteration: int) -> list[np.ndarray]:
     """Row indices of each optimizer step of an iteration, in order, all epochs.
@@ -94,32 +141,50 @@ class Learner:
         steps.append(np.flatnonzero(chosen))
     return steps
 
-  def steps(
-    self, rollouts: Rollouts, advantages: np.ndarray, *, iteration: int
-  ) -> dict[str, float]:
-    """All optimizer steps over an iteration's rollouts; metrics of the last, gap of the first.
-
-    With one step the policy before it is the policy itself, and old log-probs are not recomputed;
-    with more they are, by the learner's own program, before the first step.
-    """
+  def steps(self, batch: Prepared, *, iteration: int) -> dict[str, float]:
+    """All optimizer steps over an iteration's rollouts; metrics of the last, gap of the first."""
     temperature = jnp.float32(self.run.sampling.temperature)
-    steps = self.minibatches(rollouts, iteration)
-    batches = [self._rows(rollouts, advantages, index) for index in steps]
-    if len(steps) > 1:
-      batches = [
-        rows.replace(old_logprobs=self._scored(self.state.params, rows, temperature))
-        for rows in batches
-      ]
-    if self.reference is not None:
-      batches = [
-        rows.replace(ref_logprobs=self._scored(self.reference, rows, temperature))
-        for rows in batches
-      ]
     found: list[dict[str, jax.Array]] = []
-    for rows in batches:
-      self.state, metrics = self.update(self.state, self._place(rows), temperature)
+    for number, index in enumerate(self.minibatches(batch.rollouts, iteration)):
+      part = batch.part(index)
+      keep, penalised = selected(self.algorithm, part, self.run.seed, (iteration, number))
+      rows = self._rows(
+        part.rollouts,
+        part.advantages,
+        old_logprobs=part.old,
+        ref_logprobs=part.ref,
+        keep=keep,
+        penalised=penalised,
+      )
+      metrics = self._step(rows, temperature)
+      if self.critic_update is not None:
+        metrics |= self._critic_step(part, temperature)
+        metrics['skipped'] = jnp.maximum(metrics['skipped'], metrics.pop('critic/skipped'))
       found.append(metrics)
-    read = jax.device_get(found)
+    return self._row(jax.device_get(found)) | batch.metrics
+
+  def _step(self, rows: Rows, temperature: jax.Array) -> dict[str, jax.Array]:
+    # without the critic: the update donates what it is given
+    critic, state = self.state.critic, self.state.replace(critic=None)
+    state, metrics = self.update(state, self._place(rows), temperature)
+    self.state = state.replace(critic=critic)
+    return dict(metrics)
+
+  def _critic_step(self, part: Prepared, temperature: jax.Array) -> dict[str, jax.Array]:
+    assert self.critic_update is not None
+    assert part.values is not None
+    assert part.targets is not None
+    layout = self._layout(part.rollouts)
+    rows = micro_batches(part.rollouts, None, layout)
+    values, targets = layout.cut(part.values), layout.cut(part.targets)
+    critic, metrics = self.critic_update(
+      self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
+    )
+    self.state = self.state.replace(critic=critic)
+    return metrics
+
+  def _row(self, read: list[dict[str, Any]]) -> dict[str, float]:
+    """One row of metrics from those of an iteration's steps."""
     first, last = read[0], read[-1]
     row = {k: float(v) for k, v in last.items()}
     row |= {k: float(first[k]) for k in first if k.startswith('gap/')}
@@ -131,17 +196,16 @@ class Learner:
     return row
 
   def one_step(self, rollouts: Rollouts, advantages: np.ndarray) -> dict[str, float]:
-    """One optimizer step over all the rollouts at temperature 1; its metrics."""
-    rows = self._rows(rollouts, advantages, np.arange(len(advantages)))
-    self.state, metrics = self.update(self.state, self._place(rows), jnp.float32(1))
+    """One optimizer step over all the rollouts, advantages f32[B], at temperature 1; metrics."""
+    per_token = np.broadcast_to(advantages[:, None], rollouts.tokens.shape)
+    metrics = self._step(self._rows(rollouts, per_token), jnp.float32(1))
     row = {k: float(v) for k, v in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
 
-  def _rows(self, rollouts: Rollouts, advantages: np.ndarray, index: np.ndarray) -> Rows:
-    part = jax.tree.map(lambda x: x[index], rollouts)
-    return micro_batches(
-      part, advantages[index], micro_tokens=self.run.train.micro_tokens, multiple=self.multiple
-    )
+  def _rows(
+    self, rollouts: Rollouts, advantages: np.ndarray, **per_token: np.ndarray | None
+  ) -> Rows:
+    return micro_batches(rollouts, advantages, self._layout(rollouts), **per_token)
 
 
 @functools.partial(jax.jit, static_argnames='dtype')
@@ -227,6 +291,26 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
   return model_config, make(jax.random.key(config.seed)), tokenizer
 
 
+def optimizer_of(
+  config: Config, learning_rate: float, total_steps: int
+) -> optax.GradientTransformation:
+  """The optimizer of a config's group, with a learning rate of one's own."""
+  o = config.optimizer
+  return make_optimizer(
+    learning_rate,
+    schedule=o.schedule,
+    warmup_steps=o.warmup_steps,
+    total_steps=total_steps,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+    moment_dtype=o.moment_dtype,
+    param_dtype=config.model.dtype,
+  )
+
+
 def build(
   config: Config,
   model_config: ModelConfig,
@@ -237,20 +321,9 @@ def build(
   mesh: Mesh | None = None,
 ) -> tuple[optax.GradientTransformation, Callable, Callable]:
   """(optimizer, update, score) of a config for a model, without its params."""
-  o, m = config.optimizer, config.model
-  optimizer = make_optimizer(
-    o.learning_rate if learning_rate is None else learning_rate,
-    schedule=o.schedule,
-    warmup_steps=o.warmup_steps,
-    total_steps=total_steps,
-    b1=o.b1,
-    b2=o.b2,
-    eps=o.eps,
-    weight_decay=o.weight_decay,
-    clip_norm=o.clip_norm,
-    moment_dtype=o.moment_dtype,
-    param_dtype=m.dtype,
-  )
+  m = config.model
+  rate = config.optimizer.learning_rate if learning_rate is None else learning_rate
+  optimizer = optimizer_of(config, rate, total_steps)
   update = make_update(
     model_config,
     algorithm,
@@ -264,13 +337,54 @@ def build(
   return (
     optimizer,
     update,
-    make_score(model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk),
+    make_score(model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk, mesh=mesh),
   )
 
 
-def start_state(optimizer: optax.GradientTransformation, params: Params) -> TrainState:
+def start_state(
+  optimizer: optax.GradientTransformation,
+  critic_optimizer: optax.GradientTransformation | None,
+  params: Params,
+) -> TrainState:
   """The state before the first step."""
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+  critic = None
+  if critic_optimizer is not None:
+    critic = critic_lib.start(params, critic_optimizer)
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), critic)
+
+
+class Critic(NamedTuple):
+  """What a critic needs beside its state."""
+
+  optimizer: optax.GradientTransformation
+  update: Callable
+  values: Callable
+
+
+def critic_parts(
+  config: Config,
+  model_config: ModelConfig,
+  algorithm: Algorithm,
+  *,
+  total_steps: int,
+  mesh: Mesh | None,
+) -> Critic | None:
+  """The critic of a config's algorithm, if it has one."""
+  if not algorithm.critic:
+    return None
+  m = config.model
+  optimizer = optimizer_of(config, config.critic.learning_rate, total_steps)
+  update = critic_lib.make_critic_update(
+    model_config,
+    algorithm,
+    optimizer,
+    longest=config.sampling.max_tokens,
+    compute_dtype=m.compute_dtype,
+    remat=m.remat,
+    mesh=mesh,
+  )
+  values = critic_lib.make_values(model_config, compute_dtype=m.compute_dtype, mesh=mesh)
+  return Critic(optimizer, update, values)
 
 
 def open_learner(
@@ -291,7 +405,8 @@ def open_learner(
     learning_rate=learning_rate,
     mesh=mesh,
   )
-  start = functools.partial(start_state, optimizer)
+  critic = critic_parts(config, model_config, algorithm, total_steps=total_steps, mesh=mesh)
+  start = functools.partial(start_state, optimizer, critic.optimizer if critic else None)
   if mesh is None:
     state = jax.jit(start, donate_argnums=0)(params)
   else:
@@ -299,7 +414,7 @@ def open_learner(
     state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
   del params
   reference = None
-  if algorithm.kl_coef:
+  if algorithm.reference:
     # a copy: the state's own arrays are donated with the first step
     reference = _cast(state.params, config.model.compute_dtype)
   return Learner(
@@ -312,6 +427,9 @@ def open_learner(
     reference=reference,
     run=config,
     multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],
+    algorithm=algorithm,
+    critic_update=critic.update if critic else None,
+    values=critic.values if critic else None,
   )
 
 

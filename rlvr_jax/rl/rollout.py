@@ -1,21 +1,13 @@
-"""Host side of a batch: completions into padded rows, rows into micro-batches of few shapes."""
+"""Host side of a batch: completions into padded rollouts, rollouts into micro-batches of rows."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from rlvr_jax.rl.packing import Layout, bucket_length, packed_layout, plain_layout
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.rl.update import Rows
-
-MIN_LENGTH = 16
-
-
-def bucket_length(longest: int) -> int:
-  """The row length T >= longest: a power of two or 1.5 times one, so that programs stay few."""
-  power = max(MIN_LENGTH, 1 << (longest - 1).bit_length())
-  three_quarters = power * 3 // 4
-  return three_quarters if MIN_LENGTH <= longest <= three_quarters else power
 
 
 def assemble(
@@ -61,41 +53,46 @@ def assemble(
   )
 
 
-def rows_per_micro_batch(T: int, micro_tokens: int, multiple: int) -> int:
-  """Rows b of a micro-batch of at most micro_tokens tokens, a multiple of the mesh's data parts."""
-  return max(multiple, micro_tokens // T // multiple * multiple)
+def layout_of(
+  rollouts: Rollouts, *, micro_tokens: int, multiple: int = 1, packing: bool = False
+) -> Layout:
+  """Where the tokens of rollouts [B,T] go: packed, or one rollout a row."""
+  B, T = rollouts.tokens.shape
+  if not packing:
+    return plain_layout(B, T, micro_tokens=micro_tokens, multiple=multiple)
+  lengths = rollouts.prompt_lengths + rollouts.completion_lengths
+  return packed_layout(lengths, rollouts.valid, T, micro_tokens=micro_tokens, multiple=multiple)
 
 
 def micro_batches(
   rollouts: Rollouts,
-  advantages: np.ndarray,
-  *,
-  micro_tokens: int,
-  multiple: int = 1,
-  old_logprobs: np.ndarray | None = None,
-  ref_logprobs: np.ndarray | None = None,
+  advantages: np.ndarray | None,
+  layout: Layout,
+  **per_token: np.ndarray | None,
 ) -> Rows:
-  """Rows [M,b,T] of rollouts [B,T] and one advantage a rollout f32[B].
+  """Rows [M,b,T] of rollouts [B,W] by their layout, numpy still.
 
-  Rows are filled up to M*b with empty ones (their mask is false everywhere); b depends on T and
-  micro_tokens only, M on B.
+  advantages: f32[B], or f32[B,W] where tokens of a rollout differ; None where rows are only scored.
+  per_token: old_logprobs, ref_logprobs, keep, penalised [B,W], as in Rows. Rollouts that are not
+  valid have no completion mask.
   """
-  B, T = rollouts.tokens.shape
-  b = min(rows_per_micro_batch(T, micro_tokens, multiple), B + -B % multiple)
-  padding = -B % b
+  mask = rollouts.completion_mask & np.asarray(rollouts.valid)[:, None]
+  given = np.asarray(0 if advantages is None else advantages, np.float32)
+  if given.ndim == 1:
+    given = given[:, None]
+  packed: dict[str, Any] = {}
+  if layout.packed:
+    names = ('positions', 'segments', 'rollout')
+    packed = {name: getattr(layout, name) for name in names}
 
   def cut(x: np.ndarray | None) -> Any:  # numpy still; on a device from the step on
-    if x is None:
-      return None
-    return np.pad(x, ((0, padding), (0, 0))).reshape(-1, b, T)
+    return None if x is None else layout.cut(x)
 
-  mask = rollouts.completion_mask & np.asarray(rollouts.valid)[:, None]
-  per_token = np.where(mask, np.asarray(advantages, np.float32)[:, None], np.float32(0))
   return Rows(
     tokens=cut(rollouts.tokens),
     completion_mask=cut(mask),
-    advantages=cut(per_token),
+    advantages=cut(np.where(mask, given, np.float32(0))),
     sampler_logprobs=cut(rollouts.sampler_logprobs),
-    old_logprobs=cut(old_logprobs),
-    ref_logprobs=cut(ref_logprobs),
+    **{name: cut(x) for name, x in per_token.items()},
+    **packed,
   )

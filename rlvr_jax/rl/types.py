@@ -34,6 +34,9 @@ class TokenBatch(flax.struct.PyTreeNode):
   advantages: jax.Array  # f[N]
   mask: jax.Array  # bool[N]
   rollout: jax.Array  # i32[N]
+  entropy: jax.Array | None = None  # f[N] of the policy, with its gradient; for an entropy bonus
+  keep: jax.Array | None = None  # bool[N] rl/selection.py, taken before the batch is cut
+  penalised: jax.Array | None = None  # bool[N] likewise
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -42,3 +45,4 @@ class TrainState(flax.struct.PyTreeNode):
   step: jax.Array  # i32[]
   params: Any
   opt_state: Any
+  critic: Any = None  # rl/critic.py: CriticState, where one is learnt

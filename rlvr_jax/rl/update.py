@@ -15,28 +15,34 @@ from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
-from rlvr_jax.rl.kl import kl_est
+from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
 from rlvr_jax.rl.types import TokenBatch, TrainState
 from rlvr_jax.sharding import shardings
 
-Metrics = dict[str, jax.Array]
 # metrics that are sums over tokens until the end of the scan, then divided by the token count
-_PER_TOKEN = ('entropy', 'clip_fraction', 'kl_ref', 'kl_old', 'gap/mean', 'gap/kl')
+_PER_TOKEN = ('entropy', *PER_TOKEN)
 
 
 class Rows(flax.struct.PyTreeNode):
-  """Rollouts cut into M micro-batches of b rows; per-token arrays by the project's alignment.
+  """Rollouts in M micro-batches of b rows; per-token arrays by the project's alignment.
 
   old_logprobs None: the batch is on-policy and used once, so the policy before the step is the
-  policy itself. ref_logprobs None: no KL term.
+  policy itself. ref_logprobs None: no KL term. positions, segments, rollout None: each row holds
+  one rollout; else they are those of rl/packing.py. Micro-batches without a completion token at the
+  end are not computed.
   """
 
   tokens: jax.Array  # i32[M,b,T]
   completion_mask: jax.Array  # bool[M,b,T]
   advantages: jax.Array  # f32[M,b,T]
   sampler_logprobs: jax.Array  # f32[M,b,T]
-  old_logprobs: jax.Array | None  # f32[M,b,T]
-  ref_logprobs: jax.Array | None  # f32[M,b,T]
+  old_logprobs: jax.Array | None = None  # f32[M,b,T]
+  ref_logprobs: jax.Array | None = None  # f32[M,b,T]
+  keep: jax.Array | None = None  # bool[M,b,T] rl/selection.py
+  penalised: jax.Array | None = None  # bool[M,b,T] likewise
+  positions: jax.Array | None = None  # i32[M,b,T] in the rollout
+  segments: jax.Array | None = None  # i32[M,b,T] number of the rollout in its row
+  rollout: jax.Array | None = None  # i32[M,b,T] number of it in its micro-batch, under b*T
 
 
 def state_shardings(state: Any, config: ModelConfig, mesh: Mesh) -> Any:
@@ -50,63 +56,44 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(None, ('data', 'fsdp')))
 
 
-def _flatten(rows: Rows, logprobs: jax.Array) -> TokenBatch:
-  """[b,T] arrays of one micro-batch as flat tokens."""
+def flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> tuple[TokenBatch, int]:
+  """[b,T] arrays of one micro-batch as flat tokens, and a bound of their rollout numbers."""
   b, T = rows.tokens.shape
-  old = rows.old_logprobs
+  old, rollout, rollouts = rows.old_logprobs, rows.rollout, b * T
   if old is None:
     old = jax.lax.stop_gradient(logprobs)
-  ref = None if rows.ref_logprobs is None else rows.ref_logprobs.reshape(-1)
-  return TokenBatch(
-    logprobs=logprobs.reshape(-1),
-    old_logprobs=old.reshape(-1),
-    ref_logprobs=ref,
-    sampler_logprobs=rows.sampler_logprobs.reshape(-1),
-    advantages=rows.advantages.reshape(-1),
-    mask=rows.completion_mask.reshape(-1),
-    rollout=jnp.repeat(jnp.arange(b, dtype=jnp.int32), T),
+  if rollout is None:
+    rollout, rollouts = jnp.repeat(jnp.arange(b, dtype=jnp.int32), T), b
+
+  def flat(x: Any) -> Any:
+    return None if x is None else x.reshape(-1)
+
+  batch = TokenBatch(
+    logprobs=flat(logprobs),
+    old_logprobs=flat(old),
+    ref_logprobs=flat(rows.ref_logprobs),
+    sampler_logprobs=flat(rows.sampler_logprobs),
+    advantages=flat(rows.advantages),
+    mask=flat(rows.completion_mask),
+    rollout=flat(rollout),
+    entropy=flat(entropy),
+    keep=flat(rows.keep),
+    penalised=flat(rows.penalised),
   )
+  return batch, rollouts
 
 
-def policy_loss(
-  batch: TokenBatch, rollouts: int, denominator: losses.Denominators, algorithm: Algorithm
-) -> tuple[jax.Array, Metrics]:
-  """Loss f[] of flat tokens (a part of the whole batch's), and sums over tokens for metrics.
-
-  rollouts bounds batch.rollout. Masked tokens are replaced before any arithmetic.
-  """
-  mask = batch.mask
-
-  def clean(x: jax.Array) -> jax.Array:
-    return jnp.where(mask, x, 0.0)
-
-  logprobs, old = clean(batch.logprobs), clean(batch.old_logprobs)
-  per_token, cut = losses.surrogate(
-    logprobs,
-    old,
-    clean(batch.advantages),
-    kind=algorithm.surrogate,
-    clip_low=algorithm.clip_low,
-    clip_high=algorithm.clip_high,
-    dual_clip=algorithm.dual_clip,
-  )
-  metrics = {}
-  if algorithm.surrogate != 'nll':  # else nobody sampled these tokens
-    now, old, sampler = jax.lax.stop_gradient((logprobs, old, clean(batch.sampler_logprobs)))
-    gap = jnp.abs(sampler - old)
-    metrics = {
-      'clip_fraction': jnp.sum(cut & mask).astype(per_token.dtype),
-      'kl_old': jnp.sum(kl_est(old, now, 'k3')),
-      'gap/mean': jnp.sum(gap),
-      'gap/kl': jnp.sum(kl_est(sampler, old, 'k3')),
-      'gap/max': jnp.max(gap),
-    }
-  if batch.ref_logprobs is not None:
-    kl = kl_est(logprobs, clean(batch.ref_logprobs), algorithm.kl_kind)
-    metrics['kl_ref'] = jnp.sum(jax.lax.stop_gradient(clean(kl)))
-    per_token = per_token + algorithm.kl_coef * kl
-  loss = losses.reduce(per_token, mask, batch.rollout, rollouts, algorithm.aggregation, denominator)
-  return loss, metrics
+def denominators(rows: Rows, longest: int) -> losses.Denominators:
+  """The counts of all M micro-batches together."""
+  M, b, T = rows.tokens.shape
+  mask = rows.completion_mask
+  found = losses.denominators(mask.reshape(-1, T), longest)
+  if rows.rollout is None:
+    return found
+  count = jax.vmap(lambda m, rollout: jax.ops.segment_sum(m, rollout, b * T))
+  tokens = count(mask.reshape(M, -1).astype(jnp.int32), rows.rollout.reshape(M, -1))
+  sequences = jnp.maximum(jnp.sum(tokens > 0), 1).astype(found.sequences.dtype)
+  return found._replace(sequences=sequences)
 
 
 def rows_loss(
@@ -127,13 +114,14 @@ def rows_loss(
       _cast(params, compute_dtype),
       rows.tokens,
       config=config,
+      positions=rows.positions,
+      segments=rows.segments,
       temperature=temperature,
       remat=remat,
       chunk=chunk,
     )
-  loss, metrics = policy_loss(
-    _flatten(rows, logprobs), rows.tokens.shape[0], denominator, algorithm
-  )
+  batch, rollouts = flatten(rows, logprobs, entropy)
+  loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -147,8 +135,18 @@ def _combine(a: Metrics, b: Metrics) -> Metrics:
   return {k: jnp.maximum(a[k], b[k]) if k.endswith('/max') else a[k] + b[k] for k in a}
 
 
+def _used(rows: Rows) -> jax.Array:
+  """Micro-batches up to the last one with a completion token, i32[]."""
+  count = jnp.arange(1, rows.tokens.shape[0] + 1, dtype=jnp.int32)
+  return jnp.max(jnp.where(jnp.any(rows.completion_mask, axis=(1, 2)), count, 0))
+
+
+def _micro_batch(rows: Rows, i: jax.Array | int) -> Rows:
+  return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
+
+
 def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Metrics, Any]:
-  """Loss, metrics and gradient summed over the M micro-batches, by a scan."""
+  """Loss, metrics and gradient summed over the micro-batches, one at a time."""
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   first = jax.tree.map(lambda x: x[0], rows)
   if rows.tokens.shape[0] == 1:
@@ -157,14 +155,51 @@ def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Me
   shapes = jax.eval_shape(grad_fn, params, first)
   zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-  def step(carry, micro):
+  def step(i, carry):
     (loss, metrics), grads = carry
-    (more_loss, more_metrics), more_grads = grad_fn(params, micro)
+    (more_loss, more_metrics), more_grads = grad_fn(params, _micro_batch(rows, i))
     grads = jax.tree.map(jnp.add, grads, more_grads)
-    return ((loss + more_loss, _combine(metrics, more_metrics)), grads), None
+    return (loss + more_loss, _combine(metrics, more_metrics)), grads
 
-  ((loss, metrics), grads), _ = jax.lax.scan(step, zero, rows)
+  (loss, metrics), grads = jax.lax.fori_loop(0, _used(rows), step, zero)
   return loss, metrics, grads
+
+
+def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
+  """fn of each micro-batch, stacked to [M,...]; zeros for empty ones at the end."""
+  M = rows.tokens.shape[0]
+  if M == 1:
+    return jax.tree.map(lambda x: x[None], fn(jax.tree.map(lambda x: x[0], rows)))
+  shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], rows))
+  zero = jax.tree.map(lambda s: jnp.zeros((M, *s.shape), s.dtype), shapes)
+
+  def step(i, found):
+    return jax.tree.map(
+      lambda all_of, one: jax.lax.dynamic_update_index_in_dim(all_of, one, i, 0),
+      found,
+      fn(_micro_batch(rows, i)),
+    )
+
+  return jax.lax.fori_loop(0, _used(rows), step, zero)
+
+
+def descend(
+  optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
+) -> tuple[Any, Any, jax.Array, jax.Array]:
+  """(params, optimizer state, gradient norm, whether it was finite) after one optimizer step.
+
+  A non-finite loss or gradient leaves params and optimizer as they were.
+  """
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  with jax.numpy_dtype_promotion('standard'):
+    updates, new_state = optimizer.update(grads, opt_state, params)
+    new_params = optax.apply_updates(params, updates)
+  # a select fuses into the update and writes over the donated state; a cond would copy it
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old), (new_params, new_state), (params, opt_state)
+  )
+  return *kept, norm, finite
 
 
 def make_update(
@@ -186,8 +221,7 @@ def make_update(
   """
 
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
-    T = rows.tokens.shape[-1]
-    denominator = losses.denominators(rows.completion_mask.reshape(-1, T), longest)
+    denominator = denominators(rows, longest)
 
     def loss_fn(params, micro):
       return rows_loss(
@@ -203,18 +237,7 @@ def make_update(
       )
 
     loss, metrics, grads = gradients(loss_fn, state.params, rows)
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-
-    with jax.numpy_dtype_promotion('standard'):
-      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-      params = optax.apply_updates(state.params, updates)
-    # a select fuses into the update and writes over the donated state; a cond would copy it
-    params, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old),
-      (params, opt_state),
-      (state.params, state.opt_state),
-    )
+    params, opt_state, norm, finite = descend(optimizer, loss, grads, state.params, state.opt_state)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
     metrics |= {
@@ -223,14 +246,14 @@ def make_update(
       'tokens': tokens,
       'skipped': jnp.where(finite, 0, 1),
     }
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   if mesh is None:
     return jax.jit(update, donate_argnums=0)
-  return _on_mesh(update, mesh)
+  return on_mesh(update, mesh)
 
 
-def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
+def on_mesh(update: Callable, mesh: Mesh) -> Callable:
   """jit with the state kept where it lies and rows over data and fsdp."""
 
   @functools.lru_cache(maxsize=1)
@@ -243,7 +266,7 @@ def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
       donate_argnums=0,
     )
 
-  def call(state: TrainState, rows: Rows, temperature: jax.Array):
+  def call(state: Any, rows: Any, temperature: jax.Array):
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
     return compiled(structure, tuple(leaves))(state, rows, temperature)
 
@@ -251,20 +274,34 @@ def _on_mesh(update: Callable, mesh: Mesh) -> Callable:
 
 
 def make_score(
-  config: ModelConfig, *, compute_dtype: str = 'float32', chunk: int = 1024
-) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-  """The jitted (params, tokens i32[M,b,T], temperature) -> log-probs f32[M,b,T].
+  config: ModelConfig,
+  *,
+  compute_dtype: str = 'float32',
+  chunk: int = 1024,
+  mesh: Mesh | None = None,
+) -> Callable[[Any, Rows, jax.Array], tuple[jax.Array, jax.Array]]:
+  """The jitted (params, rows, temperature) -> log-probs and entropy (nats), f32[M,b,T] each.
 
-  The learner's own program for old and reference log-probs, a micro-batch at a time.
+  The learner's own program for old and reference log-probs, a micro-batch at a time; what it gives
+  lies whole on every device. Layout.restore brings it back to rollouts.
   """
 
-  @jax.jit
-  def score(params: Any, tokens: jax.Array, temperature: jax.Array) -> jax.Array:
+  def score(params: Any, rows: Rows, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
     cast = _cast(params, compute_dtype)
 
-    def one(rows: jax.Array) -> jax.Array:
-      return sequence_logprobs(cast, rows, config=config, temperature=temperature, chunk=chunk)[0]
+    def one(micro: Rows) -> tuple[jax.Array, jax.Array]:
+      return sequence_logprobs(
+        cast,
+        micro.tokens,
+        config=config,
+        positions=micro.positions,
+        segments=micro.segments,
+        temperature=temperature,
+        chunk=chunk,
+      )
 
-    return jax.lax.map(one, tokens)
+    return map_rows(one, rows)
 
-  return score
+  if mesh is None:
+    return jax.jit(score)
+  return jax.jit(score, out_shardings=NamedSharding(mesh, PartitionSpec()))

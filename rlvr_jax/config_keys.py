@@ -1,0 +1,111 @@
+"""Which values a key of the config may have, and the kinds of those that may be left open."""
+
+import math
+
+# cells of the algorithm's row, and others whose default None means "as it is": key -> type
+OPEN: dict[str, type] = {
+  **{
+    f'train.{name}': str
+    for name in (
+      'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind',
+    )
+  },
+  **{
+    f'train.{name}': float
+    for name in (
+      'eps', 'gamma', 'lam', 'positive', 'negative', 'clip_low', 'clip_high', 'dual_clip',
+      'ratio_cap', 'tau_positive', 'tau_negative', 'dro_beta', 'offpolicy_low', 'offpolicy_high',
+      'select_share', 'select_low', 'select_high', 'select_coef', 'kl_coef', 'entropy_coef',
+      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor',
+    )
+  },
+  'train.pass_k': int,
+  'train.ddof': int,
+  'train.whiten': bool,
+  'train.overlong_filter': bool,
+  'train.band': tuple,
+  'reward.truncated_score': float,
+}  # fmt: skip
+
+
+def _positive(x) -> bool:
+  return x > 0 and math.isfinite(x)
+
+
+def _not_negative(x) -> bool:
+  return x >= 0 and math.isfinite(x)
+
+
+def _one_of(*names: str):
+  return lambda x: x in names, f'must be one of {", ".join(names)}'
+
+
+_POSITIVE = (_positive, 'must be a positive number')
+_NOT_NEGATIVE = (_not_negative, 'must be a number and not below 0')
+_AXIS = (lambda x: x == -1 or x > 0, 'a mesh axis is a positive number of devices, or -1: the rest')
+_SHARE = (lambda x: 0 < x <= 1, 'must be above 0 and at most 1')
+_FLOAT_TYPE = _one_of('float32', 'bfloat16')
+RULES = {
+  'model.dtype': _FLOAT_TYPE,
+  'model.compute_dtype': _FLOAT_TYPE,
+  'model.logprob_chunk': _POSITIVE,
+  'mesh.data': _AXIS,
+  'mesh.fsdp': _AXIS,
+  'mesh.tensor': _AXIS,
+  'task.limit': _NOT_NEGATIVE,
+  'task.holdout': _NOT_NEGATIVE,
+  'sampling.temperature': _NOT_NEGATIVE,
+  'sampling.top_p': _SHARE,
+  'sampling.top_k': _NOT_NEGATIVE,
+  'sampling.max_tokens': _POSITIVE,
+  'sampling.slots': _POSITIVE,
+  'sampling.bank_rows': _POSITIVE,
+  'sampling.prompt_capacity': _POSITIVE,
+  'sampling.chunk': _POSITIVE,
+  'sampling.decode_impl': _one_of('auto', 'xla_paged', 'tokamax_rpa'),
+  'sampling.first': _NOT_NEGATIVE,
+  'sampling.stop_after': _NOT_NEGATIVE,
+  'sampling.coupling': _one_of('independent', 'common'),
+  'train.iterations': _POSITIVE,
+  'train.eval_samples': _POSITIVE,
+  'train.eval_problems': _NOT_NEGATIVE,
+  'train.prompts': _POSITIVE,
+  'train.group': _POSITIVE,
+  'train.minibatch': _NOT_NEGATIVE,
+  'train.micro_tokens': _POSITIVE,
+  'train.epochs': _POSITIVE,
+  'train.most_draws': _POSITIVE,
+  'train.report': _NOT_NEGATIVE,
+  'reward.control': _one_of('none', 'random', 'format', 'inverted', 'majority'),
+  'critic.learning_rate': _NOT_NEGATIVE,
+  'train.keep': _POSITIVE,
+  'train.checkpoint_every': _POSITIVE,
+  'train.eval_every': _NOT_NEGATIVE,
+  'optimizer.learning_rate': _NOT_NEGATIVE,
+  'optimizer.warmup_steps': _NOT_NEGATIVE,
+  'optimizer.schedule': _one_of('constant', 'cosine', 'linear'),
+  'optimizer.b1': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
+  'optimizer.b2': (lambda x: 0 <= x < 1, 'must be at least 0 and below 1'),
+  'optimizer.eps': _POSITIVE,
+  'optimizer.weight_decay': _NOT_NEGATIVE,
+  'optimizer.clip_norm': _NOT_NEGATIVE,
+  'optimizer.moment_dtype': _FLOAT_TYPE,
+  'distill.steps': _POSITIVE,
+  'distill.batch': _POSITIVE,
+  'distill.learning_rate': _NOT_NEGATIVE,
+  'distill.noise': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
+  'distill.checkpoint_every': _POSITIVE,
+  'evaluate.n': _POSITIVE,
+  'evaluate.headline_k': _POSITIVE,
+  'evaluate.problems': _NOT_NEGATIVE,
+  'evaluate.confidence': (lambda x: 0 < x < 1, 'must be between 0 and 1, as 0.95'),
+  'evaluate.bootstrap': _POSITIVE,
+  'evaluate.temperature': _NOT_NEGATIVE,
+  'evaluate.top_p': _SHARE,
+  'evaluate.top_k': _NOT_NEGATIVE,
+  'evaluate.flush_s': _POSITIVE,
+  'verifier.workers': _POSITIVE,
+  'verifier.limit_s': _POSITIVE,
+  'verifier.memory_mb': _POSITIVE,
+}

@@ -1,0 +1,304 @@
+"""Which completions an iteration learns from: draws, dynamic sampling, baselines, rewards.
+
+The order of problems is a function of (seed, epoch), so that a cursor is all there is to resume;
+with dynamic sampling so are the groups that were drawn and not yet learnt from.
+"""
+
+import base64
+import collections
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlvr_jax.config import Config
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.run import Scored
+from rlvr_jax.models.tokenizer import Tokenizer
+from rlvr_jax.profiling import Phases
+from rlvr_jax.rl import rollout
+from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.selection import select_groups
+from rlvr_jax.rl.types import Rollouts
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.problem import Problem, Verdict
+
+log = logging.getLogger(__name__)
+PER_TOKEN = (
+  'logprobs',
+  'entropies',
+  'truncated_logprobs',
+)  # of a completion, the latter two if asked
+CONTROL_KEY = 0xC0  # keeps the coin of reward.control=random apart from other uses of the seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where completions come from: problems with their prompts, and who draws and judges them."""
+
+  config: Config
+  engine: Engine
+  pool: VerifierPool
+  tokenizer: Tokenizer
+  problems: Sequence[Problem]
+  encoded: Sequence[tuple[int, ...]]
+  phases: Phases
+
+  def draw(self, items: Sequence[Item], sampling: Sampling, stream: str) -> list[Scored]:
+    """The items' judged completions, in the order of finishing.
+
+    Verdicts are made while sampling goes on; the phase 'verify' is what is waited for after it.
+    """
+    ended = time.perf_counter()
+
+    def drawn() -> Iterator[Completion]:
+      nonlocal ended
+      yield from self.engine.run(items, sampling, stream=stream)
+      ended = time.perf_counter()
+
+    judged = run_lib.score(
+      drawn(),
+      sampling.stop_ids,
+      problems=self.problems,
+      tokenizer=self.tokenizer,
+      pool=self.pool,
+    )
+    found = list(judged)
+    self.phases.add('verify', time.perf_counter() - ended)
+    return found
+
+  def item(self, index: int, visit: int, sample: int) -> Item:
+    """One completion of a problem to be drawn."""
+    return Item(index, self.problems[index].uid, visit, sample, self.encoded[index])
+
+
+@dataclasses.dataclass
+class Group:
+  """The completions of one draw of a problem, in order of sample; index into the problems."""
+
+  index: int
+  visit: int
+  scored: list[Scored]
+
+  @property
+  def correct(self) -> np.ndarray:
+    """bool[G] verdicts."""
+    return np.array([s.verdict.verdict == 'correct' for s in self.scored])
+
+
+@dataclasses.dataclass
+class Collected:
+  """groups to learn from, in draw order; what the next iteration begins with; and the cost."""
+
+  groups: list[Group]
+  queue: list[Group]
+  cursor: int
+  drawn: list[Group]  # in this iteration, learnt from or not
+  dropped: int  # groups without a signal
+
+
+@functools.lru_cache(maxsize=4)
+def draw_order(seed: int, epoch: int, count: int) -> np.ndarray:
+  """The order of the problems in an epoch: a function of (seed, epoch)."""
+  return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def batch_of(cursor: int, size: int, seed: int, count: int) -> list[tuple[int, int]]:
+  """(problem index, visit) of draws [cursor, cursor + size) of the endless shuffled order."""
+  draws = []
+  for position in range(cursor, cursor + size):
+    epoch, place = divmod(position, count)
+    draws.append((int(draw_order(seed, epoch, count)[place]), epoch))
+  return draws
+
+
+def train_sampling(config: Config, stop_ids: Sequence[int]) -> Sampling:
+  """The Sampling of training's rollouts."""
+  s = config.sampling
+  return Sampling(s.temperature, s.top_p, s.top_k, tuple(stop_ids), s.max_tokens, s.extras)
+
+
+def draw_groups(source: Source, draws: Sequence[tuple[int, int]]) -> list[Group]:
+  """`train.group` completions of each (problem index, visit), in this order whoever ends first."""
+  size = source.config.train.group
+  items = [source.item(*draw, sample) for draw in draws for sample in range(size)]
+  groups = {draw: Group(*draw, []) for draw in draws}
+  sampling = train_sampling(source.config, source.tokenizer.eos_ids)
+  for scored in source.draw(items, sampling, 'train'):
+    item = scored.completion.item
+    groups[item.problem, item.visit].scored.append(scored)
+  for group in groups.values():
+    group.scored.sort(key=lambda s: s.completion.item.sample)
+  return list(groups.values())
+
+
+def collect(source: Source, algorithm: Algorithm, cursor: int, queue: Sequence[Group]) -> Collected:
+  """The groups of an iteration: `train.prompts` of them.
+
+  Without dynamic sampling the next ones in order. With it, those with a signal in draw order:
+  further batches are drawn until there are enough or train.most_draws were, surplus goes into the
+  next iteration's queue (Yu et al. 2025, section 3.2, without throwing surplus away).
+  """
+  t, count = source.config.train, len(source.problems)
+  judged, drawn = list(queue), []
+  taken = select_groups([], (0.0, 1.0), t.prompts)
+  for _ in range(t.most_draws):
+    if algorithm.band is not None:
+      metrics = [_signal(source.config, group) for group in judged]
+      taken = select_groups(metrics, algorithm.band, t.prompts)
+      if len(taken.taken) == t.prompts:
+        break
+    new = draw_groups(source, batch_of(cursor, t.prompts, source.config.seed, count))
+    cursor += t.prompts
+    judged += new
+    drawn += new
+    if algorithm.band is None:
+      return Collected(new, [], cursor, drawn, 0)
+  else:
+    metrics = [_signal(source.config, group) for group in judged]
+    assert algorithm.band is not None
+    taken = select_groups(metrics, algorithm.band, t.prompts)
+  if not taken.taken:
+    raise RuntimeError(
+      f'dynamic sampling: none of {len(judged)} groups in {t.most_draws} batches has a mean '
+      f'accuracy in {algorithm.band} that is not constant; take easier (or harder) problems, a '
+      'larger train.group, a wider train.band or more train.most_draws'
+    )
+  if len(taken.taken) < t.prompts:
+    log.warning(
+      'dynamic sampling found %d of %d groups in %d batches (train.most_draws); learning from '
+      'those',
+      len(taken.taken),
+      t.prompts,
+      t.most_draws,
+    )
+  groups, carried = ([judged[i] for i in which] for which in (taken.taken, taken.carried))
+  return Collected(groups, carried, cursor, drawn, len(taken.dropped))
+
+
+def _signal(config: Config, group: Group) -> np.ndarray:
+  """What dynamic sampling judges: whether answers are right, or the reward that stands for it."""
+  if config.reward.control == 'none':
+    return group.correct.astype(np.float64)
+  return rewards_of(config, group)
+
+
+def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
+  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline)."""
+  items = [source.item(group.index, group.visit, 0) for group in groups]
+  sampling = dataclasses.replace(
+    train_sampling(source.config, source.tokenizer.eos_ids), temperature=0.0
+  )
+  found = {}
+  for scored in source.draw(items, sampling, 'probe'):
+    item = scored.completion.item
+    found[item.problem, item.visit] = Group(item.problem, item.visit, [scored])
+  alone = [found[group.index, group.visit] for group in groups]
+  return np.concatenate([rewards_of(source.config, group) for group in alone])
+
+
+def _parsed(group: Group) -> np.ndarray:
+  return np.array([s.verdict.verdict in ('correct', 'wrong') for s in group.scored], np.float32)
+
+
+def _coin(group: Group, seed: int) -> np.ndarray:
+  samples = [s.completion.item.sample for s in group.scored]
+  uid = group.scored[0].completion.item.uid
+  flips = np.random.default_rng([seed, CONTROL_KEY, uid, group.visit]).integers(
+    2, size=max(samples) + 1
+  )
+  return flips[samples].astype(np.float32)
+
+
+def _majority(group: Group) -> np.ndarray:
+  answers = [s.verdict.extracted if s.verdict.extracted else None for s in group.scored]
+  votes = collections.Counter(answer for answer in answers if answer is not None)
+  winner = votes.most_common(1)[0][0] if votes else None  # the first among equals
+  return np.array([winner is not None and a == winner for a in answers], np.float32)
+
+
+# what learning is rewarded for in place of the verifier's reward (docs/algorithms.md)
+CONTROLS: dict[str, Callable[[Group, int], np.ndarray]] = {
+  'none': lambda group, _: np.array([s.verdict.reward for s in group.scored], np.float32),
+  'random': _coin,
+  'format': lambda group, _: _parsed(group),
+  'inverted': lambda group, _: 1 - group.correct.astype(np.float32),
+  'majority': lambda group, _: _majority(group),
+}
+
+
+def rewards_of(config: Config, group: Group) -> np.ndarray:
+  """f32[G] what the group's completions are rewarded with, by reward.control."""
+  return CONTROLS[config.reward.control](group, config.seed)
+
+
+def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
+  """Groups as padded rollouts; a group's place in the batch is its number."""
+  scored = [s for group in groups for s in group.scored]
+  completions = [s.completion for s in scored]
+  return rollout.assemble(
+    [c.item.prompt_ids for c in completions],
+    [c.tokens for c in completions],
+    sampler_logprobs=[c.logprobs for c in completions],
+    rewards=np.concatenate([rewards_of(config, group) for group in groups]),
+    group=np.repeat(np.arange(len(groups)), [len(group.scored) for group in groups]),
+    truncated=[c.truncated for c in completions],
+  )
+
+
+def _packed(x: np.ndarray) -> str:
+  return base64.b64encode(np.ascontiguousarray(x).tobytes()).decode()
+
+
+def to_json(queue: Sequence[Group]) -> list[dict[str, Any]]:
+  """A queue for the host state of a checkpoint."""
+  return [
+    {
+      'index': group.index,
+      'visit': group.visit,
+      'scored': [
+        {
+          'sample': s.completion.item.sample,
+          'tokens': _packed(s.completion.tokens.astype('<i4')),
+          **{
+            name: _packed(values.astype('<f4'))
+            for name in PER_TOKEN
+            if (values := getattr(s.completion, name)) is not None
+          },
+          'truncated': bool(s.completion.truncated),
+          'text': s.text,
+          'verdict': dataclasses.asdict(s.verdict),
+        }
+        for s in group.scored
+      ],
+    }
+    for group in queue
+  ]
+
+
+def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:
+  """What to_json wrote, over the same problems."""
+
+  def scored(group: dict[str, Any], one: dict[str, Any]) -> Scored:
+    completion = Completion(
+      item=source.item(group['index'], group['visit'], one['sample']),
+      tokens=np.frombuffer(base64.b64decode(one['tokens']), '<i4').astype(np.int32),
+      truncated=one['truncated'],
+      **{
+        name: np.frombuffer(base64.b64decode(one[name]), '<f4').astype(np.float32)
+        for name in PER_TOKEN
+        if name in one
+      },
+    )
+    return Scored(completion, one['text'], Verdict(**one['verdict']))
+
+  return [
+    Group(group['index'], group['visit'], [scored(group, one) for one in group['scored']])
+    for group in found
+  ]

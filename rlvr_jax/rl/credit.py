@@ -1,0 +1,78 @@
+"""Credit: from scores to what each completion of a group is praised for, pass@1 or pass@k."""
+
+import jax
+import jax.numpy as jnp
+
+from rlvr_jax.rl.groups import GroupStats
+
+KINDS = ('identity', 'signed', 'pkpo', 'pkpo_loo', 'passk_train', 'best_gap')
+# weights of these sum over a group; times the group's size they average over it, as losses do
+SUMMED = ('pkpo', 'pkpo_loo')
+
+
+def is_right(score: jax.Array) -> jax.Array:
+  """Whether a score stands for a right answer, bool[B]: above 1/2, for scores in 0..1 or -1..1."""
+  return score > 0.5
+
+
+def all_wrong_chance(n: jax.Array, wrong: jax.Array, k: int) -> jax.Array:
+  """C(wrong, k) / C(n, k) f[P]: k of n drawn without replacement are all wrong; k at most n."""
+  j = jnp.arange(k, dtype=n.dtype)
+  factors = jnp.maximum(wrong[..., None] - j, 0) / jnp.maximum(n[..., None] - j, 1)
+  return jnp.prod(jnp.where(j < n[..., None], factors, 1.0), axis=-1)
+
+
+def credit(
+  score: jax.Array, stats: GroupStats, group: jax.Array, kind: str, *, k: int = 1
+) -> jax.Array:
+  """Transformed scores f[B]; score f[B], group i32[B]. With c right of n and k <= n (else k = n):
+
+  identity: the score. signed: +1 right, -1 wrong (Zhu et al. 2025).
+  pkpo (Walder & Karkhanis 2025): k/n right; (k/n)(1 - C(n-1-c,k-1)/C(n-1,k-1)) wrong: the sum over
+  a group of weight * grad log p has expectation grad pass@k. pkpo_loo: its leave-one-out baseline,
+  (k/n) C(n-c,k-1)/C(n-1,k-1) right, 0 wrong: the same expectation.
+  passk_train (Chen et al. 2025): R = 1 - C(n-c,k)/C(n,k), s = sqrt(R(1-R)); (1-R)/s right,
+  (1 - R - C(n-c-1,k-1)/C(n-1,k-1))/s wrong, 0 where s = 0.
+  best_gap (Tang et al. 2025): largest minus second largest score for the best, 0 for the others.
+  All but identity and best_gap ask `is_right`; stats are those of is_right(score) for them, of the
+  score for best_gap.
+  """
+  if kind == 'identity':
+    return score
+  if kind == 'best_gap':
+    return _best_gap(score, stats, group)
+  right = is_right(score)
+  if kind == 'signed':
+    return jnp.where(right, 1.0, -1.0).astype(score.dtype)
+  n, c = stats.count[group], (stats.count * stats.mean)[group]
+  wrong = jnp.round(n - c)
+  if kind in SUMMED:
+    share = jnp.minimum(n, k) / jnp.maximum(n, 1)
+    if kind == 'pkpo':
+      others = 1 - all_wrong_chance(n - 1, wrong - 1, k - 1)  # of k-1 others one is right
+      return jnp.where(right, share, share * others)
+    return jnp.where(right, share * all_wrong_chance(n - 1, wrong, k - 1), 0.0)
+  if kind == 'passk_train':
+    miss = all_wrong_chance(n, wrong, k)
+    spread = jnp.sqrt(miss * (1 - miss))
+    others = all_wrong_chance(n - 1, wrong - 1, k - 1)
+    value = jnp.where(right, miss, miss - others) / jnp.where(spread > 0, spread, 1.0)
+    return jnp.where(spread > 0, value, 0.0)
+  raise ValueError(f'train.credit={kind!r}: known are {", ".join(KINDS)}')
+
+
+def _best_gap(score: jax.Array, stats: GroupStats, group: jax.Array) -> jax.Array:
+  best = score == stats.largest[group]
+  groups = stats.count.shape[0]
+  second = jax.ops.segment_max(jnp.where(best, -jnp.inf, score), group, groups)[group]
+  many = jax.ops.segment_sum(best.astype(score.dtype), group, groups)[group] > 1
+  gap = jnp.where(many | jnp.isinf(second), 0.0, score - second)
+  return jnp.where(best, gap, 0.0)
+
+
+def scale_signs(advantages: jax.Array, positive: float, negative: float) -> jax.Array:
+  """Positive and negative advantages times a factor each: PSR 1, 0; NSR 0, 1; W-REINFORCE 0.1, 1.
+
+  Zhu et al. 2025, "The surprising effectiveness of negative reinforcement".
+  """
+  return advantages * jnp.where(advantages > 0, positive, negative).astype(advantages.dtype)

@@ -1,0 +1,65 @@
+"""Every algorithm of configs/algorithms.py trains: a short form of that study, on one small task.
+
+Six problems, seen again and again: what is asked is that reward rises, and by much.
+"""
+
+import contextlib
+import io
+
+import jax
+import loops
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs.algorithms import NAMES
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.rl.distill import distill
+from rlvr_jax.rl.train import train
+
+CHANGES = {
+  'train.iterations': 12,
+  'train.prompts': 6,
+  'train.group': 32,
+  'train.report': 0,
+  'train.eval_every': 0,
+  'train.store_rollouts': False,
+  'train.checkpoint_every': 100,
+  'train.export': False,
+  'optimizer.learning_rate': 5e-3,
+  'critic.learning_rate': 1e-2,
+  'sampling.slots': 64,
+}
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+  """A model that solves few problems; programs are compiled fast, and one device is used."""
+  settings = loops.quick_programs(tmp_path_factory.mktemp('compiled'))
+  before = {key: getattr(jax.config, key) for key in settings if key.startswith('jax_c')}
+  before['jax_persistent_cache_min_compile_time_secs'] = (
+    jax.config.jax_persistent_cache_min_compile_time_secs
+  )
+  for key, value in settings.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
+  workdir = tmp_path_factory.mktemp('base')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_lib, 'make_mesh', lambda config: None)
+    distill(loops.config(**{'distill.steps': 300, 'distill.noise': 0.3}), workdir)
+    yield workdir / 'model'
+  jax.config.update('jax_disable_most_optimizations', False)
+  for key, value in before.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_reward_rises(name, base, tmp_path):
+  with contextlib.redirect_stderr(io.StringIO()):
+    train(loops.config(**{'model.name': str(base), 'train.algorithm': name} | CHANGES), tmp_path)
+  rewards = [row['pass@1'] for row in loops.rows(tmp_path)]
+  assert len(rewards) == CHANGES['train.iterations']
+  first, last = np.mean(rewards[:3]), np.mean(rewards[-3:])
+  assert 0.02 < first < 0.3
+  assert last > 1.5 * first
