@@ -246,8 +246,8 @@ def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
     [c.item.prompt_ids for c in completions],
     [c.tokens for c in completions],
     sampler_logprobs=[c.logprobs for c in completions],
-    rewards=np.concatenate([rewards_of(config, group) for group in groups]),
-    group=np.repeat(np.arange(len(groups)), [len(group.scored) for group in groups]),
+    rewards=np.concatenate([rewards_of(config, group) for group in groups]).tolist(),
+    group=[i for i, group in enumerate(groups) for _ in group.scored],
     truncated=[c.truncated for c in completions],
   )
 

@@ -176,7 +176,7 @@ class Learner:
     assert part.targets is not None
     layout = self._layout(part.rollouts)
     rows = micro_batches(part.rollouts, None, layout)
-    values, targets = layout.cut(part.values), layout.cut(part.targets)
+    values, targets = (jnp.asarray(layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
       self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
     )

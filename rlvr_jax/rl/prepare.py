@@ -111,7 +111,7 @@ def _advantages(
   limit: int,
   truncated_scale: float,
   truncated_score: float | None,
-  rollouts: Rollouts,
+  rollouts: Any,  # Rollouts of device arrays
   old: jax.Array | None,
   ref: jax.Array | None,
   values: jax.Array | None,

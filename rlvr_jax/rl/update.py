@@ -135,17 +135,17 @@ def _combine(a: Metrics, b: Metrics) -> Metrics:
   return {k: jnp.maximum(a[k], b[k]) if k.endswith('/max') else a[k] + b[k] for k in a}
 
 
-def _used(rows: Rows) -> jax.Array:
+def _used(rows: Any) -> jax.Array:
   """Micro-batches up to the last one with a completion token, i32[]."""
   count = jnp.arange(1, rows.tokens.shape[0] + 1, dtype=jnp.int32)
   return jnp.max(jnp.where(jnp.any(rows.completion_mask, axis=(1, 2)), count, 0))
 
 
-def _micro_batch(rows: Rows, i: jax.Array | int) -> Rows:
+def _micro_batch(rows: Any, i: jax.Array | int) -> Any:
   return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
 
 
-def gradients(loss_fn: Callable, params: Any, rows: Rows) -> tuple[jax.Array, Metrics, Any]:
+def gradients(loss_fn: Callable, params: Any, rows: Any) -> tuple[jax.Array, Metrics, Any]:
   """Loss, metrics and gradient summed over the micro-batches, one at a time."""
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
   first = jax.tree.map(lambda x: x[0], rows)
