@@ -21,9 +21,13 @@ from rlvr_jax.rl.types import TrainState
 from rlvr_jax.rl.update import make_score, make_update, map_rows, state_shardings
 from rlvr_jax.sharding import make_mesh
 
-CONFIG = ModelConfig('qwen2', 12, 8, 16, 2, 4, 2, 4, qkv_bias=True)
-B, LONGEST, WIDTH = 24, 10, 16
-SGD = optax.sgd(1.0)  # the step is then the gradient itself
+CONFIG = ModelConfig('qwen2', 12, 8, 16, 1, 4, 2, 4, qkv_bias=True)
+B, LONGEST, WIDTH = 48, 10, 16
+# keeps the gradient in its state
+KEEP = optax.GradientTransformation(
+  lambda params: jax.tree.map(jnp.zeros_like, params),
+  lambda updates, state, params=None: (updates, updates),
+)
 TEMPERATURE = 0.8
 # each has its own way through the loss: level of the ratio, surrogate, aggregation, selection
 ALGORITHMS = {
@@ -92,22 +96,21 @@ def packed(micro_tokens, multiple=1):
 @functools.cache
 def updater(name, dtype, mesh=None):
   return make_update(
-    CONFIG, ALGORITHMS[name], SGD, longest=LONGEST, compute_dtype=dtype, remat=False, chunk=64,
+    CONFIG, ALGORITHMS[name], KEEP, longest=LONGEST, compute_dtype=dtype, remat=False, chunk=1024,
     mesh=mesh,
   )  # fmt: skip
 
 
 def step(name, layout, dtype='float64', mesh=None):
   """(metrics, gradient) of a step."""
-  before = jax.tree.map(lambda x: x.astype(dtype), start_params())
-  params = jax.tree.map(jnp.asarray, before)
-  state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=SGD.init(params))
+  params = jax.tree.map(lambda x: jnp.asarray(x, dtype), start_params())
+  state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=KEEP.init(params))
   if mesh is not None:
     state = jax.device_put(state, state_shardings(state, CONFIG, mesh))
   rows = cut(layout, ALGORITHMS[name], dtype)
   after, metrics = updater(name, dtype, mesh)(state, rows, jnp.asarray(TEMPERATURE, dtype))
   assert int(metrics['skipped']) == 0
-  return jax.device_get(metrics), jax.tree.map(lambda a, b: a - np.asarray(b), before, after.params)
+  return jax.device_get((metrics, after.opt_state))
 
 
 def assert_same(got, expected, tolerance):
@@ -133,39 +136,48 @@ def test_in_float64_the_step_does_not_know_of_packing(name):
     assert expected[0]['tokens'] == sum(
       n for i, n in enumerate(batch()[0].completion_lengths) if i != 5
     )
-    layout = packed(96)
+    layout = packed(256)
     assert layout.source.shape[1] > 1
     assert layout.used > 1
     assert_same(step(name, layout), expected, 1e-9)
 
 
-@pytest.mark.parametrize('name', ['grpo', 'gspo'])
+@pytest.mark.parametrize('name', ['grpo', pytest.param('gspo', marks=pytest.mark.check)])
 def test_in_float64_the_step_does_not_know_of_micro_batches(name):
   with jax.enable_x64(True):
-    for layout in (plain(1), plain(2), plain(8), packed(16), packed(32), packed(1024)):
+    for layout in (plain(1), plain(2), plain(8), packed(16), packed(1024)):
       assert_same(step(name, layout), whole(name, 'float64'), 1e-9)
   assert packed(1024).source.shape[0] == 1
-  assert packed(16).used > 8
+  assert packed(16).used > 16
 
 
-@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2)], ids=str)
-@pytest.mark.parametrize('name', ['grpo', 'gspo'])
+@pytest.mark.parametrize(
+  ('name', 'shape'),
+  [
+    ('grpo', (8, 1, 1)),
+    pytest.param('grpo', (2, 2, 2), marks=pytest.mark.check),
+    pytest.param('gspo', (2, 2, 2), marks=pytest.mark.check),
+  ],
+  ids=str,
+)
 def test_in_float64_eight_devices_are_one(name, shape):
   with jax.enable_x64(True):
     mesh, multiple = make_mesh(*shape), shape[0] * shape[1]
     layout = packed(8 * WIDTH, multiple)
-    assert layout.source.shape[1] % multiple == 0
+    assert layout.used > 1
     assert_same(step(name, layout, mesh=mesh), whole(name, 'float64'), 1e-9)
 
 
-@pytest.mark.parametrize('name', ALGORITHMS)
+@pytest.mark.parametrize(
+  'name', ['grpo', *(pytest.param(x, marks=pytest.mark.check) for x in list(ALGORITHMS)[1:])]
+)
 def test_in_float32_gradients_agree_in_norm(name, strict):
-  assert_same(step(name, packed(96), 'float32'), whole(name, 'float32'), 1e-5)
+  assert_same(step(name, packed(256), 'float32'), whole(name, 'float32'), 1e-5)
 
 
 @functools.cache
 def score():
-  return make_score(CONFIG, chunk=64)
+  return make_score(CONFIG, chunk=1024)
 
 
 def scored(tokens, layout):
@@ -178,22 +190,22 @@ def test_log_probs_come_back_by_rollout_whatever_the_layout(strict):
   rollouts = batch()[0]
   mask = rollouts.completion_mask & rollouts.valid[:, None]
   expected = [plain(8).restore(x) for x in scored(rollouts.tokens, plain(8))]
-  for layout in (packed(96), packed(16)):
-    for x, e in zip(scored(rollouts.tokens, layout), expected, strict=True):
-      got = layout.restore(x)
-      np.testing.assert_allclose(got[mask], e[mask], atol=1e-5, rtol=0)
-      assert got[mask].any()
-      assert not got[:, 0].any()
-  assert not got[5].any()  # not valid: not even computed
+  for x, e in zip(scored(rollouts.tokens, packed(256)), expected, strict=True):
+    got = packed(256).restore(x)
+    np.testing.assert_allclose(got[mask], e[mask], atol=1e-5, rtol=0)
+    assert (got[mask] != 0).all()
+    assert not got[:, 0].any()
+    assert not got[5].any()  # not valid: not even computed
 
 
 def test_rollouts_in_a_row_do_not_see_each_other(strict):
   """Other tokens in one change no bit of the log-probs of its neighbours, before and after it."""
-  rollouts, layout = batch()[0], packed(96)
+  rollouts, layout = batch()[0], packed(256)
   before = [np.asarray(x) for x in scored(rollouts.tokens, layout)]
   owner = np.where(layout.source >= 0, layout.source // WIDTH, -1)
-  row = next(r for m in owner for r in m if len(np.unique(r[r >= 0])) >= 3)
-  changed = row[0] if len(np.unique(row[row >= 0])) < 3 else np.unique(row[row >= 0])[1]
+  row = np.unique(owner[0, 0])
+  assert len(row) > 5
+  changed = row[len(row) // 2]
   tokens = rollouts.tokens.copy()
   tokens[changed] = (tokens[changed] + 1 + np.arange(WIDTH) % 5) % 12
   after = [np.asarray(x) for x in scored(tokens, layout)]
@@ -205,7 +217,7 @@ def test_rollouts_in_a_row_do_not_see_each_other(strict):
 
 def test_the_end_of_a_row_is_invisible(strict):
   """Whatever tokens stand where there are none, and whatever values under the mask."""
-  layout = packed(96)
+  layout = packed(256)
   rows = cut(layout, ALGORITHMS['grpo'], 'float32')
   nothing = layout.source < 0
   assert nothing.any()
@@ -220,7 +232,7 @@ def test_the_end_of_a_row_is_invisible(strict):
     state = TrainState(
       step=jnp.zeros((), jnp.int32),
       params=jax.tree.map(jnp.asarray, params),
-      opt_state=SGD.init(params),
+      opt_state=KEEP.init(params),
     )
     found.append(updater('grpo', 'float32')(state, one, jnp.float32(TEMPERATURE)))
   for a, b in zip(*map(jax.tree.leaves, found), strict=True):
@@ -274,7 +286,8 @@ def test_a_layout_holds_every_rollout_whole_and_once(lengths, micro_tokens, mult
       end = int(here[m, r].sum())
       assert here[m, r, :end].all()  # no gaps
       begins = np.flatnonzero(layout.positions[m, r, :end] == 0)
-      for s, (begin, stop) in enumerate(zip(begins, [*begins[1:], end], strict=True)):
+      ends = [*begins[1:], end][: len(begins)]
+      for s, (begin, stop) in enumerate(zip(begins, ends, strict=True)):
         i = owner[m, r, begin]
         assert stop - begin == lengths[i]
         assert (owner[m, r, begin:stop] == i).all()
@@ -353,8 +366,8 @@ def test_one_program_serves_every_batch_of_a_shape():
   run = jax.jit(tripled)
   with compilations() as names:
     for _ in range(12):
-      completions = [rng.integers(1, 12, rng.integers(1, 60)) for _ in range(64)]
-      rollouts = assemble([[1, 2, 3]] * 64, completions)
+      completions = [rng.integers(1, 12, rng.integers(20, 60)) for _ in range(90)]
+      rollouts = assemble([[1, 2, 3]] * 90, completions)
       layout = layout_of(rollouts, micro_tokens=256, packing=True)
       rows = micro_batches(rollouts, None, layout)
       got = layout.restore(run(rows))
@@ -375,4 +388,4 @@ def test_the_longest_rollout_always_has_a_row():
   rows, b, T = pack(np.array([100, 3, 3]), micro_tokens=8, multiple=2)
   assert T >= 100
   assert b == 2
-  assert sorted(sum(rows, [])) == [0, 1, 2]
+  assert sorted(i for row in rows for i in row) == [0, 1, 2]

@@ -108,7 +108,7 @@ def _row_lengths(longest: int, most: int) -> Iterator[int]:
   """
   T = bucket_length(longest)
   if most < T:
-    step = max(1, (1 << (longest.bit_length() - 1)) // 8)
+    step = max(MIN_LENGTH, 1 << (longest.bit_length() - 1)) // 8
     yield from range(-(-longest // step) * step, T + 1, step)
     return
   if most >= LEAST_ROW:
@@ -124,12 +124,12 @@ def pack(
   """(rows of indices, rows b of a micro-batch, row length T) for rollouts of lengths i64[n].
 
   The shortest rows, and then the largest micro-batch, of which FILL is real tokens; the fullest
-  where none reaches it. b is the most that micro_tokens allows, or a half, a quarter, ...
-  of it, times `multiple`; more than micro_tokens only where `multiple` rows already are.
+  where none reaches it. b is `multiple` times the most that micro_tokens allows, or a half, a
+  quarter, ... of that; only where `multiple` rows are already more is micro_tokens exceeded.
   """
   total, best, found = int(np.sum(lengths)), -1.0, None
-  for T in _row_lengths(int(np.max(lengths)), micro_tokens // multiple):
-    rows = first_fit_decreasing(lengths, T)
+  for T in _row_lengths(int(np.max(lengths, initial=1)), micro_tokens // multiple):
+    rows = first_fit_decreasing(lengths, T) or [[]]
     part = rows_per_micro_batch(T, micro_tokens, multiple) // multiple
     while part:
       b = part * multiple
@@ -156,19 +156,16 @@ def packed_layout(
   Rollouts that are not valid bool[B] are left out. Micro-batches are filled up with empty ones to a
   power of two, which costs nothing: nobody computes them.
   """
-  chosen = np.flatnonzero(np.asarray(valid) & (np.asarray(lengths) > 0))
-  if not len(chosen):
-    chosen = np.zeros(1, np.int64)
-    lengths = np.zeros_like(lengths)
-  used = np.asarray(lengths, np.int64)[chosen]
-  rows, b, T = pack(used, micro_tokens=micro_tokens, multiple=multiple)
+  lengths = np.asarray(lengths, np.int64)
+  chosen = np.flatnonzero(valid)
+  rows, b, T = pack(lengths[chosen], micro_tokens=micro_tokens, multiple=multiple)
   M = 1 << (-(-len(rows) // b) - 1).bit_length()
   source = np.full((M * b, T), -1, np.int64)
   for row, members in zip(source, rows, strict=False):
     begin = 0
-    for i in members:
-      end = begin + used[i]
-      row[begin:end] = chosen[i] * width + np.arange(used[i])
+    for i in chosen[members].tolist():
+      end = begin + int(lengths[i])
+      row[begin:end] = np.arange(end - begin) + i * width
       begin = end
   return Layout(source.reshape(M, b, T), (len(lengths), width), True)
 
