@@ -126,11 +126,14 @@ def updater(name, dtype, mesh=None):
 
 def step(name, layout, dtype='float64', mesh=None):
   """(metrics, gradient) of a step."""
+  return step_on(cut(layout, ALGORITHMS[name], dtype), name, dtype, mesh)
+
+
+def step_on(rows, name, dtype, mesh=None):
   params = jax.tree.map(lambda x: jnp.asarray(x, dtype), start_params())
   state = TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=KEEP.init(params))
   if mesh is not None:
     state = jax.device_put(state, state_shardings(state, CONFIG, mesh))
-  rows = cut(layout, ALGORITHMS[name], dtype)
   after, metrics = updater(name, dtype, mesh)(state, rows, jnp.asarray(TEMPERATURE, dtype))
   assert int(metrics['skipped']) == 0
   return jax.device_get((metrics, after.opt_state))
@@ -164,10 +167,17 @@ def test_in_float64_the_step_does_not_know_of_packing(name):
     assert_same(step(name, layout), expected, 1e-9)
 
 
-@pytest.mark.parametrize('name', ['grpo', pytest.param('gspo', marks=pytest.mark.check)])
-def test_in_float64_the_step_does_not_know_of_micro_batches(name):
+@pytest.mark.parametrize(
+  ('name', 'rollouts_each', 'micro_tokens'),
+  [
+    ('grpo', (1, 8), (1024,)),  # two are in every test here
+    pytest.param('grpo', (2,), (16, 64), marks=pytest.mark.check),
+    pytest.param('gspo', (1, 2, 8), (16, 64, 1024), marks=pytest.mark.check),
+  ],
+)
+def test_in_float64_the_step_does_not_know_of_micro_batches(name, rollouts_each, micro_tokens):
   with jax.enable_x64(True):
-    for layout in (plain(1), plain(2), plain(8), packed(16), packed(1024)):
+    for layout in (*map(plain, rollouts_each), *map(packed, micro_tokens)):
       assert_same(step(name, layout), whole(name, 'float64'), 1e-9)
   assert packed(1024).source.shape[0] == 1
   assert packed(16).used > 16
@@ -248,15 +258,7 @@ def test_the_end_of_a_row_is_invisible(strict):
     advantages=np.where(rows.completion_mask, rows.advantages, np.float32(np.nan)),
     old_logprobs=np.where(rows.completion_mask, rows.old_logprobs, np.float32(np.nan)),
   )
-  params = jax.tree.map(lambda x: x.astype(np.float32), start_params())
-  found = []
-  for one in (rows, other):
-    state = TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=jax.tree.map(jnp.asarray, params),
-      opt_state=KEEP.init(params),
-    )
-    found.append(updater('grpo', 'float32')(state, one, jnp.float32(TEMPERATURE)))
+  found = [step_on(one, 'grpo', 'float32') for one in (rows, other)]
   for a, b in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_array_equal(a, b)
 
