@@ -1,4 +1,4 @@
-"""Models by name: a local directory, a .gguf file, or a hub id; what they are and their weights."""
+"""Models by name: a directory, a .gguf file, a run's checkpoint (runs.py) or a hub id."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
   OfflineModeIsEnabled,
 )
 
-from rlvr_jax.models import gguf, hf
+from rlvr_jax.models import gguf, hf, runs
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.tokenizer import Tokenizer, gguf_tokenizer, read_tokenizer
 from rlvr_jax.models.weights import Params, load_params
@@ -43,11 +43,12 @@ _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where a model lies on this machine: a Hugging Face directory or a GGUF file."""
+  """Where a model lies on this machine: a Hugging Face directory, a GGUF file, a checkpoint."""
 
   name: str
-  kind: Literal['hf', 'gguf']
+  kind: Literal['hf', 'gguf', 'run']
   path: pathlib.Path
+  reference: runs.Reference | None = None  # of a run's checkpoint
 
 
 def models_dir() -> pathlib.Path:
@@ -58,10 +59,14 @@ def models_dir() -> pathlib.Path:
 def resolve(name: str | os.PathLike[str], part: Part = 'weights') -> Source:
   """Finds a model by name; fetches from the hub only the files that `part` needs.
 
-  Tried in order: a local directory or .gguf file, the same (also without .gguf) in `models_dir`,
-  a hub id (org/model) through huggingface_hub and its cache. ValueError says what to do.
+  Tried in order: a run (runs/x is its last checkpoint, runs/x@step:300, runs/x@best), a local
+  directory or .gguf file, the same (also without .gguf) in `models_dir`, a hub id (org/model)
+  through huggingface_hub and its cache. ValueError says what to do.
   """
   name = os.fspath(name)
+  reference = runs.find(name)
+  if reference is not None:
+    return Source(name, 'run', reference.run, reference)
   local = pathlib.Path(name).expanduser()
   shelf = models_dir()
   for path in (local, shelf / name, shelf / f'{name}.gguf'):
@@ -73,8 +78,8 @@ def resolve(name: str | os.PathLike[str], part: Part = 'weights') -> Source:
       raise ValueError(f'model={name!r} is a file but no .gguf; name its directory instead')
   if name.endswith('.gguf') or not _HUB_ID.fullmatch(name):
     raise ValueError(
-      f'model={name!r} is neither a directory, a .gguf file (here or in {shelf}), nor a hub id of '
-      'the form org/model; check the path, or set RLVR_MODELS to where your models are'
+      f'model={name!r} is neither a directory, a .gguf file (here or in {shelf}), a run, nor a hub '
+      'id of the form org/model; check the path, or set RLVR_MODELS to where your models are'
     )
   try:
     snapshot = huggingface_hub.snapshot_download(name, allow_patterns=_WANTED[part])
@@ -110,6 +115,8 @@ def _directory(name: str, path: pathlib.Path) -> Source:
 def load_config(name: str | os.PathLike[str]) -> ModelConfig:
   """ModelConfig of a model, without its weights."""
   source = resolve(name, 'config')
+  if source.reference is not None:
+    return runs.read_config(source.reference)
   if source.kind == 'gguf':
     return gguf.read_config(gguf.GGUFFile(source.path))
   return hf.read_config(source.path)
@@ -120,6 +127,8 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   source = resolve(name, 'tokenizer')
   if source.kind == 'gguf':
     return gguf_tokenizer(gguf.GGUFFile(source.path))
+  if source.reference is not None:
+    return _hf_tokenizer(source.reference.form, runs.read_config(source.reference))
   return _hf_tokenizer(source.path, hf.read_config(source.path))
 
 
@@ -143,6 +152,8 @@ def load_model(
   shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree.
   """
   source = resolve(name)
+  if source.reference is not None:
+    return _load_checkpoint(source.reference, dtype, shardings)
   if source.kind == 'gguf':
     file = gguf.GGUFFile(source.path)
     config, tokenizer = gguf.read_config(file), gguf_tokenizer(file)
@@ -157,6 +168,21 @@ def load_model(
   return config, params, tokenizer
 
 
+def _load_checkpoint(
+  reference: runs.Reference, dtype: str, shardings: Any
+) -> tuple[ModelConfig, Params, Tokenizer]:
+  config = runs.read_config(reference)
+  placed = shardings(config) if callable(shardings) else shardings
+  params = runs.load_params(reference, config, dtype, placed)
+  return config, params, _hf_tokenizer(reference.form, config)
+
+
+def full_name(name: str | os.PathLike[str]) -> str:
+  """A model's name with the step of the checkpoint it stands for: runs/x is runs/x@step:300 now."""
+  reference = runs.find(os.fspath(name))
+  return os.fspath(name) if reference is None else str(reference)
+
+
 def fingerprint(name: str | os.PathLike[str]) -> str:
   """sha256 (hex) over the content of everything that decides what a model computes.
 
@@ -164,6 +190,8 @@ def fingerprint(name: str | os.PathLike[str]) -> str:
   path or name have the same fingerprint. Reads all weights: about a second a gigabyte.
   """
   source = resolve(name)
+  if source.reference is not None:
+    return runs.fingerprint(source.reference)
   paths = [source.path]
   if source.kind == 'hf':
     paths = sorted({p for pattern in _WANTED['weights'] for p in source.path.glob(pattern)})
