@@ -77,7 +77,8 @@ def _every_key() -> Config:
 
 def _model() -> dict[str, Any]:
   return {
-    'name': '',  # HF directory, .gguf file or hub id; '' makes one from `init`
+    'name': '',  # HF directory, .gguf file, hub id, or a run: runs/x, runs/x@step:300,
+    # runs/x@best; '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
     'remat': True,  # recompute each layer in the backward pass: memory for a third more FLOPs
@@ -144,7 +145,8 @@ def _train() -> dict[str, Any]:
     'eval_problems': 64,  # held-out problems in a look
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
-    'keep': 2,  # checkpoints kept
+    'keep': 2,  # checkpoints kept, the last ones
+    'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
     'store_rollouts': True,  # training's completions go into the sample store
     'report': 64,  # draws of each held-out problem from start and end model, for a report; 0: off
     'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model

@@ -248,7 +248,7 @@ def saved_sums(directory: str | os.PathLike, step: int) -> dict[str, int]:
 
 def saved_shapes(directory: str | os.PathLike, step: int) -> Any:
   """The tree of jax.ShapeDtypeStruct of a checkpoint's state, as nested dicts and lists."""
-  handler = ocp.StandardCheckpointHandler()
+  handler: Any = ocp.StandardCheckpointHandler()  # its own annotations know another Path only
   tree = handler.metadata(pathlib.Path(directory) / str(step) / 'state').tree
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rlvr_jax import checks
 from rlvr_jax.config_keys import OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
@@ -64,6 +65,7 @@ UNSEEN_BY_RESULTS = (
   'profile',
   'train.checkpoint_every',
   'train.keep',
+  'train.keep_best',
   'train.store_rollouts',
   'train.export',
   'distill.export',
@@ -168,6 +170,7 @@ def check(config: Config) -> None:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
   if config.job in ('train', 'study', 'distill'):
     _check_train(config)
+  checks.check(config)
   if config.job in SAMPLING_JOBS:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):

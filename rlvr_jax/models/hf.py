@@ -331,7 +331,7 @@ def write_form(
 
 
 def drawn_as(temperature: float, top_p: float) -> dict[str, Any]:
-  """The keys of generation_config.json that say how completions are drawn; temperature 0: greedy."""
+  """The keys of generation_config.json that say how completions are drawn (0: the likeliest)."""
   if not temperature:
     return {'do_sample': False}
   # HF's own default is the 50 likeliest tokens

@@ -60,6 +60,8 @@ def find(name: str) -> Reference | None:
         f'model={name!r}: {which!r} is no checkpoint; write {run}@step:300, {run}@best or {run}'
       )
   path = pathlib.Path(match['run'] if match else name).expanduser()
+  if match is None and any(path.glob('*.safetensors')):
+    return None  # a model that has a folder of this name
   if not (path / CHECKPOINTS).is_dir():
     if match is None and not (path / 'versions.json').is_file():
       return None

@@ -19,7 +19,7 @@ from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.rl import learner, observe, rollout
+from rlvr_jax.rl import ends, learner, observe, rollout
 from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.collect import Source, batch_of
 from rlvr_jax.rl.train import NOT_IDENTITY
@@ -127,6 +127,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       learn.state, host = checkpoints.restore(learn.state)
       start = host['iteration']
       log.info('resumed at step %d', start)
+    ends.write_form(workdir, learn)
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(

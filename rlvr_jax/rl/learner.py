@@ -25,7 +25,7 @@ from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.hf import save_safetensors
+from rlvr_jax.models.hf import drawn_as, save_safetensors
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -243,7 +243,13 @@ def export(directory: pathlib.Path, learn: Learner) -> None:
     return
   if directory.exists():
     shutil.rmtree(directory)
-  save_safetensors(directory, learn.state.params, learn.config, learn.tokenizer)
+  save_safetensors(
+    directory,
+    learn.state.params,
+    learn.config,
+    learn.tokenizer,
+    generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
+  )
   mark.write_text(json.dumps({'step': step}))
 
 

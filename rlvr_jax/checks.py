@@ -1,0 +1,31 @@
+"""Relations between keys of a config that are refused before a run starts; part of config.check."""
+
+from typing import Any
+
+
+def check(config: Any) -> None:
+  """ValueError names key, value and the way out."""
+  if config.job in ('train', 'study'):
+    check_keep_best(config)
+
+
+def check_keep_best(config: Any) -> None:
+  """train.keep_best is a metric that the looks of this config measure."""
+  metric, t = config.train.keep_best, config.train
+  if not metric:
+    return
+  k = metric.removeprefix('eval/').removeprefix('pass@')
+  if metric not in (f'pass@{k}', f'eval/pass@{k}') or not k.isdigit():
+    raise ValueError(
+      f"train.keep_best={metric!r} is no metric of held-out problems; write 'pass@1', or another k"
+    )
+  if not t.eval_every or not t.eval_problems or not config.task.holdout:
+    raise ValueError(
+      f'train.keep_best={metric!r} needs looks at held-out problems: set train.eval_every, '
+      'train.eval_problems and task.holdout above 0'
+    )
+  if not 1 <= int(k) <= t.eval_samples or (int(k) & (int(k) - 1) and int(k) != t.eval_samples):
+    raise ValueError(
+      f'train.keep_best={metric!r}: a look measures pass@k for k = 1, 2, 4, ... up to '
+      f'train.eval_samples={t.eval_samples}; raise that, or take another k'
+    )

@@ -1,0 +1,48 @@
+"""What a training run leaves for others: what its checkpoints are of, and which one is the best."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from rlvr_jax.checkpoint import Checkpointer
+from rlvr_jax.config import Config
+from rlvr_jax.models import runs
+from rlvr_jax.rl.learner import Learner
+
+
+def write_form(workdir: pathlib.Path, learn: Learner) -> None:
+  """Says in the run's workdir what its checkpoints are of, so that they are models by name."""
+  if jax.process_index():
+    return
+  runs.write_form(
+    workdir,
+    learn.config,
+    learn.tokenizer,
+    dtype=learn.run.model.dtype,
+    temperature=learn.run.sampling.temperature,
+    top_p=learn.run.sampling.top_p,
+  )
+
+
+def keep_best(
+  config: Config,
+  checkpoints: Checkpointer,
+  step: int,
+  row: Mapping[str, Any],
+  save: Callable[[int], None],
+) -> None:
+  """Marks the checkpoint of this step if the look just taken at its model is the best so far.
+
+  row: the look's metrics, of the model as it is after `step` iterations; save(step) saves it where
+  it is not saved yet. The start model (step 0) does not count. Of equals the first stays.
+  """
+  if not config.train.keep_best or step == 0:
+    return
+  metric = f'eval/{config.train.keep_best.removeprefix("eval/")}'
+  if not checkpoints.is_best(metric, row[metric]):
+    return
+  if step not in checkpoints.steps():
+    save(step)
+  checkpoints.mark_best(step, metric, row[metric])
