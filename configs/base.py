@@ -39,12 +39,15 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study
+      'job': 'train',  # train | distill | evaluate | sample | study | export
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
       'smoke': False,  # apply smoke_values: the same code path, minutes instead of hours
       'smoke_values': dotted({}),  # dotted key -> value
+      'run': '',  # job=export: what is exported, a run (runs/x@step:300) or any other model
+      'to': '',  # the directory that it becomes
+      'to_dtype': '',  # of its weights; '': as the run keeps them
       'model': _model(),
       'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
       'task': _task(),

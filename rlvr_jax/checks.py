@@ -1,5 +1,6 @@
 """Relations between keys of a config that are refused before a run starts; part of config.check."""
 
+import pathlib
 from typing import Any
 
 
@@ -7,6 +8,8 @@ def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
   if config.job in ('train', 'study'):
     check_keep_best(config)
+  if config.job == 'export':
+    check_export(config)
 
 
 def check_keep_best(config: Any) -> None:
@@ -29,3 +32,12 @@ def check_keep_best(config: Any) -> None:
       f'train.keep_best={metric!r}: a look measures pass@k for k = 1, 2, 4, ... up to '
       f'train.eval_samples={t.eval_samples}; raise that, or take another k'
     )
+
+
+def check_export(config: Any) -> None:
+  """That nothing lies where the export goes, and its dtype."""
+  if config.to_dtype not in ('', 'float32', 'bfloat16'):
+    raise ValueError(f"to_dtype={config.to_dtype!r}: must be float32, bfloat16 or '' (the run's)")
+  to = pathlib.Path(config.to).expanduser()
+  if config.to and to.exists() and (not to.is_dir() or any(to.iterdir())):
+    raise ValueError(f'to={config.to!r} already exists and is not empty; choose another directory')

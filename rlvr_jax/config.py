@@ -34,6 +34,7 @@ JOBS = {
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
+  'export': 'rlvr_jax.export:export',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -72,6 +73,9 @@ UNSEEN_BY_RESULTS = (
   'distill.checkpoint_every',
   'verifier.workers',
   'metrics',
+  'run',
+  'to',
+  'to_dtype',
   'sampling.first',  # these two end the draws of measured problems, never those of training
   'sampling.stop_after',
 )
