@@ -76,8 +76,30 @@ def test_the_hand_over_gives_the_sampler_merged_weights(strict):
   expected = unstack(lora.merge(attached))
   assert jax.tree.structure(first) == jax.tree.structure(expected)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), first, expected)
+  assert sum(x.size for x in jax.tree.leaves(first)) == sum(x.size for x in jax.tree.leaves(params))
   again = hand_over(hand_over(None, params), attached)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), again, expected)
+
+
+def test_in_bfloat16_the_sampler_keeps_the_branch():
+  """A product under half a bit of the weights would vanish in the sum; it has to move the model."""
+  config, params = tiny.make()
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+  factors = jax.tree.map(lambda x: 0.02 * x, factors_of(config))
+  factors = jax.tree.map(lambda x: x.astype(jnp.bfloat16), factors)
+  attached = lora.attach(params, factors, ADAPTER)
+  merged = lora.merge(attached)['layers']['gate']
+  assert float((merged == params['layers']['gate']).mean()) > 0.9, 'the product is too large'
+  handed = hand_over(None, attached)
+  again = hand_over(handed, jax.tree.map(lambda x: x, attached))
+  expected = unstack(attached)
+  assert jax.tree.structure(again) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, again, expected)
+  mesh = sharding.make_mesh(2, 2, 2)
+  over = hand_over(None, attached, mesh)
+  np.testing.assert_allclose(
+    hidden(over, config).astype('f4'), hidden(attached, config).astype('f4'), rtol=0, atol=0.2
+  )
 
 
 def test_gradients_are_those_of_the_merged_weights(strict):

@@ -3,7 +3,9 @@
 The factors of projection `q` lie beside it in the layers as `q_a` [L,in,rank] and `q_b`
 [L,rank,out] once they are attached, and Block then adds the branch (x A) B. In the learner the
 branch saves the gradient of the whole matrix, which merged weights would need (a third of a step's
-FLOPs); the sampler gets weights merged in float32, so that a token costs what it did.
+FLOPs). The sampler has merged weights where they are float32, so that a token costs what it did.
+In bfloat16 it has the branch too: rounding W + A B to 8 bits leaves W as it was until the product
+is large, and the sampler would go on with the base (docs/measured.md).
 """
 
 import dataclasses
@@ -104,6 +106,15 @@ def _plus(weight: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
   right = b.reshape(*lead, rank, -1).astype(dtype)
   product = jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
   return (weight.astype(dtype) + product.reshape(weight.shape)).astype(weight.dtype)
+
+
+def sampler_form(params: Params) -> Params:
+  """Attached params as the sampler has them: merged in float32, the branch kept in bfloat16.
+
+  params in the per-layer form; plain ones stay as they are.
+  """
+  first = params['layers'][0]
+  return merge(params) if first['q'].dtype == wide(first['q'].dtype) else params
 
 
 def merge(params: Params) -> Params:

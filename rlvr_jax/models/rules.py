@@ -33,6 +33,12 @@ DECODE_RULES = (
   (r'layers/\d+/(gate|up)$', P(None, 'tensor')),
   (r'layers/\d+/down$', P('tensor', None)),
   (r'layers/\d+/(q|k|v)_bias$', P('tensor', None)),
+  (r'layers/\d+/(q|k|v|gate|up)_a$', P()),
+  (r'layers/\d+/(q|k|v)_b$', P(None, 'tensor', None)),
+  (r'layers/\d+/o_a$', P('tensor', None, None)),
+  (r'layers/\d+/(gate|up)_b$', P(None, 'tensor')),
+  (r'layers/\d+/down_a$', P('tensor', None)),
+  (r'layers/\d+/(o|down)_b$', P()),
   (r'norm$', P()),
 )
 

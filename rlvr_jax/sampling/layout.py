@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rlvr_jax.models.lora import merge
+from rlvr_jax.models.lora import sampler_form
 from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
 from rlvr_jax.sampling import chunk as chunk_lib
@@ -99,8 +99,8 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def _sampler_form(params: Params) -> Params:
-  # adapters are merged layer by layer: a merged stack would be one more copy of all weights
-  return merge(unstack(params))
+  # layer by layer: a merged stack would be one more copy of all weights
+  return sampler_form(unstack(params))
 
 
 def _rewrite(old: Params, params: Params) -> Params:
