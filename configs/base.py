@@ -47,8 +47,14 @@ def _every_key() -> Config:
       'smoke_values': dotted({}),  # dotted key -> value
       'run': '',  # job=export: what is exported, a run (runs/x@step:300) or any other model
       'to': '',  # the directory that it becomes
-      'to_dtype': '',  # of its weights; '': as the run keeps them
+      'to_dtype': '',  # of its weights; '': the run's own, float32 for merged adapters
+      'adapter': False,  # of a run with adapters: these alone, as PEFT has them
       'model': _model(),
+      'lora': {
+        'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
+        'alpha': 32.0,  # their product is multiplied by alpha / rank
+        'targets': ('q', 'k', 'v', 'o', 'gate', 'up', 'down'),  # projections that have one
+      },
       'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
       'task': _task(),
       'sampling': _sampling(),
@@ -143,6 +149,7 @@ def _train() -> dict[str, Any]:
     'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
     'packing': True,  # several rollouts in a row of the learner; False: one, padded
     'epochs': 1,  # passes over the rollouts of an iteration
+    'frozen': (),  # regexes on paths of params ('embed', 'layers/q') that do not train
     'most_draws': 10,  # dynamic sampling: batches of `prompts` problems drawn for one iteration
     'eval_every': 10,  # iterations between held-out looks; 0: never
     'eval_problems': 64,  # held-out problems in a look
@@ -258,6 +265,20 @@ def parse_arg(arg: str) -> dict[str, Any]:
         f'config argument {word!r} is no preset ({", ".join(presets())}) and no key=value'
       )
   return values
+
+
+def take(arg: str, word: str) -> tuple[bool, str]:
+  """Whether `word` is among the words of a config's argument, and the argument without it."""
+  words = [w.strip() for w in arg.split(',')]
+  return word in words, ','.join(w for w in words if w != word)
+
+
+def low_rank(config: Config, *, rank: int, learning_rate: float) -> None:
+  """Adapters in float32 over frozen bfloat16 weights: what one GPU of 80 GB holds of 7B to 14B."""
+  config.model.dtype = 'bfloat16'
+  config.lora.rank = rank
+  config.optimizer.learning_rate = learning_rate
+  config.optimizer.weight_decay = 0.0
 
 
 def with_presets(config: Config, arg: str) -> Config:

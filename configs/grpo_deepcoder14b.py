@@ -1,4 +1,4 @@
-"""GRPO+ of DeepSeek-R1-Distill-Qwen-14B on programs, as DeepCoder-14B-Preview's model card tells it.
+"""GRPO+ of DeepSeek-R1-Distill-Qwen-14B on programs, by the model card of DeepCoder-14B-Preview.
 
   python main.py --config=configs/grpo_deepcoder14b.py --config.task.path=deepcoder/train.jsonl \
     --config.task.verifier=my_tests.py:passes

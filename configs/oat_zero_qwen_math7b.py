@@ -1,11 +1,11 @@
-"""Dr. GRPO of Qwen2.5-Math-7B, Oat-Zero's recipe (Liu et al. 2025, arXiv 2503.20783, and its README).
+"""Dr. GRPO of Qwen2.5-Math-7B, by Oat-Zero's recipe (Liu et al. 2025, arXiv 2503.20783; README).
 
   python main.py --config=configs/oat_zero_qwen_math7b.py --config.task.path=math/train.jsonl
 
 128 prompts x 8 completions, optimizer steps of 128 completions (16 prompts), constant learning rate
 1e-6, no KL, losses divided by the 3000 tokens of the cap, advantages not by their deviation,
-temperature 1; MATH's 12K training problems (levels 3 to 5: filter them into the file). The prompt is
-the 7B model's ("qwen25-math-cot", figure 22). The model has 4096 positions.
+temperature 1; MATH's 12K training problems (levels 3 to 5: filter them into the file). The prompt
+is the 7B model's ("qwen25-math-cot", figure 22). The model has 4096 positions.
 """
 
 from configs import base

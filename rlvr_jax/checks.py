@@ -1,11 +1,14 @@
 """Relations between keys of a config that are refused before a run starts; part of config.check."""
 
 import pathlib
+import re
 from typing import Any
 
 
 def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
+  if config.job in ('train', 'study', 'distill'):
+    check_trained(config)
   if config.job in ('train', 'study'):
     check_keep_best(config)
   if config.job == 'export':
@@ -32,6 +35,29 @@ def check_keep_best(config: Any) -> None:
       f'train.keep_best={metric!r}: a look measures pass@k for k = 1, 2, 4, ... up to '
       f'train.eval_samples={t.eval_samples}; raise that, or take another k'
     )
+
+
+def check_trained(config: Any) -> None:
+  """The adapters and frozen params of a config."""
+  rank, alpha, targets = config.lora.rank, config.lora.alpha, config.lora.targets
+  known = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+  if rank < 0 or alpha <= 0:
+    raise ValueError(
+      f'lora.rank={rank}, lora.alpha={alpha}: a rank is positive, or 0 for no adapters; alpha is '
+      'positive'
+    )
+  if not targets or any(target not in known for target in targets):
+    raise ValueError(f'lora.targets={targets}: some of {", ".join(known)}')
+  if rank and not config.model.name and config.job == 'train':
+    raise ValueError(
+      f"lora.rank={rank} adapts a model that is there; with model.name='' nothing but the adapters "
+      'of random weights would train. Name a model, or set lora.rank=0'
+    )
+  for pattern in config.train.frozen:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'train.frozen: {pattern!r} is no regular expression: {error}') from error
 
 
 def check_export(config: Any) -> None:

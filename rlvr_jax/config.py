@@ -76,6 +76,7 @@ UNSEEN_BY_RESULTS = (
   'run',
   'to',
   'to_dtype',
+  'adapter',
   'sampling.first',  # these two end the draws of measured problems, never those of training
   'sampling.stop_after',
 )

@@ -4,9 +4,11 @@ import pathlib
 import sys
 from typing import Any
 
+import safetensors.numpy
+
 from rlvr_jax.config import Config
-from rlvr_jax.models import hf, runs
-from rlvr_jax.models.load import full_name, load_model
+from rlvr_jax.models import hf, lora, runs
+from rlvr_jax.models.load import full_name, load_model, load_tokenizer
 
 
 def export(config: Config, workdir: pathlib.Path) -> None:
@@ -20,15 +22,43 @@ def export(config: Config, workdir: pathlib.Path) -> None:
       f'job=export needs what and whereto: --config.run={config.run or "runs/x@step:300"} '
       f'--config.to={config.to or "DIRECTORY"}'
     )
-  write(config.run, config.to, dtype=config.to_dtype)
+  if config.adapter:
+    write_adapter(config.run, config.to)
+  else:
+    write(config.run, config.to, dtype=config.to_dtype)
   print(f'{full_name(config.run)} is in {config.to}', file=sys.stderr)
 
 
 def write(name: str, to: str, *, dtype: str = '') -> None:
-  """Writes the model of that name to a directory, in dtype ('': the run's own, else float32)."""
+  """Writes the model of that name to a directory, in dtype ('': the run's own, else float32).
+
+  Adapters are merged, into float32 unless told otherwise: bfloat16 weights would round them away.
+  """
   reference = runs.find(name)
   record: dict[str, Any] = {} if reference is None else runs.read_record(reference)
-  model_config, params, tokenizer = load_model(name, dtype=dtype or record.get('dtype', 'float32'))
+  stored = 'float32' if record.get('lora') else record.get('dtype', 'float32')
+  model_config, params, tokenizer = load_model(name, dtype=dtype or stored, merged=True)
   generation = hf.drawn_as(record['temperature'], record['top_p']) if record else None
   folder = pathlib.Path(to).expanduser()
   hf.save_safetensors(folder, params, model_config, tokenizer, generation=generation)
+
+
+def write_adapter(name: str, to: str) -> None:
+  """Writes a run's adapters as PEFT has them, with the tokenizer.
+
+  ValueError for a model that has none.
+  """
+  reference = runs.find(name)
+  record = {} if reference is None else runs.read_record(reference)
+  adapter = runs.adapter_of(record)
+  if reference is None or adapter is None:
+    raise ValueError(
+      f'adapter=True: {name!r} is no run that trained adapters (lora.rank); leave adapter out'
+    )
+  tensors = lora.peft_tensors(runs.load_factors(reference), runs.read_config(reference))
+  with hf.new_directory(pathlib.Path(to).expanduser()) as part:
+    hf.write_json(part / 'adapter_config.json', lora.peft_config(adapter, record['lora']['base']))
+    path = part / 'adapter_model.safetensors'
+    safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
+    path.chmod(0o644)
+    load_tokenizer(name).save_pretrained(part)

@@ -8,14 +8,16 @@ import re
 from typing import Any, Literal
 
 import huggingface_hub
+import jax
 from huggingface_hub.errors import (
   HfHubHTTPError,
   HFValidationError,
   LocalEntryNotFoundError,
   OfflineModeIsEnabled,
 )
+from jax.sharding import NamedSharding, PartitionSpec
 
-from rlvr_jax.models import gguf, hf, runs
+from rlvr_jax.models import gguf, hf, lora, runs
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.tokenizer import Tokenizer, gguf_tokenizer, read_tokenizer
 from rlvr_jax.models.weights import Params, load_params
@@ -146,14 +148,17 @@ def load_model(
   dtype: str = 'float32',
   shardings: Any = None,
   check_finite: bool = True,
+  merged: bool = False,
 ) -> tuple[ModelConfig, Params, Tokenizer]:
   """(ModelConfig, params in the learner's stacked form, Tokenizer) of a model.
 
-  shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree.
+  shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree. A run
+  that trained adapters gives params with the adapters merged in float32, attached in bfloat16
+  (models/lora.py) unless `merged` asks for plain params.
   """
   source = resolve(name)
   if source.reference is not None:
-    return _load_checkpoint(source.reference, dtype, shardings)
+    return _load_checkpoint(source.reference, dtype, shardings, merged)
   if source.kind == 'gguf':
     file = gguf.GGUFFile(source.path)
     config, tokenizer = gguf.read_config(file), gguf_tokenizer(file)
@@ -169,12 +174,36 @@ def load_model(
 
 
 def _load_checkpoint(
-  reference: runs.Reference, dtype: str, shardings: Any
+  reference: runs.Reference, dtype: str, shardings: Any, merged: bool
 ) -> tuple[ModelConfig, Params, Tokenizer]:
-  config = runs.read_config(reference)
+  config, record = runs.read_config(reference), runs.read_record(reference)
   placed = shardings(config) if callable(shardings) else shardings
-  params = runs.load_params(reference, config, dtype, placed)
+  if record.get('lora'):
+    params = _load_adapted(reference, record, dtype, placed, merged)
+  else:
+    params = runs.load_params(reference, config, dtype, placed)
   return config, params, _hf_tokenizer(reference.form, config)
+
+
+def _load_adapted(
+  reference: runs.Reference, record: dict[str, Any], dtype: str, placed: Any, merged: bool
+) -> Params:
+  """The base in the dtype it was trained over, with the checkpoint's adapters."""
+  base, adapter = record['lora']['base'], runs.adapter_of(record)
+  assert adapter is not None
+  if fingerprint(base) != record['lora']['base_fingerprint']:
+    raise ValueError(
+      f'{reference} adapts model.name={base!r}, which is not the model any more that it was '
+      'trained over; put that one back'
+    )
+  _, params, _ = load_model(base, dtype=record['dtype'], shardings=placed, merged=True)
+  everywhere = None if placed is None else NamedSharding(placed['embed'].mesh, PartitionSpec())
+  factors = runs.load_factors(reference, everywhere)
+  params = lora.attach(runs.cast(params, dtype), factors, adapter)
+  if merged or dtype != 'bfloat16':
+    # in its own memory: of each leaf there is one
+    return jax.jit(lora.merge, donate_argnums=0, out_shardings=placed)(params)
+  return runs.cast(params, dtype)
 
 
 def full_name(name: str | os.PathLike[str]) -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from rlvr_jax import checkpoint
 from rlvr_jax.models import hf
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.lora import Adapter, Factors
 from rlvr_jax.models.weights import Params, leaves
 
 FORM = 'architecture'
@@ -165,6 +166,27 @@ def load_params(
   target = jax.tree.map(placed, stored, *([] if shardings is None else [shardings]))
   found = checkpoint.read_part(reference.checkpoints, reference.step, {'params': target})['params']
   return cast(found, dtype)
+
+
+def adapter_of(record: Mapping[str, Any]) -> Adapter | None:
+  """The adapters that a run.json tells of; None where all weights trained."""
+  found = record.get('lora')
+  return found and Adapter(found['rank'], found['alpha'], tuple(found['targets']))
+
+
+def adapter_record(adapter: Adapter, base: str, fingerprint: str) -> dict[str, Any]:
+  """What run.json says of adapters: themselves, and the model they adapt and its content."""
+  found = {'rank': adapter.rank, 'alpha': adapter.alpha, 'targets': list(adapter.targets)}
+  return {'lora': {**found, 'base': base, 'base_fingerprint': fingerprint}}
+
+
+def load_factors(reference: Reference, sharding: Any = None) -> Factors:
+  """The adapters' factors of a checkpoint, float32, all on one sharding."""
+  stored = checkpoint.saved_shapes(reference.checkpoints, reference.step)['lora']
+  target = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), stored
+  )
+  return checkpoint.read_part(reference.checkpoints, reference.step, {'lora': target})['lora']
 
 
 def cast(params: Params, dtype: str) -> Params:
