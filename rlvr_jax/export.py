@@ -36,11 +36,15 @@ def write(name: str, to: str, *, dtype: str = '') -> None:
   """
   reference = runs.find(name)
   record: dict[str, Any] = {} if reference is None else runs.read_record(reference)
-  stored = 'float32' if record.get('lora') else record.get('dtype', 'float32')
-  model_config, params, tokenizer = load_model(name, dtype=dtype or stored, merged=True)
+  stored = record.get('dtype', 'float32')
+  model_config, params, tokenizer = load_model(name, dtype=stored)
+  if record.get('lora'):
+    stored = 'float32'
   generation = hf.drawn_as(record['temperature'], record['top_p']) if record else None
   folder = pathlib.Path(to).expanduser()
-  hf.save_safetensors(folder, params, model_config, tokenizer, generation=generation)
+  hf.save_safetensors(
+    folder, params, model_config, tokenizer, dtype=dtype or stored, generation=generation
+  )
 
 
 def write_adapter(name: str, to: str) -> None:

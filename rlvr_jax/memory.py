@@ -143,11 +143,13 @@ def _gib(size: int) -> str:
 
 HEADER = """# Bytes of one GPU of 80 GB
 
-GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CONFIG ...`), nothing of it measured.
-A card sold as 80 GB has 79.6 GiB; jax takes three quarters of it unless `XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is
-set, and what it compiles needs a few GiB more. Attention is counted without [T,T] scores, as its GPU kernel has it.
-A micro-batch has `train.micro_tokens` tokens; the cache is what `sampling.memory_gb` leaves beside the sampler's
-weights. With `sampling.release` the sampler's weights and cache are gone while the batch is scored and learnt from.
+GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CONFIG ...`), nothing
+of it measured. A card sold as 80 GB has 79.6 GiB; jax takes three quarters of it unless
+`XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set, and what it compiles needs a few GiB more. Attention
+is counted without [T,T] scores, as a GPU's kernel has it. A micro-batch has `train.micro_tokens`
+tokens; the cache is what `sampling.memory_gb` leaves beside the sampler's weights. With
+`sampling.release` the sampler's weights and cache are gone while the batch is scored and learnt
+from.
 """
 
 

@@ -299,20 +299,22 @@ def save_safetensors(
   config: ModelConfig,
   tokenizer: Any = None,
   *,
+  dtype: str = '',
   generation: Mapping[str, Any] | None = None,
   max_shard_bytes: float = 5e9,
 ) -> None:
   """Writes a model directory that HF transformers loads; values and dtype are kept bit for bit.
 
-  params in the learner's stacked form; tokenizer anything with `save_pretrained(directory)`;
+  params in the learner's stacked form; attached adapters are merged, a layer at a time. dtype: of
+  the weights, '' as they are; tokenizer anything with `save_pretrained(directory)`;
   generation: further keys of generation_config.json, see `drawn_as`. Written beside the target and
   renamed, so the directory is whole or absent; ValueError if it already holds something. At most
   one shard is copied in memory.
   """
-  dtype = jnp.dtype(params['embed'].dtype).name
+  dtype = dtype or jnp.dtype(params['embed'].dtype).name
   with new_directory(directory) as part:
     write_form(part, config, tokenizer, dtype=dtype, generation=generation)
-    _write_shards(part, params, config, max_shard_bytes)
+    _write_shards(part, params, config, dtype, max_shard_bytes)
 
 
 def write_form(
@@ -365,12 +367,16 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_shards(
-  directory: pathlib.Path, params: Params, config: ModelConfig, max_shard_bytes: float
+  directory: pathlib.Path,
+  params: Params,
+  config: ModelConfig,
+  dtype: str,
+  max_shard_bytes: float,
 ) -> None:
-  itemsize = jnp.dtype(params['embed'].dtype).itemsize
+  itemsize = jnp.dtype(dtype).itemsize
   shards: list[list[tuple[str, Any]]] = [[]]
   room = total = 0
-  for name, size, read in weights.stored_tensors(params, config):
+  for name, size, read in weights.stored_tensors(params, config, dtype):
     if shards[-1] and room + size * itemsize > max_shard_bytes:
       shards.append([])
       room = 0

@@ -88,15 +88,18 @@ def merged_layer(layer: Mapping[str, Any]) -> dict[str, Any]:
 
   The sum is made in float32 and rounded once to the weight's dtype.
   """
-  found = dict(layer)
-  for name in TARGETS:
-    if f'{name}_a' in layer:
-      a, b = found.pop(f'{name}_a'), found.pop(f'{name}_b')
-      found[name] = _plus(found[name], a, b)
-  return found
+  weights, factors = split_off(layer)
+  return weights | {name: add(weights[name], a, b) for name, (a, b) in factors.items()}
 
 
-def _plus(weight: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+def split_off(layers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+  """(the weights alone, projection -> its attached factors) of a layer or a stack."""
+  factors = {t: (layers[f'{t}_a'], layers[f'{t}_b']) for t in TARGETS if f'{t}_a' in layers}
+  names = [f'{t}_{side}' for t in factors for side in 'ab']
+  return {name: leaf for name, leaf in layers.items() if name not in names}, factors
+
+
+def add(weight: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
   """weight + A B for one layer's arrays, or for stacks of them."""
   dtype = jnp.promote_types(wide(weight.dtype), wide(a.dtype))
   # a layer's factors have the axes of its weight and the rank twice; stacks one more each

@@ -124,7 +124,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
     if checkpoints.latest() is not None:
-      learn.state, host = checkpoints.restore(learn.state)
+      host = learn.restore(checkpoints)
       start = host['iteration']
       log.info('resumed at step %d', start)
     ends.write_form(workdir, learn)
@@ -169,7 +169,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       stuck = host['skipped_in_row'] >= learner.MOST_SKIPS
       if last or (step + 1) % d.checkpoint_every == 0 or exit_asked.requested or stuck:
         host |= {'iteration': step + 1, 'meter': meter.state()}
-        checkpoints.save(step + 1, learn.state, host)
+        learn.save(checkpoints, step + 1, host)
       if stuck:
         checkpoints.wait()
         raise RuntimeError(learner.stuck_message(workdir, step))

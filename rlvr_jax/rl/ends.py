@@ -9,6 +9,7 @@ import jax
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.models import runs
+from rlvr_jax.models.load import fingerprint, full_name
 from rlvr_jax.rl.learner import Learner
 
 
@@ -23,7 +24,16 @@ def write_form(workdir: pathlib.Path, learn: Learner) -> None:
     dtype=learn.run.model.dtype,
     temperature=learn.run.sampling.temperature,
     top_p=learn.run.sampling.top_p,
+    more=_adapters(learn),
   )
+
+
+def _adapters(learn: Learner) -> dict[str, Any]:
+  """What run.json says of a run's adapters, if it trains any."""
+  if learn.trained.adapter is None:
+    return {}
+  base = full_name(learn.run.model.name)
+  return runs.adapter_record(learn.trained.adapter, base, fingerprint(base))
 
 
 def keep_best(

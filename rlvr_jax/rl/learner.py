@@ -21,6 +21,7 @@ import optax
 from jax.sharding import Mesh
 
 from rlvr_jax import config as config_lib
+from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
@@ -37,6 +38,7 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.packing import Layout
 from rlvr_jax.rl.prepare import Prepared, prepare, selected
 from rlvr_jax.rl.rollout import layout_of, micro_batches
+from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
@@ -53,8 +55,9 @@ class Learner:
   """A model being trained. state changes (and its old arrays are donated) with every step.
 
   update, score: rl/update.py; critic_update, values: rl/critic.py, None without a critic.
-  reference: params of the start model, None when no KL term is asked for. multiple: rows of a
-  micro-batch are a multiple of this (the mesh's data parts).
+  reference: params of the start model, None when no KL term is asked for or adapters train, whose
+  start model is state.params. multiple: rows of a micro-batch are a multiple of this (the mesh's
+  data parts). trained: what of the state trains.
   """
 
   config: ModelConfig
@@ -67,6 +70,7 @@ class Learner:
   run: Config
   multiple: int
   algorithm: Algorithm
+  trained: Trained
   critic_update: Callable | None = None
   values: Callable | None = None
 
@@ -75,10 +79,25 @@ class Learner:
     """Tokens that end a completion."""
     return tuple(self.tokenizer.eos_ids)
 
+  @property
+  def params(self) -> Params:
+    """What the forward pass takes now, adapters attached."""
+    return self.trained.params(self.state)
+
+  def save(self, checkpoints: Checkpointer, step: int, host: dict[str, Any]) -> None:
+    """Saves the state, without what no step changes."""
+    checkpoints.save(step, self.trained.saved(self.state), host)
+
+  def restore(self, checkpoints: Checkpointer) -> dict[str, Any]:
+    """Takes the state of the last checkpoint; its host state. Raises as Checkpointer.restore."""
+    saved, host = checkpoints.restore(self.trained.saved(self.state))
+    self.state = self.trained.restored(self.state, saved)
+    return host
+
   def refresh(self, engine: Engine) -> None:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
     old, engine.params = engine.params, None
-    now = _as_dtype(self.state.params, self.run.model.compute_dtype)
+    now = _as_dtype(self.params, self.run.model.compute_dtype)
     engine.load(hand_over(old, now, self.mesh))
 
   def _place(self, rows: Any) -> Any:
@@ -112,11 +131,13 @@ class Learner:
   ) -> Prepared:
     """Scores and advantages of an iteration's rollouts, before its first step; rl/prepare.py."""
     reference = self.reference
+    if self.algorithm.reference and self.trained.adapter is not None:
+      reference = self.state.params
     return prepare(
       self.run,
       self.algorithm,
       rollouts,
-      score=lambda r: self.logprobs(self.state.params, r),
+      score=lambda r: self.logprobs(self.params, r),
       score_reference=None if reference is None else lambda r: self.logprobs(reference, r),
       score_values=None if self.values is None else self.critic_values,
       several_steps=len(self.minibatches(rollouts, iteration)) > 1,
@@ -214,8 +235,8 @@ def _cast(params: Params, dtype: str) -> Params:
 
 
 def _as_dtype(params: Params, dtype: str) -> Params:
-  """params themselves if they are of that dtype, else a cast copy."""
-  return params if params['embed'].dtype == dtype else _cast(params, dtype)
+  """params with a cast copy of each leaf that is not of that dtype."""
+  return jax.tree.map(lambda x: x if x.dtype == dtype else _cast(x, dtype), params)
 
 
 def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
@@ -245,9 +266,10 @@ def export(directory: pathlib.Path, learn: Learner) -> None:
     shutil.rmtree(directory)
   save_safetensors(
     directory,
-    learn.state.params,
+    learn.params,
     learn.config,
     learn.tokenizer,
+    dtype='float32' if learn.trained.adapter else '',  # bfloat16 would round adapters away
     generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
   )
   mark.write_text(json.dumps({'step': step}))
@@ -273,7 +295,7 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
 
   if config.model.name:
-    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed)
+    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
   if config.task.name not in FAMILIES:
     raise ValueError(
       f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
@@ -313,7 +335,7 @@ def optimizer_of(
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
     moment_dtype=o.moment_dtype,
-    param_dtype=config.model.dtype,
+    param_dtype='float32' if config.lora.rank else config.model.dtype,
   )
 
 
@@ -339,6 +361,7 @@ def build(
     remat=m.remat,
     chunk=m.logprob_chunk,
     mesh=mesh,
+    trained=trained_of(config),
   )
   return (
     optimizer,
@@ -351,12 +374,15 @@ def start_state(
   optimizer: optax.GradientTransformation,
   critic_optimizer: optax.GradientTransformation | None,
   params: Params,
+  trained: Trained | None = None,
+  factors: Any = None,
 ) -> TrainState:
-  """The state before the first step."""
+  """The state before the first step; factors: of adapters, from trained.start."""
   critic = None
   if critic_optimizer is not None:
     critic = critic_lib.start(params, critic_optimizer)
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), critic)
+  state = TrainState(jnp.zeros((), jnp.int32), params, None, critic, factors)
+  return state.replace(opt_state=optimizer.init((trained or Trained()).take(state)))
 
 
 class Critic(NamedTuple):
@@ -412,7 +438,13 @@ def open_learner(
     mesh=mesh,
   )
   critic = critic_parts(config, model_config, algorithm, total_steps=total_steps, mesh=mesh)
-  start = functools.partial(start_state, optimizer, critic.optimizer if critic else None)
+  parts = trained_of(config)
+
+  def start(params: Params) -> TrainState:
+    factors = parts.start(model_config, config.seed)
+    parts.check(params, factors)
+    return start_state(optimizer, critic.optimizer if critic else None, params, parts, factors)
+
   if mesh is None:
     state = jax.jit(start, donate_argnums=0)(params)
   else:
@@ -420,7 +452,7 @@ def open_learner(
     state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
   del params
   reference = None
-  if algorithm.reference:
+  if algorithm.reference and parts.adapter is None:
     # a copy: the state's own arrays are donated with the first step
     reference = _cast(state.params, config.model.compute_dtype)
   return Learner(
@@ -434,6 +466,7 @@ def open_learner(
     run=config,
     multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],
     algorithm=algorithm,
+    trained=parts,
     critic_update=critic.update if critic else None,
     values=critic.values if critic else None,
   )

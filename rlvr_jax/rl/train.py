@@ -88,8 +88,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     host: dict[str, Any] = {'iteration': 0, 'skipped_in_row': 0, 'meter': {}, 'cursor': 0}
     host['queue'] = []
     if checkpoints.latest() is not None:
-      learn.state, saved = checkpoints.restore(learn.state)
-      host |= saved
+      host |= learn.restore(checkpoints)
       log.info('resumed at iteration %d', host['iteration'])
     start = host['iteration']
     ends.write_form(workdir, learn)
@@ -125,7 +124,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       host.update({'iteration': step, 'meter': meter.state(), 'queue': collect_lib.to_json(queue)})
       if keep_rows:
         keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
-      checkpoints.save(step, learn.state, host)
+      learn.save(checkpoints, step, host)
 
     for iteration in range(start, config.train.iterations):
       trace.at(iteration)
