@@ -42,7 +42,7 @@ def get_config(arg: str = ''):
     base.low_rank(config, rank=32, learning_rate=1e-5)
     config.train.update({'prompts': 32, 'group': 8})
     config.model.logprob_chunk = 512
-    config.sampling.update({'slots': 128, 'bank_rows': 16, 'memory_gb': 42.0})
+    config.sampling.update({'slots': 16, 'bank_rows': 8, 'memory_gb': 43.5})
   config.smoke_values.update(
     {
       'train.iterations': 1,

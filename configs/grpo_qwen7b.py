@@ -39,7 +39,7 @@ def get_config(arg: str = ''):
   if one_gpu:
     base.low_rank(config, rank=32, learning_rate=5e-6)
     config.train.update({'prompts': 128, 'minibatch': 32, 'micro_tokens': 16_384})
-    config.sampling.update({'slots': 512, 'bank_rows': 128, 'memory_gb': 48.0})
+    config.sampling.update({'slots': 128, 'bank_rows': 64, 'memory_gb': 48.0})
   config.smoke_values.update(
     {
       'train.iterations': 1,
