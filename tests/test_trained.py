@@ -10,7 +10,7 @@ from rlvr_jax.models.lora import Adapter
 from rlvr_jax.rl import learner
 from rlvr_jax.rl.algorithms import choose
 from rlvr_jax.rl.optimizer import make_optimizer
-from rlvr_jax.rl.rollout import assemble, micro_batches
+from rlvr_jax.rl.rollout import assemble, layout_of, micro_batches
 from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.update import make_update
 from rlvr_jax.sharding import path_name
@@ -36,7 +36,8 @@ def stepped(parts: Trained, steps: int = 2):
     config, choose('sft'), optimizer, longest=8, remat=False, chunk=64, trained=parts
   )
   batch = rollouts()
-  rows = micro_batches(batch, np.ones(batch.tokens.shape, np.float32), micro_tokens=1024)
+  layout = layout_of(batch, micro_tokens=1024)
+  rows = micro_batches(batch, np.ones(len(batch.rewards), np.float32), layout)
   for _ in range(steps):
     state, metrics = update(state, rows, jnp.float32(1))
     assert float(metrics['grad_norm']) > 0

@@ -255,13 +255,14 @@ def _check_tied_head(source: TensorSource, config: ModelConfig, rows: int = 8192
 
 
 def stored_tensors(
-  params: Params, config: ModelConfig, dtype: str
+  params: Params, config: ModelConfig, dtype: str = ''
 ) -> Iterator[tuple[str, int, Callable[[], np.ndarray]]]:
   """(checkpoint name, elements, a function that gives the numpy tensor) for every tensor in order.
 
-  Adapters attached to a leaf (lora.py) are merged into it, in dtype. ValueError if params lack a
-  leaf, have one too many or one of another shape.
+  Adapters attached to a leaf (lora.py) are merged into it. dtype: of the tensors, '' as they are.
+  ValueError if params lack a leaf, have one too many or one of another shape.
   """
+  dtype = dtype or params['embed'].dtype
   layers, adapters = lora.split_off(params['layers'])
   params = {**params, 'layers': layers}
   _check_tree(params, config)

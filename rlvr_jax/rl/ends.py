@@ -1,6 +1,8 @@
-"""What a training run leaves for others: what its checkpoints are of, and which one is the best."""
+"""What a training run leaves for others: its model, what its checkpoints are of, which is best."""
 
+import json
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +11,28 @@ import jax
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.models import runs
+from rlvr_jax.models.hf import drawn_as, save_safetensors
 from rlvr_jax.models.load import fingerprint, full_name
 from rlvr_jax.rl.learner import Learner
+
+
+def export(directory: pathlib.Path, learn: Learner) -> None:
+  """Writes the model as a Hugging Face directory, unless it holds that of this very step."""
+  step = int(learn.state.step)
+  mark = directory / 'rlvr_step.json'
+  if mark.exists() and json.loads(mark.read_text()) == {'step': step}:
+    return
+  if directory.exists():
+    shutil.rmtree(directory)
+  save_safetensors(
+    directory,
+    learn.params,
+    learn.config,
+    learn.tokenizer,
+    dtype='float32' if learn.trained.adapter else '',  # bfloat16 would round adapters away
+    generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
+  )
+  mark.write_text(json.dumps({'step': step}))
 
 
 def write_form(workdir: pathlib.Path, learn: Learner) -> None:

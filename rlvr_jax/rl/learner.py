@@ -7,10 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import math
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +24,6 @@ from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.hf import drawn_as, save_safetensors
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -45,9 +42,6 @@ from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sharding import shardings
 from rlvr_jax.tasks.load import FAMILIES, content_hash
-
-log = logging.getLogger(__name__)
-MOST_SKIPS = 3  # non-finite steps in a row that stop a run
 
 
 @dataclasses.dataclass
@@ -256,25 +250,6 @@ def hash_of(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def export(directory: pathlib.Path, learn: Learner) -> None:
-  """Writes the model as a Hugging Face directory, unless it holds that of this very step."""
-  step = int(learn.state.step)
-  mark = directory / 'rlvr_step.json'
-  if mark.exists() and json.loads(mark.read_text()) == {'step': step}:
-    return
-  if directory.exists():
-    shutil.rmtree(directory)
-  save_safetensors(
-    directory,
-    learn.params,
-    learn.config,
-    learn.tokenizer,
-    dtype='float32' if learn.trained.adapter else '',  # bfloat16 would round adapters away
-    generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
-  )
-  mark.write_text(json.dumps({'step': step}))
-
-
 def total_steps(config: Config) -> int:
   """Optimizer steps of a whole training run."""
   t = config.train
@@ -469,41 +444,4 @@ def open_learner(
     trained=parts,
     critic_update=critic.update if critic else None,
     values=critic.values if critic else None,
-  )
-
-
-def count_skips(
-  row: dict[str, float],
-  in_row: int,
-  workdir: pathlib.Path,
-  iteration: int,
-  rollouts: Rollouts,
-  advantages: np.ndarray,
-) -> int:
-  """Non-finite steps in a row after this iteration; dumps the batch of one that was skipped."""
-  if not row['skipped']:
-    return 0
-  path = dump_path(workdir, iteration)
-  path.parent.mkdir(exist_ok=True)
-  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
-  log.warning(
-    'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
-    iteration,
-    path,
-  )
-  trailing = int(row['skipped/trailing'])
-  return in_row + trailing if row['skipped'] == row['steps'] else trailing
-
-
-def dump_path(workdir: pathlib.Path, iteration: int) -> pathlib.Path:
-  """Where the batch of a skipped step is kept."""
-  return workdir / 'nonfinite' / f'iteration-{iteration:06d}.npz'
-
-
-def stuck_message(workdir: pathlib.Path, iteration: int) -> str:
-  """What a run says when it stops after MOST_SKIPS skipped steps in a row."""
-  return (
-    f'{MOST_SKIPS} optimizer steps in a row had a non-finite loss or gradient; the last batch is '
-    f'in {dump_path(workdir, iteration)}, a checkpoint is saved; lower optimizer.learning_rate, or '
-    'look at the batch'
   )

@@ -21,7 +21,7 @@ from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import ends, learner, observe, report
+from rlvr_jax.rl import ends, learner, observe, report, skips
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.collect import Source
 from rlvr_jax.tasks.load import load_problems
@@ -155,7 +155,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       row |= observe.rollout_metrics(rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
 
-      host['skipped_in_row'] = learner.count_skips(
+      host['skipped_in_row'] = skips.count_skips(
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
       )
       writer.write(iteration, row)
@@ -165,14 +165,14 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
       last = iteration + 1 == config.train.iterations
       due = (iteration + 1) % config.train.checkpoint_every == 0
-      stuck = host['skipped_in_row'] >= learner.MOST_SKIPS
+      stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
       if last or due or exit_asked.requested or stuck:
         save(iteration + 1)
         if config.sampling.release:
           checkpoints.wait()  # its copy of the state would stand beside the next phase
       if stuck:
         checkpoints.wait()
-        raise RuntimeError(learner.stuck_message(workdir, iteration))
+        raise RuntimeError(skips.stuck_message(workdir, iteration))
       if exit_asked.requested and not last:
         checkpoints.wait()
         progress.note(f'saved at iteration {iteration + 1}; the same command goes on from there')
@@ -185,5 +185,5 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     engine.free()
     checkpoints.wait()
   if config.train.export:
-    learner.export(workdir / 'model', learn)
+    ends.export(workdir / 'model', learn)
   report.write(config, workdir, learn, heldout, seconds=meter.seconds)
