@@ -199,11 +199,15 @@ def _load_adapted(
   _, params, _ = load_model(base, dtype=record['dtype'], shardings=placed, merged=True)
   everywhere = None if placed is None else NamedSharding(placed['embed'].mesh, PartitionSpec())
   factors = runs.load_factors(reference, everywhere)
-  params = lora.attach(runs.cast(params, dtype), factors, adapter)
-  if merged or dtype != 'bfloat16':
-    # in its own memory: of each leaf there is one
-    return jax.jit(lora.merge, donate_argnums=0, out_shardings=placed)(params)
-  return runs.cast(params, dtype)
+  params = runs.cast(params, dtype)
+  if not merged and dtype == 'bfloat16':
+    return lora.attach(params, runs.cast(factors, dtype), adapter)
+
+  def merge(params: Params, factors: lora.Factors) -> Params:
+    return lora.merge(lora.attach(params, factors, adapter))
+
+  # in the base's memory: of each leaf there is one
+  return jax.jit(merge, donate_argnums=0, out_shardings=placed)(params, factors)
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
