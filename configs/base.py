@@ -39,13 +39,22 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study
+      'job': 'train',  # train | distill | evaluate | sample | study | export
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
       'smoke': False,  # apply smoke_values: the same code path, minutes instead of hours
       'smoke_values': dotted({}),  # dotted key -> value
+      'run': '',  # job=export: what is exported, a run (runs/x@step:300) or any other model
+      'to': '',  # the directory that it becomes
+      'to_dtype': '',  # of its weights; '': the run's own, float32 for merged adapters
+      'adapter': False,  # of a run with adapters: these alone, as PEFT has them
       'model': _model(),
+      'lora': {
+        'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
+        'alpha': 32.0,  # their product is multiplied by alpha / rank
+        'targets': ('q', 'k', 'v', 'o', 'gate', 'up', 'down'),  # projections that have one
+      },
       'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
       'task': _task(),
       'sampling': _sampling(),
@@ -77,7 +86,8 @@ def _every_key() -> Config:
 
 def _model() -> dict[str, Any]:
   return {
-    'name': '',  # HF directory, .gguf file or hub id; '' makes one from `init`
+    'name': '',  # HF directory, .gguf file, hub id, or a run: runs/x, runs/x@step:300,
+    # runs/x@best; '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
     'remat': True,  # recompute each layer in the backward pass: memory for a third more FLOPs
@@ -141,12 +151,14 @@ def _train() -> dict[str, Any]:
     'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
     'packing': True,  # several rollouts in a row of the learner; False: one, padded
     'epochs': 1,  # passes over the rollouts of an iteration
+    'frozen': (),  # regexes on paths of params ('embed', 'layers/q') that do not train
     'most_draws': 10,  # dynamic sampling: batches of `prompts` problems drawn for one iteration
     'eval_every': 10,  # iterations between held-out looks; 0: never
     'eval_problems': 64,  # held-out problems in a look
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
-    'keep': 2,  # checkpoints kept
+    'keep': 2,  # checkpoints kept, the last ones
+    'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
     'store_rollouts': True,  # training's completions go into the sample store
     'report': 64,  # draws of each held-out problem from start and end model, for a report; 0: off
     'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model
@@ -255,6 +267,20 @@ def parse_arg(arg: str) -> dict[str, Any]:
         f'config argument {word!r} is no preset ({", ".join(presets())}) and no key=value'
       )
   return values
+
+
+def take(arg: str, word: str) -> tuple[bool, str]:
+  """Whether `word` is among the words of a config's argument, and the argument without it."""
+  words = [w.strip() for w in arg.split(',')]
+  return word in words, ','.join(w for w in words if w != word)
+
+
+def low_rank(config: Config, *, rank: int, learning_rate: float) -> None:
+  """Adapters in float32 over frozen bfloat16 weights: what one GPU of 80 GB holds of 7B to 14B."""
+  config.model.dtype = 'bfloat16'
+  config.lora.rank = rank
+  config.optimizer.learning_rate = learning_rate
+  config.optimizer.weight_decay = 0.0
 
 
 def with_presets(config: Config, arg: str) -> Config:

@@ -1,4 +1,4 @@
-"""Checkpoints: asynchronous, atomic, the last few kept, refused if they belong to another config.
+"""Checkpoints: asynchronous, atomic, the last few and the best kept, refused for other configs.
 
 A checkpoint holds the device state (a pytree of arrays, restored onto the shardings of the tree
 asked for) and the host state (JSON). A kill at any moment leaves the last committed one whole.
@@ -7,12 +7,14 @@ asked for) and the host state (JSON). A kill at any moment leaves the last commi
 import ctypes
 import json
 import logging
+import math
 import os
+import pathlib
 import signal
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +23,19 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rlvr_jax import config as config_lib
+from rlvr_jax.sharding import path_name
 
 PyTree = Any
 log = logging.getLogger(__name__)
+BEST = 'best.json'
 
 
 class Checkpointer:
   """Saves and restores (state, host_state) under a directory, one subdirectory a step.
 
   identity (config.identity) is written beside each checkpoint; restoring one with another identity
-  is refused. Use as a context manager, or call close(): it waits for the last save.
+  is refused. Kept are the last `keep`, and the one that mark_best named, if any, in best.json
+  beside the directory. Use as a context manager, or call close(): it waits for the last save.
   """
 
   def __init__(
@@ -42,13 +47,17 @@ class Checkpointer:
   ):
     self._directory = config_lib.prepare_workdir(directory)
     self._identity = dict(identity or {})
-    self._manager = self._open(keep)
+    self._kept = _LastAndBest(keep)
+    self._manager = self._open()
+    best = read_best(self._directory.parent)
+    if best is not None and best['step'] in self._manager.all_steps():
+      self._kept.best = best
 
-  def _open(self, keep: int) -> ocp.CheckpointManager:
+  def _open(self) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        preservation_policy=self._kept,
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
       ),
@@ -73,7 +82,12 @@ class Checkpointer:
     """
     self.wait()
     host = json.dumps(dict(host_state))
-    record = {'host': host, 'crc32': zlib.crc32(host.encode()), 'sums': checksums(state)}
+    record = {
+      'host': host,
+      'crc32': zlib.crc32(host.encode()),
+      'names': [path_name(path) for path, _ in jax.tree.leaves_with_path(state)],
+      'sums': checksums(state),
+    }
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -86,6 +100,31 @@ class Checkpointer:
   def latest(self) -> int | None:
     """The last committed step, or None."""
     return self._manager.latest_step()
+
+  def steps(self) -> list[int]:
+    """The committed steps, in order."""
+    return sorted(self._manager.all_steps())
+
+  def is_best(self, metric: str, value: float) -> bool:
+    """Whether value is above that of the best checkpoint so far; NaN never is."""
+    best = self._kept.best
+    if best is None or best['metric'] != metric:
+      return not math.isnan(value)
+    return value > best['value']
+
+  def mark_best(self, step: int, metric: str, value: float) -> None:
+    """Keeps this step's checkpoint from now on, in place of the best one before; see best.json.
+
+    It waits until the checkpoint is committed, so that best.json never names one that is not there.
+    """
+    self.wait()
+    assert step in self._manager.all_steps(), f'step {step} is not saved'
+    self._kept.best = {'step': step, 'metric': metric, 'value': value}
+    if jax.process_index() == 0:
+      path = self._directory.parent / BEST
+      part = path.with_suffix('.part')
+      part.write_text(json.dumps(self._kept.best) + '\n')
+      part.rename(path)
 
   def restore(
     self, abstract_state: PyTree, step: int | None = None
@@ -165,6 +204,87 @@ class Checkpointer:
     """Waits and lets go of the directory."""
     self.wait()
     self._manager.close()
+
+
+class _LastAndBest:
+  """The checkpoints that stay when another is saved (orbax's PreservationPolicy)."""
+
+  def __init__(self, keep: int):
+    self.keep = keep
+    self.best: dict[str, Any] | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    del context
+    best = None if self.best is None else self.best['step']
+    first = len(checkpoints) - self.keep
+    return [i >= first or one.step == best for i, one in enumerate(checkpoints)]
+
+
+def read_best(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """{'step', 'metric', 'value'} of a run's best checkpoint; None where none was marked."""
+  path = workdir / BEST
+  return json.loads(path.read_text()) if path.is_file() else None
+
+
+def saved_steps(directory: str | os.PathLike) -> list[int]:
+  """The committed steps of a directory of checkpoints, in order; nothing is opened."""
+  folders = pathlib.Path(directory).iterdir()
+  return sorted(int(path.name) for path in folders if path.name.isdigit() and path.is_dir())
+
+
+def saved_sums(directory: str | os.PathLike, step: int) -> dict[str, int]:
+  """The checksum of each leaf of a checkpoint's state by its path ('params/layers/q').
+
+  ValueError if it cannot be read.
+  """
+  path = pathlib.Path(directory) / str(step) / 'host'
+  try:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+      record = reader.restore(path)
+    return dict(zip(record['names'], record['sums'], strict=True))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise _unreadable(directory, step, _first_line(error)) from error
+
+
+def saved_shapes(directory: str | os.PathLike, step: int) -> Any:
+  """The tree of jax.ShapeDtypeStruct of a checkpoint's state, as nested dicts and lists."""
+  handler: Any = ocp.StandardCheckpointHandler()  # its own annotations know another Path only
+  tree = handler.metadata(pathlib.Path(directory) / str(step) / 'state').tree
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def read_part(directory: str | os.PathLike, step: int, target: PyTree) -> PyTree:
+  """Some of a checkpoint's state, on the shardings of target; no more than that is read.
+
+  target: nested dicts of ShapeDtypeStruct in the stored shapes and dtypes. ValueError if what is
+  stored is damaged.
+  """
+  target = jax.tree.map(_with_sharding, target)
+  sums = saved_sums(directory, step)
+  try:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      found = reader.restore(
+        pathlib.Path(directory).resolve() / str(step) / 'state',
+        args=ocp.args.PyTreeRestore(
+          item=target,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+          partial_restore=True,
+        ),
+      )
+  except (OSError, ValueError) as error:
+    raise _unreadable(directory, step, _first_line(error)) from error
+  for path, leaf in jax.tree.leaves_with_path(found):
+    name = path_name(path)
+    if int(_word_sum(leaf)) != sums[name]:
+      raise _unreadable(directory, step, f'the checksum of {name} does not agree')
+  return found
+
+
+def _unreadable(directory: str | os.PathLike, step: int, why: str) -> ValueError:
+  return ValueError(
+    f'the checkpoint at step {step} in {directory} cannot be read ({why}); name another step, or '
+    'restore a copy of it'
+  )
 
 
 def _return_memory() -> None:

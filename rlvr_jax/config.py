@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rlvr_jax import checks
 from rlvr_jax.config_keys import OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
@@ -33,6 +34,7 @@ JOBS = {
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
+  'export': 'rlvr_jax.export:export',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -59,7 +61,8 @@ PACKAGES = (
 UNSEEN_BY_RESULTS = (
   'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
-  'distill.export', 'distill.checkpoint_every', 'sampling.extras',
+  'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
+  'run', 'to', 'to_dtype', 'adapter',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip
@@ -158,6 +161,7 @@ def check(config: Config) -> None:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
   if config.job in ('train', 'study', 'distill'):
     _check_train(config)
+  checks.check(config)
   if config.job in SAMPLING_JOBS:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):

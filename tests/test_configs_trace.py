@@ -5,28 +5,64 @@ import jax.numpy as jnp
 import pytest
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import learner, packing
 from rlvr_jax.rl.train import algorithm_of
+from rlvr_jax.rl.trained import trained_of
 from rlvr_jax.rl.update import Rows
 
-QWEN_7B = ModelConfig(
-  'qwen2', 152_064, 3584, 18_944, 28, 28, 4, 128, 1e6, tie_embeddings=False, qkv_bias=True
+# as the models' own pages give them
+COUNTS = {
+  'Qwen/Qwen2.5-1.5B': 1_543_714_304,
+  'Qwen/Qwen2.5-3B': 3_085_938_688,
+  'Qwen/Qwen2.5-7B': 7_615_616_512,
+  'Qwen/Qwen2.5-7B-Instruct-1M': 7_615_616_512,
+  'Qwen/Qwen2.5-Math-7B': 7_615_616_512,
+  'Qwen/Qwen2.5-32B': 32_763_876_352,
+  'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B': 14_770_033_664,
+  'meta-llama/Llama-3.1-8B': 8_030_261_248,
+}
+RECIPES = (
+  'grpo_qwen7b.py',
+  'grpo_qwen7b.py:1gpu',
+  'grpo_qwen1p5b_1gpu.py',
+  'grpo_qwen3b_1gpu.py',
+  'grpo_code_qwen7b.py',
+  'grpo_code_qwen7b.py:full',
+  'grpo_deepcoder14b.py',
+  'grpo_deepcoder14b.py:full',
+  'grpo_llama8b.py',
+  'dapo_qwen32b.py',
+  'oat_zero_qwen_math7b.py',
+  *(
+    f'rlvr_omnimath_qwen7b.py:{name}'
+    for name in ('ppo', 'grpo', 'reinforce_pp', 'rloo', 'remax', 'dapo')
+  ),
 )
 
 
-@pytest.mark.parametrize(
-  ('name', 'model'), [('grpo_qwen7b', QWEN_7B)], ids=lambda x: x if isinstance(x, str) else ''
-)
-def test_the_step_of_a_recipe_traces_at_full_size(name, model):
-  config = config_lib.resolve(config_lib.load_file(f'configs/{name}.py'))
-  algorithm = algorithm_of(config)
+@pytest.mark.parametrize('name', COUNTS)
+def test_known_shapes_have_the_published_number_of_weights(name):
+  params = jax.eval_shape(lambda: init_params(jax.random.key(0), KNOWN[name], 'float32'))
+  assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[name]
+  assert COUNTS.keys() == KNOWN.keys()
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_the_step_of_a_recipe_traces_at_full_size(recipe):
+  config = config_lib.resolve(config_lib.load_file(f'configs/{recipe}'))
+  model, algorithm, parts = KNOWN[config.model.name], algorithm_of(config), trained_of(config)
+  assert config.sampling.prompt_capacity + config.sampling.max_tokens <= model.max_positions
   optimizer, update, score = learner.build(
     config, model, algorithm, total_steps=learner.total_steps(config)
   )
   params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, config.model.dtype))
-  state = jax.eval_shape(lambda p: learner.start_state(optimizer, None, p), params)
+
+  def start(params):
+    return learner.start_state(optimizer, None, params, parts, parts.start(model, config.seed))
+
+  state = jax.eval_shape(start, params)
   T = packing.bucket_length(config.sampling.prompt_capacity + config.sampling.max_tokens)
   b = packing.rows_per_micro_batch(T, config.train.micro_tokens, 1)
   shape = (2, b, T)
@@ -40,18 +76,21 @@ def test_the_step_of_a_recipe_traces_at_full_size(name, model):
     advantages=array(jnp.float32),
     sampler_logprobs=array(jnp.float32),
     old_logprobs=array(jnp.float32),
-    ref_logprobs=array(jnp.float32) if algorithm.kl_coef else None,
+    ref_logprobs=array(jnp.float32) if algorithm.reference else None,
     positions=array(jnp.int32),
     segments=array(jnp.int32),
     rollout=array(jnp.int32),
   )
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
   new, metrics = jax.eval_shape(update, state, rows, temperature)
-  count = sum(x.size for x in jax.tree.leaves(new.params))
-  assert count == 7_615_616_512  # Qwen2.5-7B's own count
   assert jax.tree.map(lambda x: (x.shape, x.dtype), new) == jax.tree.map(
     lambda x: (x.shape, x.dtype), state
   )
-  assert {'loss', 'grad_norm', 'kl_ref', 'gap/max', 'skipped'} <= set(metrics)
-  logprobs, entropy = jax.eval_shape(score, params, rows, temperature)
+  assert {'loss', 'grad_norm', 'gap/max', 'skipped'} <= set(metrics)
+  assert ('kl_ref' in metrics) == algorithm.reference
+  moments = sum(x.size for x in jax.tree.leaves(state.opt_state))
+  trained = sum(x.size for x in jax.tree.leaves(parts.take(state)))
+  assert 2 * trained <= moments < 2 * trained + 10
+  assert (trained < 0.02 * COUNTS[config.model.name]) == bool(config.lora.rank)
+  logprobs, entropy = jax.eval_shape(score, jax.eval_shape(parts.params, state), rows, temperature)
   assert logprobs.shape == entropy.shape == shape

@@ -12,7 +12,16 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'rlvr_jax'
-GROUND = ('config', 'config_keys', 'command_line', 'sharding', 'checkpoint', 'metrics', 'profiling')
+GROUND = (
+  'config',
+  'config_keys',
+  'checks',
+  'command_line',
+  'sharding',
+  'checkpoint',
+  'metrics',
+  'profiling',
+)
 ALLOWED = {
   'ground': {'ground'},
   'tasks': {'ground', 'tasks'},

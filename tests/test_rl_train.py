@@ -19,7 +19,7 @@ from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import read_metrics
 from rlvr_jax.models.characters import char_tokenizer
-from rlvr_jax.rl import algorithms, learner, rollout
+from rlvr_jax.rl import algorithms, learner, rollout, skips
 from rlvr_jax.rl import train as train_lib
 from rlvr_jax.rl.collect import batch_of, draw_order
 from rlvr_jax.rl.distill import distill, encode_pairs, pair_source, read_pairs
@@ -184,7 +184,7 @@ def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   with pytest.raises(RuntimeError, match=r'iteration-000002\.npz, a checkpoint is saved'):
     train(config, tmp_path)
   assert [row['skipped'] for row in loops.rows(tmp_path)] == [1, 1, 1]
-  dump = np.load(learner.dump_path(tmp_path, 2))
+  dump = np.load(skips.dump_path(tmp_path, 2))
   assert dump['tokens'].shape == dump['completion_mask'].shape
   assert np.isinf(dump['advantages']).any()
 

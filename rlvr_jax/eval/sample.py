@@ -36,7 +36,7 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.metrics import Meter
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.load import fingerprint, load_model
+from rlvr_jax.models.load import fingerprint, full_name, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling.layout import hand_over
@@ -158,8 +158,8 @@ def sample(
   where it ended, however that was; with a larger k it draws what is missing.
 
   Args:
-    model: a directory, .gguf file or hub id; or (config, params, tokenizer) as load_model gives
-      them, which then needs a `name`.
+    model: a directory, .gguf file, run (runs/x@step:300) or hub id; or (config, params, tokenizer)
+      as load_model gives them, which then needs a `name`.
     problems: the path of a JSONL file, or a list of Problems, of dicts like its lines, or of
       prompts (which nobody judges unless a verifier is named); see tasks.given.gather.
     k: draws of each problem, at most if stop_after is set: then none after the `first` once
@@ -249,7 +249,7 @@ def draw(
   stands for its content. name is that in the store (evaluate.name, or from model.name).
   """
   rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
-  name = name or config.evaluate.name or store_name(config.model.name)
+  name = name or config.evaluate.name or store_name(full_name(config.model.name))
   store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
   if loaded is None:
     loaded = load_model(config.model.name, dtype=config.model.compute_dtype)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -299,28 +299,61 @@ def save_safetensors(
   config: ModelConfig,
   tokenizer: Any = None,
   *,
+  dtype: str = '',
+  generation: Mapping[str, Any] | None = None,
   max_shard_bytes: float = 5e9,
 ) -> None:
   """Writes a model directory that HF transformers loads; values and dtype are kept bit for bit.
 
-  params in the learner's stacked form; tokenizer anything with `save_pretrained(directory)`.
-  Written beside the target and renamed, so the directory is whole or absent; ValueError if it
-  already holds something. At most one shard is copied in memory.
+  params in the learner's stacked form; attached adapters are merged, a layer at a time. dtype: of
+  the weights, '' as they are; tokenizer anything with `save_pretrained(directory)`;
+  generation: further keys of generation_config.json, see `drawn_as`. Written beside the target and
+  renamed, so the directory is whole or absent; ValueError if it already holds something. At most
+  one shard is copied in memory.
+  """
+  dtype = dtype or jnp.dtype(params['embed'].dtype).name
+  with new_directory(directory) as part:
+    write_form(part, config, tokenizer, dtype=dtype, generation=generation)
+    _write_shards(part, params, config, dtype, max_shard_bytes)
+
+
+def write_form(
+  directory: pathlib.Path,
+  config: ModelConfig,
+  tokenizer: Any,
+  *,
+  dtype: str,
+  generation: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes into a directory what `save_safetensors` does, all but the weights."""
+  write_json(directory / 'config.json', config_json(config, dtype))
+  write_json(directory / 'generation_config.json', {**_token_ids(config), **(generation or {})})
+  if tokenizer is not None:
+    tokenizer.save_pretrained(directory)
+
+
+def drawn_as(temperature: float, top_p: float) -> dict[str, Any]:
+  """The keys of generation_config.json that say how completions are drawn (0: the likeliest)."""
+  if not temperature:
+    return {'do_sample': False}
+  # HF's own default is the 50 likeliest tokens
+  return {'do_sample': True, 'temperature': temperature, 'top_p': top_p, 'top_k': 0}
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """A directory to fill, which gets its name when it is whole and is gone otherwise.
+
+  ValueError if something is there already.
   """
   directory = pathlib.Path(directory)
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f'{directory} already exists and is not empty; choose another directory')
-  dtype = jnp.dtype(params['embed'].dtype)
-  content = config_json(config, dtype.name)
   directory.parent.mkdir(parents=True, exist_ok=True)
   part = pathlib.Path(tempfile.mkdtemp(prefix=f'{directory.name}.part-', dir=directory.parent))
   try:
     part.chmod(0o755)
-    _write_json(part / 'config.json', content)
-    _write_json(part / 'generation_config.json', _token_ids(config))
-    _write_shards(part, params, config, max_shard_bytes)
-    if tokenizer is not None:
-      tokenizer.save_pretrained(part)
+    yield part
     if directory.exists():
       directory.rmdir()
     part.rename(directory)
@@ -328,17 +361,22 @@ def save_safetensors(
     shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """A JSON object into a file, in the way of Hugging Face's own."""
   path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
 
 def _write_shards(
-  directory: pathlib.Path, params: Params, config: ModelConfig, max_shard_bytes: float
+  directory: pathlib.Path,
+  params: Params,
+  config: ModelConfig,
+  dtype: str,
+  max_shard_bytes: float,
 ) -> None:
-  itemsize = jnp.dtype(params['embed'].dtype).itemsize
+  itemsize = jnp.dtype(dtype).itemsize
   shards: list[list[tuple[str, Any]]] = [[]]
   room = total = 0
-  for name, size, read in weights.stored_tensors(params, config):
+  for name, size, read in weights.stored_tensors(params, config, dtype):
     if shards[-1] and room + size * itemsize > max_shard_bytes:
       shards.append([])
       room = 0
@@ -356,4 +394,4 @@ def _write_shards(
     weight_map.update(dict.fromkeys(tensors, name))
   if len(shards) > 1:
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-    _write_json(directory / 'model.safetensors.index.json', index)
+    write_json(directory / 'model.safetensors.index.json', index)

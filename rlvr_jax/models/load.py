@@ -1,4 +1,4 @@
-"""Models by name: a local directory, a .gguf file, or a hub id; what they are and their weights."""
+"""Models by name: a directory, a .gguf file, a run's checkpoint (runs.py) or a hub id."""
 
 import dataclasses
 import hashlib
@@ -8,14 +8,16 @@ import re
 from typing import Any, Literal
 
 import huggingface_hub
+import jax
 from huggingface_hub.errors import (
   HfHubHTTPError,
   HFValidationError,
   LocalEntryNotFoundError,
   OfflineModeIsEnabled,
 )
+from jax.sharding import NamedSharding, PartitionSpec
 
-from rlvr_jax.models import gguf, hf
+from rlvr_jax.models import gguf, hf, lora, runs
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.tokenizer import Tokenizer, gguf_tokenizer, read_tokenizer
 from rlvr_jax.models.weights import Params, load_params
@@ -43,11 +45,12 @@ _HUB_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where a model lies on this machine: a Hugging Face directory or a GGUF file."""
+  """Where a model lies on this machine: a Hugging Face directory, a GGUF file, a checkpoint."""
 
   name: str
-  kind: Literal['hf', 'gguf']
+  kind: Literal['hf', 'gguf', 'run']
   path: pathlib.Path
+  reference: runs.Reference | None = None  # of a run's checkpoint
 
 
 def models_dir() -> pathlib.Path:
@@ -58,10 +61,14 @@ def models_dir() -> pathlib.Path:
 def resolve(name: str | os.PathLike[str], part: Part = 'weights') -> Source:
   """Finds a model by name; fetches from the hub only the files that `part` needs.
 
-  Tried in order: a local directory or .gguf file, the same (also without .gguf) in `models_dir`,
-  a hub id (org/model) through huggingface_hub and its cache. ValueError says what to do.
+  Tried in order: a run (runs/x is its last checkpoint, runs/x@step:300, runs/x@best), a local
+  directory or .gguf file, the same (also without .gguf) in `models_dir`, a hub id (org/model)
+  through huggingface_hub and its cache. ValueError says what to do.
   """
   name = os.fspath(name)
+  reference = runs.find(name)
+  if reference is not None:
+    return Source(name, 'run', reference.run, reference)
   local = pathlib.Path(name).expanduser()
   shelf = models_dir()
   for path in (local, shelf / name, shelf / f'{name}.gguf'):
@@ -73,8 +80,8 @@ def resolve(name: str | os.PathLike[str], part: Part = 'weights') -> Source:
       raise ValueError(f'model={name!r} is a file but no .gguf; name its directory instead')
   if name.endswith('.gguf') or not _HUB_ID.fullmatch(name):
     raise ValueError(
-      f'model={name!r} is neither a directory, a .gguf file (here or in {shelf}), nor a hub id of '
-      'the form org/model; check the path, or set RLVR_MODELS to where your models are'
+      f'model={name!r} is neither a directory, a .gguf file (here or in {shelf}), a run, nor a hub '
+      'id of the form org/model; check the path, or set RLVR_MODELS to where your models are'
     )
   try:
     snapshot = huggingface_hub.snapshot_download(name, allow_patterns=_WANTED[part])
@@ -110,6 +117,8 @@ def _directory(name: str, path: pathlib.Path) -> Source:
 def load_config(name: str | os.PathLike[str]) -> ModelConfig:
   """ModelConfig of a model, without its weights."""
   source = resolve(name, 'config')
+  if source.reference is not None:
+    return runs.read_config(source.reference)
   if source.kind == 'gguf':
     return gguf.read_config(gguf.GGUFFile(source.path))
   return hf.read_config(source.path)
@@ -120,6 +129,8 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
   source = resolve(name, 'tokenizer')
   if source.kind == 'gguf':
     return gguf_tokenizer(gguf.GGUFFile(source.path))
+  if source.reference is not None:
+    return _hf_tokenizer(source.reference.form, runs.read_config(source.reference))
   return _hf_tokenizer(source.path, hf.read_config(source.path))
 
 
@@ -137,12 +148,17 @@ def load_model(
   dtype: str = 'float32',
   shardings: Any = None,
   check_finite: bool = True,
+  merged: bool = False,
 ) -> tuple[ModelConfig, Params, Tokenizer]:
   """(ModelConfig, params in the learner's stacked form, Tokenizer) of a model.
 
-  shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree.
+  shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree. A run
+  that trained adapters gives params with the adapters merged in float32, attached in bfloat16
+  (models/lora.py) unless `merged` asks for plain params.
   """
   source = resolve(name)
+  if source.reference is not None:
+    return _load_checkpoint(source.reference, dtype, shardings, merged)
   if source.kind == 'gguf':
     file = gguf.GGUFFile(source.path)
     config, tokenizer = gguf.read_config(file), gguf_tokenizer(file)
@@ -157,6 +173,49 @@ def load_model(
   return config, params, tokenizer
 
 
+def _load_checkpoint(
+  reference: runs.Reference, dtype: str, shardings: Any, merged: bool
+) -> tuple[ModelConfig, Params, Tokenizer]:
+  config, record = runs.read_config(reference), runs.read_record(reference)
+  placed = shardings(config) if callable(shardings) else shardings
+  if record.get('lora'):
+    params = _load_adapted(reference, record, dtype, placed, merged)
+  else:
+    params = runs.load_params(reference, config, dtype, placed)
+  return config, params, _hf_tokenizer(reference.form, config)
+
+
+def _load_adapted(
+  reference: runs.Reference, record: dict[str, Any], dtype: str, placed: Any, merged: bool
+) -> Params:
+  """The base in the dtype it was trained over, with the checkpoint's adapters."""
+  base, adapter = record['lora']['base'], runs.adapter_of(record)
+  assert adapter is not None
+  if fingerprint(base) != record['lora']['base_fingerprint']:
+    raise ValueError(
+      f'{reference} adapts model.name={base!r}, which is not the model any more that it was '
+      'trained over; put that one back'
+    )
+  _, params, _ = load_model(base, dtype=record['dtype'], shardings=placed, merged=True)
+  everywhere = None if placed is None else NamedSharding(placed['embed'].mesh, PartitionSpec())
+  factors = runs.load_factors(reference, everywhere)
+  params = runs.cast(params, dtype)
+  if not merged and dtype == 'bfloat16':
+    return lora.attach(params, runs.cast(factors, dtype), adapter)
+
+  def merge(params: Params, factors: lora.Factors) -> Params:
+    return lora.merge(lora.attach(params, factors, adapter))
+
+  # in the base's memory: of each leaf there is one
+  return jax.jit(merge, donate_argnums=0, out_shardings=placed)(params, factors)
+
+
+def full_name(name: str | os.PathLike[str]) -> str:
+  """A model's name with the step of the checkpoint it stands for: runs/x is runs/x@step:300 now."""
+  reference = runs.find(os.fspath(name))
+  return os.fspath(name) if reference is None else str(reference)
+
+
 def fingerprint(name: str | os.PathLike[str]) -> str:
   """sha256 (hex) over the content of everything that decides what a model computes.
 
@@ -164,6 +223,8 @@ def fingerprint(name: str | os.PathLike[str]) -> str:
   path or name have the same fingerprint. Reads all weights: about a second a gigabyte.
   """
   source = resolve(name)
+  if source.reference is not None:
+    return runs.fingerprint(source.reference)
   paths = [source.path]
   if source.kind == 'hf':
     paths = sorted({p for pattern in _WANTED['weights'] for p in source.path.glob(pattern)})

@@ -14,6 +14,13 @@ TRAIN_RULES = (
   (r'layers/(gate|up)$', P(None, 'fsdp', 'tensor')),
   (r'layers/down$', P(None, 'tensor', 'fsdp')),
   (r'layers/(q|k|v)_bias$', P(None, 'tensor', None)),
+  # factors of low rank: split where their weight is, never along the rank
+  (r'layers/(q|k|v|gate|up)_a$', P(None, 'fsdp', None)),
+  (r'layers/(q|k|v)_b$', P(None, None, 'tensor', None)),
+  (r'layers/o_a$', P(None, 'tensor', None, None)),
+  (r'layers/(gate|up)_b$', P(None, None, 'tensor')),
+  (r'layers/down_a$', P(None, 'tensor', None)),
+  (r'layers/(o|down)_b$', P(None, None, 'fsdp')),
   (r'norm$', P()),
   (r'(^|/)value$', P()),  # a critic's head
 )
@@ -26,8 +33,14 @@ DECODE_RULES = (
   (r'layers/\d+/(gate|up)$', P(None, 'tensor')),
   (r'layers/\d+/down$', P('tensor', None)),
   (r'layers/\d+/(q|k|v)_bias$', P('tensor', None)),
+  (r'layers/\d+/(q|k|v|gate|up)_a$', P()),
+  (r'layers/\d+/(q|k|v)_b$', P(None, 'tensor', None)),
+  (r'layers/\d+/o_a$', P('tensor', None, None)),
+  (r'layers/\d+/(gate|up)_b$', P(None, 'tensor')),
+  (r'layers/\d+/down_a$', P('tensor', None)),
+  (r'layers/\d+/(o|down)_b$', P()),
   (r'norm$', P()),
 )
 
 # where `tensor` does not divide the kv heads, their weights are replicated over it
-KV_PATHS = r'/(k|v)(_bias)?$'
+KV_PATHS = r'/(k|v)(_bias|_b)?$'

@@ -49,10 +49,23 @@ class Block(nn.Module):
     def bias(name: str, heads: int):
       return self.param(name, nn.initializers.zeros_init(), (heads, H), self.dtype)
 
+    def project(
+      spec: str, h: jax.Array, name: str, shape: tuple[int, ...], fan_in: int, scale: float = 1.0
+    ):
+      """h times a weight, plus the branch of low rank where its factors are attached (lora.py)."""
+      out = dot(spec, h, param(name, shape, fan_in, scale))
+      if not self.has_variable('params', f'{name}_a'):
+        return out
+      left, _, right = spec.partition('->')
+      axes, inner, outer = left[:2], left[2:].partition(',')[0], right[2:]
+      a, b = (self.get_variable('params', f'{name}_{side}') for side in 'ab')
+      low = dot(f'{axes}{inner},{inner}R->{axes}R', h, a)
+      return out + dot(f'{axes}R,R{outer}->{axes}{outer}', low, b)
+
     h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
-    q = dot('BTD,DNH->BTNH', h, param('q', (D, N, H), D))
-    k = dot('BTD,DKH->BTKH', h, param('k', (D, K, H), D))
-    v = dot('BTD,DKH->BTKH', h, param('v', (D, K, H), D))
+    q = project('BTD,DNH->BTNH', h, 'q', (D, N, H), D)
+    k = project('BTD,DKH->BTKH', h, 'k', (D, K, H), D)
+    v = project('BTD,DKH->BTKH', h, 'v', (D, K, H), D)
     if c.qkv_bias:
       q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
     if c.qk_norm:
@@ -60,12 +73,12 @@ class Block(nn.Module):
       k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
     q, k = apply_rope(q, *rope), apply_rope(k, *rope)
     attended, carried = attend(q, k, v)
-    x = x + dot('BTNH,NHD->BTD', attended, param('o', (N, H, D), N * H, residual_scale))
+    x = x + project('BTNH,NHD->BTD', attended, 'o', (N, H, D), N * H, residual_scale)
 
     h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
-    gate = nn.silu(dot('BTD,DF->BTF', h, param('gate', (D, F), D)))
-    up = dot('BTD,DF->BTF', h, param('up', (D, F), D))
-    x = x + dot('BTF,FD->BTD', gate * up, param('down', (F, D), F, residual_scale))
+    gate = nn.silu(project('BTD,DF->BTF', h, 'gate', (D, F), D))
+    up = project('BTD,DF->BTF', h, 'up', (D, F), D)
+    x = x + project('BTF,FD->BTD', gate * up, 'down', (F, D), F, residual_scale)
     return x, carried
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from rlvr_jax.models import lora
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params
 
@@ -254,12 +255,16 @@ def _check_tied_head(source: TensorSource, config: ModelConfig, rows: int = 8192
 
 
 def stored_tensors(
-  params: Params, config: ModelConfig
+  params: Params, config: ModelConfig, dtype: str = ''
 ) -> Iterator[tuple[str, int, Callable[[], np.ndarray]]]:
   """(checkpoint name, elements, a function that gives the numpy tensor) for every tensor in order.
 
+  Adapters attached to a leaf (lora.py) are merged into it. dtype: of the tensors, '' as they are.
   ValueError if params lack a leaf, have one too many or one of another shape.
   """
+  dtype = dtype or params['embed'].dtype
+  layers, adapters = lora.split_off(params['layers'])
+  params = {**params, 'layers': layers}
   _check_tree(params, config)
   for leaf in leaves(config):
     array = params
@@ -268,7 +273,11 @@ def stored_tensors(
     for layer in range(config.num_layers if leaf.stacked else 1):
 
       def read(leaf: Leaf = leaf, array: Any = array, layer: int = layer) -> np.ndarray:
-        return leaf.to_hf(np.asarray(_layer(array, layer) if leaf.stacked else array))
+        one = _layer(array, layer) if leaf.stacked else array
+        factors = adapters.get(leaf.path[-1]) if leaf.stacked else None
+        if factors is not None:
+          one = lora.add(one.astype(dtype), *(_layer(factor, layer) for factor in factors))
+        return leaf.to_hf(np.asarray(one, jnp.dtype(dtype)))
 
       yield leaf.tensor_name(layer), math.prod(leaf.shape), read
 

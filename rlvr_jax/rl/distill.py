@@ -19,7 +19,7 @@ from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.rl import learner, observe, rollout
+from rlvr_jax.rl import ends, learner, observe, rollout, skips
 from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.collect import Source, batch_of
 from rlvr_jax.rl.train import NOT_IDENTITY
@@ -124,9 +124,10 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
     if checkpoints.latest() is not None:
-      learn.state, host = checkpoints.restore(learn.state)
+      host = learn.restore(checkpoints)
       start = host['iteration']
       log.info('resumed at step %d', start)
+    ends.write_form(workdir, learn)
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
@@ -160,18 +161,18 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
         ones = np.ones(len(rollouts.rewards), np.float32)
         row |= learn.one_step(rollouts, ones)
       row |= phases.pop() | {'seconds': meter.seconds}
-      host['skipped_in_row'] = learner.count_skips(
+      host['skipped_in_row'] = skips.count_skips(
         row, host['skipped_in_row'], workdir, step, rollouts, ones
       )
       writer.write(step, row)
       progress.update(step + 1, {'loss': row['loss']})
-      stuck = host['skipped_in_row'] >= learner.MOST_SKIPS
+      stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
       if last or (step + 1) % d.checkpoint_every == 0 or exit_asked.requested or stuck:
         host |= {'iteration': step + 1, 'meter': meter.state()}
-        checkpoints.save(step + 1, learn.state, host)
+        learn.save(checkpoints, step + 1, host)
       if stuck:
         checkpoints.wait()
-        raise RuntimeError(learner.stuck_message(workdir, step))
+        raise RuntimeError(skips.stuck_message(workdir, step))
       if exit_asked.requested and not last:
         checkpoints.wait()
         progress.note(f'saved at step {step + 1}; the same command goes on from there')
@@ -179,4 +180,4 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     engine.free()
     checkpoints.wait()
   if d.export:
-    learner.export(workdir / 'model', learn)
+    ends.export(workdir / 'model', learn)

@@ -7,10 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import math
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,11 +19,11 @@ import optax
 from jax.sharding import Mesh
 
 from rlvr_jax import config as config_lib
+from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.hf import save_safetensors
 from rlvr_jax.models.load import fingerprint, load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -37,6 +35,7 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.packing import Layout
 from rlvr_jax.rl.prepare import Prepared, prepare, selected
 from rlvr_jax.rl.rollout import layout_of, micro_batches
+from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
@@ -44,17 +43,15 @@ from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sharding import shardings
 from rlvr_jax.tasks.load import FAMILIES, content_hash
 
-log = logging.getLogger(__name__)
-MOST_SKIPS = 3  # non-finite steps in a row that stop a run
-
 
 @dataclasses.dataclass
 class Learner:
   """A model being trained. state changes (and its old arrays are donated) with every step.
 
   update, score: rl/update.py; critic_update, values: rl/critic.py, None without a critic.
-  reference: params of the start model, None when no KL term is asked for. multiple: rows of a
-  micro-batch are a multiple of this (the mesh's data parts).
+  reference: params of the start model, None when no KL term is asked for or adapters train, whose
+  start model is state.params. multiple: rows of a micro-batch are a multiple of this (the mesh's
+  data parts). trained: what of the state trains.
   """
 
   config: ModelConfig
@@ -67,6 +64,7 @@ class Learner:
   run: Config
   multiple: int
   algorithm: Algorithm
+  trained: Trained
   critic_update: Callable | None = None
   values: Callable | None = None
 
@@ -75,10 +73,25 @@ class Learner:
     """Tokens that end a completion."""
     return tuple(self.tokenizer.eos_ids)
 
+  @property
+  def params(self) -> Params:
+    """What the forward pass takes now, adapters attached."""
+    return self.trained.params(self.state)
+
+  def save(self, checkpoints: Checkpointer, step: int, host: dict[str, Any]) -> None:
+    """Saves the state, without what no step changes."""
+    checkpoints.save(step, self.trained.saved(self.state), host)
+
+  def restore(self, checkpoints: Checkpointer) -> dict[str, Any]:
+    """Takes the state of the last checkpoint; its host state. Raises as Checkpointer.restore."""
+    saved, host = checkpoints.restore(self.trained.saved(self.state))
+    self.state = self.trained.restored(self.state, saved)
+    return host
+
   def refresh(self, engine: Engine) -> None:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
     old, engine.params = engine.params, None
-    now = _as_dtype(self.state.params, self.run.model.compute_dtype)
+    now = _as_dtype(self.params, self.run.model.compute_dtype)
     engine.load(hand_over(old, now, self.mesh))
 
   def _place(self, rows: Any) -> Any:
@@ -112,11 +125,13 @@ class Learner:
   ) -> Prepared:
     """Scores and advantages of an iteration's rollouts, before its first step; rl/prepare.py."""
     reference = self.reference
+    if self.algorithm.reference and self.trained.adapter is not None:
+      reference = self.state.params
     return prepare(
       self.run,
       self.algorithm,
       rollouts,
-      score=lambda r: self.logprobs(self.state.params, r),
+      score=lambda r: self.logprobs(self.params, r),
       score_reference=None if reference is None else lambda r: self.logprobs(reference, r),
       score_values=None if self.values is None else self.critic_values,
       several_steps=len(self.minibatches(rollouts, iteration)) > 1,
@@ -214,8 +229,8 @@ def _cast(params: Params, dtype: str) -> Params:
 
 
 def _as_dtype(params: Params, dtype: str) -> Params:
-  """params themselves if they are of that dtype, else a cast copy."""
-  return params if params['embed'].dtype == dtype else _cast(params, dtype)
+  """params with a cast copy of each leaf that is not of that dtype."""
+  return jax.tree.map(lambda x: x if x.dtype == dtype else _cast(x, dtype), params)
 
 
 def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
@@ -233,18 +248,6 @@ def hash_of(value: Any) -> str:
   """16 hex digits that stand for a JSON value."""
   text = json.dumps(value, sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def export(directory: pathlib.Path, learn: Learner) -> None:
-  """Writes the model as a Hugging Face directory, unless it holds that of this very step."""
-  step = int(learn.state.step)
-  mark = directory / 'rlvr_step.json'
-  if mark.exists() and json.loads(mark.read_text()) == {'step': step}:
-    return
-  if directory.exists():
-    shutil.rmtree(directory)
-  save_safetensors(directory, learn.state.params, learn.config, learn.tokenizer)
-  mark.write_text(json.dumps({'step': step}))
 
 
 def total_steps(config: Config) -> int:
@@ -267,7 +270,7 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
 
   if config.model.name:
-    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed)
+    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
   if config.task.name not in FAMILIES:
     raise ValueError(
       f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
@@ -307,7 +310,7 @@ def optimizer_of(
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
     moment_dtype=o.moment_dtype,
-    param_dtype=config.model.dtype,
+    param_dtype='float32' if config.lora.rank else config.model.dtype,
   )
 
 
@@ -333,6 +336,7 @@ def build(
     remat=m.remat,
     chunk=m.logprob_chunk,
     mesh=mesh,
+    trained=trained_of(config),
   )
   return (
     optimizer,
@@ -345,12 +349,15 @@ def start_state(
   optimizer: optax.GradientTransformation,
   critic_optimizer: optax.GradientTransformation | None,
   params: Params,
+  trained: Trained | None = None,
+  factors: Any = None,
 ) -> TrainState:
-  """The state before the first step."""
+  """The state before the first step; factors: of adapters, from trained.start."""
   critic = None
   if critic_optimizer is not None:
     critic = critic_lib.start(params, critic_optimizer)
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), critic)
+  state = TrainState(jnp.zeros((), jnp.int32), params, None, critic, factors)
+  return state.replace(opt_state=optimizer.init((trained or Trained()).take(state)))
 
 
 class Critic(NamedTuple):
@@ -406,7 +413,13 @@ def open_learner(
     mesh=mesh,
   )
   critic = critic_parts(config, model_config, algorithm, total_steps=total_steps, mesh=mesh)
-  start = functools.partial(start_state, optimizer, critic.optimizer if critic else None)
+  parts = trained_of(config)
+
+  def start(params: Params) -> TrainState:
+    factors = parts.start(model_config, config.seed)
+    parts.check(params, factors)
+    return start_state(optimizer, critic.optimizer if critic else None, params, parts, factors)
+
   if mesh is None:
     state = jax.jit(start, donate_argnums=0)(params)
   else:
@@ -414,7 +427,7 @@ def open_learner(
     state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
   del params
   reference = None
-  if algorithm.reference:
+  if algorithm.reference and parts.adapter is None:
     # a copy: the state's own arrays are donated with the first step
     reference = _cast(state.params, config.model.compute_dtype)
   return Learner(
@@ -428,43 +441,7 @@ def open_learner(
     run=config,
     multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],
     algorithm=algorithm,
+    trained=parts,
     critic_update=critic.update if critic else None,
     values=critic.values if critic else None,
-  )
-
-
-def count_skips(
-  row: dict[str, float],
-  in_row: int,
-  workdir: pathlib.Path,
-  iteration: int,
-  rollouts: Rollouts,
-  advantages: np.ndarray,
-) -> int:
-  """Non-finite steps in a row after this iteration; dumps the batch of one that was skipped."""
-  if not row['skipped']:
-    return 0
-  path = dump_path(workdir, iteration)
-  path.parent.mkdir(exist_ok=True)
-  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
-  log.warning(
-    'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
-    iteration,
-    path,
-  )
-  trailing = int(row['skipped/trailing'])
-  return in_row + trailing if row['skipped'] == row['steps'] else trailing
-
-
-def dump_path(workdir: pathlib.Path, iteration: int) -> pathlib.Path:
-  """Where the batch of a skipped step is kept."""
-  return workdir / 'nonfinite' / f'iteration-{iteration:06d}.npz'
-
-
-def stuck_message(workdir: pathlib.Path, iteration: int) -> str:
-  """What a run says when it stops after MOST_SKIPS skipped steps in a row."""
-  return (
-    f'{MOST_SKIPS} optimizer steps in a row had a non-finite loss or gradient; the last batch is '
-    f'in {dump_path(workdir, iteration)}, a checkpoint is saved; lower optimizer.learning_rate, or '
-    'look at the batch'
   )

@@ -50,7 +50,7 @@ def write(
   found = []
   end = f'step-{int(learn.state.step)}'
   for name, role in (('start', 'base'), (end, 'rl')):
-    params = learn.state.params if name == end else _start_params(config, learn)
+    params = learn.params if name == end else _start_params(config, learn)
     params = jax.tree.map(lambda x: x.astype(config.model.compute_dtype), params)
     print(f'boundary report: sampling {name}', file=sys.stderr)
     drawn, _ = sample_lib.draw(

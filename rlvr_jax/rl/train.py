@@ -21,7 +21,7 @@ from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import learner, observe, report
+from rlvr_jax.rl import ends, learner, observe, report, skips
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.collect import Source
 from rlvr_jax.tasks.load import load_problems
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 # keys that may differ between a checkpoint and the run that resumes from it
 NOT_IDENTITY = (
   'dry_run', 'metrics', 'profile', 'smoke', 'smoke_values', 'study', 'evaluate', 'distill',
-  'verifier', 'train.iterations', 'train.keep', 'train.checkpoint_every', 'train.export',
-  'train.report',
+  'verifier', 'train.iterations', 'train.keep', 'train.keep_best', 'train.checkpoint_every',
+  'train.export', 'train.report',
 )  # fmt: skip
 
 
@@ -88,10 +88,10 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     host: dict[str, Any] = {'iteration': 0, 'skipped_in_row': 0, 'meter': {}, 'cursor': 0}
     host['queue'] = []
     if checkpoints.latest() is not None:
-      learn.state, saved = checkpoints.restore(learn.state)
-      host |= saved
+      host |= learn.restore(checkpoints)
       log.info('resumed at iteration %d', host['iteration'])
     start = host['iteration']
+    ends.write_form(workdir, learn)
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
@@ -119,6 +119,13 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     progress = stack.enter_context(
       metrics_lib.Progress(config.train.iterations, 'training', start=start, plain_every_s=5.0)
     )
+
+    def save(step: int) -> None:
+      host.update({'iteration': step, 'meter': meter.state(), 'queue': collect_lib.to_json(queue)})
+      if keep_rows:
+        keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
+      learn.save(checkpoints, step, host)
+
     for iteration in range(start, config.train.iterations):
       trace.at(iteration)
       row: dict[str, Any] = {}
@@ -128,6 +135,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         with phases('look'):
           row |= observe.look(held_out)
         progress.note(f'iteration {iteration}: held-out pass@1 {row["eval/pass@1"]:.3f}')
+        ends.keep_best(config, checkpoints, iteration, row, save)
 
       with phases('sample'):
         collected = collect_lib.collect(source, algorithm, host['cursor'], queue)
@@ -147,7 +155,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       row |= observe.rollout_metrics(rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
 
-      host['skipped_in_row'] = learner.count_skips(
+      host['skipped_in_row'] = skips.count_skips(
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
       )
       writer.write(iteration, row)
@@ -157,27 +165,25 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
       last = iteration + 1 == config.train.iterations
       due = (iteration + 1) % config.train.checkpoint_every == 0
-      stuck = host['skipped_in_row'] >= learner.MOST_SKIPS
+      stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
       if last or due or exit_asked.requested or stuck:
-        host |= {'iteration': iteration + 1, 'meter': meter.state()}
-        host['queue'] = collect_lib.to_json(queue)
-        if keep_rows:
-          keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
-        checkpoints.save(iteration + 1, learn.state, host)
+        save(iteration + 1)
         if config.sampling.release:
           checkpoints.wait()  # its copy of the state would stand beside the next phase
       if stuck:
         checkpoints.wait()
-        raise RuntimeError(learner.stuck_message(workdir, iteration))
+        raise RuntimeError(skips.stuck_message(workdir, iteration))
       if exit_asked.requested and not last:
         checkpoints.wait()
         progress.note(f'saved at iteration {iteration + 1}; the same command goes on from there')
         return
     if looks and config.train.eval_every and start < config.train.iterations:
       learn.refresh(engine)
-      writer.write(config.train.iterations, observe.look(held_out) | {'seconds': meter.seconds})
+      row = observe.look(held_out) | {'seconds': meter.seconds}
+      writer.write(config.train.iterations, row)
+      ends.keep_best(config, checkpoints, config.train.iterations, row, save)
     engine.free()
     checkpoints.wait()
   if config.train.export:
-    learner.export(workdir / 'model', learn)
+    ends.export(workdir / 'model', learn)
   report.write(config, workdir, learn, heldout, seconds=meter.seconds)

@@ -46,3 +46,4 @@ class TrainState(flax.struct.PyTreeNode):
   params: Any
   opt_state: Any
   critic: Any = None  # rl/critic.py: CriticState, where one is learnt
+  lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)

@@ -16,6 +16,7 @@ from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
+from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.types import TokenBatch, TrainState
 from rlvr_jax.sharding import shardings
 
@@ -212,20 +213,22 @@ def make_update(
   remat: bool = True,
   chunk: int = 1024,
   mesh: Mesh | None = None,
+  trained: Trained | None = None,
 ) -> Callable[[TrainState, Rows, jax.Array], tuple[TrainState, Metrics]]:
   """The jitted step (state, rows, temperature) -> (state, metrics); state is donated.
 
   longest: the completion cap in tokens (seq_mean_token_sum_norm divides by it). Denominators are
   those of all M micro-batches together. A non-finite loss or gradient leaves params and optimizer
-  as they were; metrics['skipped'] is then 1.
+  as they were; metrics['skipped'] is then 1. trained: what of the state trains, by default params.
   """
+  parts = trained or Trained()
 
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
     denominator = denominators(rows, longest)
 
-    def loss_fn(params, micro):
+    def loss_fn(tree, micro):
       return rows_loss(
-        params,
+        parts.params(parts.put(state, tree)),
         micro,
         denominator,
         temperature,
@@ -236,8 +239,10 @@ def make_update(
         chunk=chunk,
       )
 
-    loss, metrics, grads = gradients(loss_fn, state.params, rows)
-    params, opt_state, norm, finite = descend(optimizer, loss, grads, state.params, state.opt_state)
+    tree = parts.take(state)
+    loss, metrics, grads = gradients(loss_fn, tree, rows)
+    tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
+    state = parts.put(state, tree)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
     metrics |= {
@@ -246,7 +251,7 @@ def make_update(
       'tokens': tokens,
       'skipped': jnp.where(finite, 0, 1),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return state.replace(step=state.step + 1, opt_state=opt_state), metrics
 
   if mesh is None:
     return jax.jit(update, donate_argnums=0)

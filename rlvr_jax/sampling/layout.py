@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlvr_jax.models import decode
+from rlvr_jax.models.lora import sampler_form
 from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
 from rlvr_jax.sampling import chunk as chunk_lib
@@ -118,14 +119,19 @@ def state_shardings(state: Any, mesh: Mesh, kv_heads: int, heads_axis: int = 1) 
   return jax.tree_util.tree_map_with_path(one, state)
 
 
+def _sampler_form(params: Params) -> Params:
+  # layer by layer: a merged stack would be one more copy of all weights
+  return sampler_form(unstack(params))
+
+
 def _rewrite(old: Params, params: Params) -> Params:
   # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
-  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, unstack(params))
+  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, _sampler_form(params))
 
 
 def _copied(params: Params) -> Params:
   # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
-  return jax.tree.map(jnp.copy, unstack(params))
+  return jax.tree.map(jnp.copy, _sampler_form(params))
 
 
 def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
@@ -140,7 +146,7 @@ def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> P
     return rewrite(old, params)
   if mesh is None:
     return jax.jit(_copied)(params)
-  target = decode_shardings(jax.eval_shape(unstack, params), mesh)
+  target = decode_shardings(jax.eval_shape(_sampler_form, params), mesh)
   return jax.jit(_copied, out_shardings=target)(params)
 
 

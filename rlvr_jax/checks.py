@@ -1,0 +1,69 @@
+"""Relations between keys of a config that are refused before a run starts; part of config.check."""
+
+import pathlib
+import re
+from typing import Any
+
+
+def check(config: Any) -> None:
+  """ValueError names key, value and the way out."""
+  if config.job in ('train', 'study', 'distill'):
+    check_trained(config)
+  if config.job in ('train', 'study'):
+    check_keep_best(config)
+  if config.job == 'export':
+    check_export(config)
+
+
+def check_keep_best(config: Any) -> None:
+  """train.keep_best is a metric that the looks of this config measure."""
+  metric, t = config.train.keep_best, config.train
+  if not metric:
+    return
+  k = metric.removeprefix('eval/').removeprefix('pass@')
+  if metric not in (f'pass@{k}', f'eval/pass@{k}') or not k.isdigit():
+    raise ValueError(
+      f"train.keep_best={metric!r} is no metric of held-out problems; write 'pass@1', or another k"
+    )
+  if not t.eval_every or not t.eval_problems or not config.task.holdout:
+    raise ValueError(
+      f'train.keep_best={metric!r} needs looks at held-out problems: set train.eval_every, '
+      'train.eval_problems and task.holdout above 0'
+    )
+  if not 1 <= int(k) <= t.eval_samples or (int(k) & (int(k) - 1) and int(k) != t.eval_samples):
+    raise ValueError(
+      f'train.keep_best={metric!r}: a look measures pass@k for k = 1, 2, 4, ... up to '
+      f'train.eval_samples={t.eval_samples}; raise that, or take another k'
+    )
+
+
+def check_trained(config: Any) -> None:
+  """The adapters and frozen params of a config."""
+  rank, alpha, targets = config.lora.rank, config.lora.alpha, config.lora.targets
+  known = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+  if rank < 0 or alpha <= 0:
+    raise ValueError(
+      f'lora.rank={rank}, lora.alpha={alpha}: a rank is positive, or 0 for no adapters; alpha is '
+      'positive'
+    )
+  if not targets or any(target not in known for target in targets):
+    raise ValueError(f'lora.targets={targets}: some of {", ".join(known)}')
+  if rank and not config.model.name and config.job == 'train':
+    raise ValueError(
+      f"lora.rank={rank} adapts a model that is there; with model.name='' nothing but the adapters "
+      'of random weights would train. Name a model, or set lora.rank=0'
+    )
+  for pattern in config.train.frozen:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'train.frozen: {pattern!r} is no regular expression: {error}') from error
+
+
+def check_export(config: Any) -> None:
+  """That nothing lies where the export goes, and its dtype."""
+  if config.to_dtype not in ('', 'float32', 'bfloat16'):
+    raise ValueError(f"to_dtype={config.to_dtype!r}: must be float32, bfloat16 or '' (the run's)")
+  to = pathlib.Path(config.to).expanduser()
+  if config.to and to.exists() and (not to.is_dir() or any(to.iterdir())):
+    raise ValueError(f'to={config.to!r} already exists and is not empty; choose another directory')

@@ -1,0 +1,185 @@
+"""Bytes on one device in each phase of an iteration, by arithmetic, before anything is allocated.
+
+  python -m rlvr_jax.memory configs/grpo_qwen7b.py:1gpu ... > docs/memory.md
+
+What is counted is what the phases hold at once by their programs' construction; a compiler's
+temporaries are counted as the arrays that a layer makes. Nothing here was measured.
+"""
+
+import math
+import sys
+from typing import Any
+
+import jax
+
+from rlvr_jax import config as config_lib
+from rlvr_jax.config import Config
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.models import lora
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.known import KNOWN
+from rlvr_jax.models.transformer import init_params
+from rlvr_jax.rl.train import algorithm_of
+from rlvr_jax.rl.trained import trained_of
+from rlvr_jax.sampling.budget import GIB, weight_bytes
+
+CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
+_SIZE = {'float32': 4, 'bfloat16': 2}
+Phases = dict[str, dict[str, int]]
+
+
+def phases(config: Config, model: ModelConfig) -> Phases:
+  """Phase -> what it holds -> bytes on one device without a mesh. Attention keeps no [T,T] scores.
+
+  hand_over: the sampler's weights are made. sample: they and the cache decode. score: log-probs of
+  the batch before the first step. learn: one micro-batch's gradient is added to the sum.
+  """
+  kept = _kept(config, model)
+  sampler = _sampler(config, model)
+  weights = {'sampler weights': sampler.pop('sampler weights')}
+  held = {} if config.sampling.release else weights | sampler
+  copy = {}
+  if config.model.dtype != config.model.compute_dtype:
+    copy = {'compute copy': weight_bytes(model, config.model.compute_dtype)}
+  activations = _activations(config, model)
+  forward = {'a layer': activations['a layer'] // 2, 'logits': activations['logits'] * 2 // 3}
+  return {
+    'hand_over': kept | weights | copy | (sampler if not config.sampling.release else {}),
+    'sample': kept | weights | sampler,
+    'score': kept | held | copy | forward,
+    'learn': kept | held | copy | _gradients(config, model) | activations,
+  }
+
+
+def _count(tree: Any) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _trained_count(config: Config, model: ModelConfig) -> int:
+  """Numbers that train."""
+  parts = trained_of(config)
+  key = jax.random.key(0)
+  tree: Any = jax.eval_shape(lambda: init_params(key, model, config.model.dtype))
+  if parts.adapter is not None:
+    adapter = parts.adapter
+    tree = jax.eval_shape(lambda: lora.init_lora(key, model, adapter))
+  return _count(parts.kept_of(tree))
+
+
+def _param_size(config: Config) -> int:
+  """Bytes of one number that trains."""
+  return 4 if config.lora.rank else _SIZE[config.model.dtype]
+
+
+def _kept(config: Config, model: ModelConfig) -> dict[str, int]:
+  """What every phase has."""
+  algorithm, count = algorithm_of(config), _trained_count(config, model)
+  found = {'weights': weight_bytes(model, config.model.dtype)}
+  if config.lora.rank:
+    found['adapters'] = 4 * count
+  found['moments'] = count * (_SIZE[config.optimizer.moment_dtype] + 4)
+  if algorithm.reference and not config.lora.rank:  # adapters' reference is what lies below them
+    found['reference'] = weight_bytes(model, config.model.compute_dtype)
+  if algorithm.critic:
+    own = weight_bytes(model, config.model.dtype)
+    numbers = own // _SIZE[config.model.dtype]
+    found['critic'] = own + numbers * (_SIZE[config.optimizer.moment_dtype] + 4)
+  return found
+
+
+def _sampler(config: Config, model: ModelConfig) -> dict[str, int]:
+  """The sampler's weights, cache and workspace."""
+  budget = run_lib.engine_budget(config, model)
+  weights = budget.weights
+  if config.lora.rank and config.model.compute_dtype == 'bfloat16':
+    weights += 2 * _trained_count(config, model)
+  return {
+    'sampler weights': weights,
+    'cache': budget.bank + budget.pool,
+    'sampler workspace': budget.workspace,
+  }
+
+
+def _gradients(config: Config, model: ModelConfig) -> dict[str, int]:
+  """The sum over micro-batches and, beside it, one micro-batch's own."""
+  count = _trained_count(config, model)
+  return {
+    'gradient sum': count * _param_size(config),
+    'gradient': count * _SIZE[config.model.compute_dtype],
+  }
+
+
+def _activations(config: Config, model: ModelConfig) -> dict[str, int]:
+  """Of a micro-batch's forward and backward pass; config.model.remat keeps layers' inputs only."""
+  c, size, tokens = model, _SIZE[config.model.compute_dtype], config.train.micro_tokens
+  heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+  # norms and both outputs; q, rotated q and attended; k and v, rotated k; gate, up and product
+  inner = 4 * c.embed_dim + 3 * heads + 3 * kv_heads + 3 * c.mlp_dim
+  layers = c.embed_dim if config.model.remat else c.embed_dim + inner
+  chunk = min(config.model.logprob_chunk, tokens)
+  return {
+    'layer inputs': c.num_layers * tokens * layers * size,
+    'a layer': 2 * tokens * inner * size,  # and the gradients of what is in it
+    'logits': 3 * 4 * chunk * c.vocab_size,  # with probabilities and gradient, float32
+  }
+
+
+def table(config: Config, model: ModelConfig) -> str:
+  """A Markdown table in GiB: a row a part, a column a phase."""
+  found = phases(config, model)
+  parts = list(dict.fromkeys(part for held in found.values() for part in held))
+  rows = [
+    ['', *found],
+    ['---', *('---:' for _ in found)],
+    *([part, *(_gib(held.get(part, 0)) for held in found.values())] for part in parts),
+    ['**all**', *(f'**{_gib(sum(held.values()))}**' for held in found.values())],
+  ]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def _gib(size: int) -> str:
+  return f'{size / GIB:.2f}' if size else ''
+
+
+HEADER = """# Bytes of one GPU of 80 GB
+
+GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CONFIG ...`), nothing
+of it measured. A card sold as 80 GB has 79.6 GiB; jax takes three quarters of it unless
+`XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set, and what it compiles needs a few GiB more. Attention
+is counted without [T,T] scores, as a GPU's kernel has it. A micro-batch has `train.micro_tokens`
+tokens; the cache is what `sampling.memory_gb` leaves beside the sampler's weights. With
+`sampling.release` the sampler's weights and cache are gone while the batch is scored and learnt
+from.
+"""
+
+
+def document(paths: list[str]) -> str:
+  """The page for some config files; a ':' and the argument may follow each.
+
+  ValueError for a model that models/known.py does not have.
+  """
+  parts = [HEADER]
+  for path in paths:
+    config = config_lib.resolve(config_lib.load_file(path))
+    if config.model.name not in KNOWN:
+      raise ValueError(
+        f'{path}: model.name={config.model.name!r} is not in models/known.py; known are '
+        f'{", ".join(KNOWN)}'
+      )
+    model = KNOWN[config.model.name]
+    t, s = config.train, config.sampling
+    what = f'adapters of rank {config.lora.rank}' if config.lora.rank else 'all weights'
+    budget = run_lib.engine_budget(config, model)
+    held = math.floor(budget.pages * budget.page / budget.slots)
+    parts.append(
+      f'## {path}\n\n{config.model.name}, {what} train; {t.prompts} x {t.group} completions of at '
+      f'most {s.max_tokens:,} tokens,\n{budget.slots} at once with {held:,} tokens each on average '
+      f'in the cache, micro-batches of {t.micro_tokens:,} tokens.\n\n{table(config, model)}\n'
+    )
+  return '\n'.join(parts)
+
+
+if __name__ == '__main__':
+  if not sys.argv[1:]:
+    sys.exit('usage: python -m rlvr_jax.memory CONFIG[:ARG] ...')
+  print(document(sys.argv[1:]), end='')

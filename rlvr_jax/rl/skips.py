@@ -1,0 +1,49 @@
+"""Optimizer steps that were skipped for a non-finite loss or gradient: counted, kept, told."""
+
+import dataclasses
+import logging
+import pathlib
+
+import numpy as np
+
+from rlvr_jax.rl.types import Rollouts
+
+log = logging.getLogger(__name__)
+MOST_SKIPS = 3  # non-finite steps in a row that stop a run
+
+
+def count_skips(
+  row: dict[str, float],
+  in_row: int,
+  workdir: pathlib.Path,
+  iteration: int,
+  rollouts: Rollouts,
+  advantages: np.ndarray,
+) -> int:
+  """Non-finite steps in a row after this iteration; dumps the batch of one that was skipped."""
+  if not row['skipped']:
+    return 0
+  path = dump_path(workdir, iteration)
+  path.parent.mkdir(exist_ok=True)
+  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
+  log.warning(
+    'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
+    iteration,
+    path,
+  )
+  trailing = int(row['skipped/trailing'])
+  return in_row + trailing if row['skipped'] == row['steps'] else trailing
+
+
+def dump_path(workdir: pathlib.Path, iteration: int) -> pathlib.Path:
+  """Where the batch of a skipped step is kept."""
+  return workdir / 'nonfinite' / f'iteration-{iteration:06d}.npz'
+
+
+def stuck_message(workdir: pathlib.Path, iteration: int) -> str:
+  """What a run says when it stops after MOST_SKIPS skipped steps in a row."""
+  return (
+    f'{MOST_SKIPS} optimizer steps in a row had a non-finite loss or gradient; the last batch is '
+    f'in {dump_path(workdir, iteration)}, a checkpoint is saved; lower optimizer.learning_rate, or '
+    'look at the batch'
+  )
