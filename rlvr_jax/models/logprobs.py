@@ -182,10 +182,10 @@ def _fold(visit: Callable[[Any, _Part], Any], carry: Any, head: jax.Array, parts
     columns = rows * jnp.arange(S, dtype=jnp.int32)[:, None] + offsets
     return visit(carry, _Part(part, start, size, columns.reshape(-1)))
 
-  carry = jax.lax.fori_loop(0, rows // size, lambda i, c: at(c, i * size, size), carry)
+  # the rest comes first: after the loop, what it carries would be copied
   if rest := rows % size:
     carry = at(carry, rows - rest, rest)
-  return carry
+  return jax.lax.fori_loop(0, rows // size, lambda i, c: at(c, i * size, size), carry)
 
 
 def _sum_up(z: jax.Array, targets: jax.Array, part: _Part) -> _Sums:
