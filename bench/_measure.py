@@ -1,7 +1,7 @@
 """Timing and gates, shared by the benchmarks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -43,3 +43,14 @@ def _gate(
     'unit': unit,
     'how': how,
   }
+
+
+def chosen(text: str, parts: Iterable[str]) -> list[str]:
+  """The parts named in BENCH_PARTS, all if it is empty; ValueError for an unknown one."""
+  known = list(parts)
+  names = [name.strip() for name in text.split(',') if name.strip()] or known
+  if unknown := [name for name in names if name not in known]:
+    raise ValueError(
+      f'BENCH_PARTS={text!r}: no part {", ".join(unknown)}; there are {", ".join(known)}'
+    )
+  return names

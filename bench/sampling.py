@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench._measure import chosen
+
 Gates = list[dict[str, Any]]
 
 
@@ -51,20 +53,10 @@ def peers() -> Gates:
 PARTS: dict[str, Callable[[], Gates]] = {'core': core, 'occupancy': occupancy, 'peers': peers}
 
 
-def chosen(text: str) -> list[str]:
-  """The parts named in BENCH_PARTS, all if it is empty; ValueError for an unknown one."""
-  names = [name.strip() for name in text.split(',') if name.strip()] or list(PARTS)
-  if unknown := [name for name in names if name not in PARTS]:
-    raise ValueError(
-      f'BENCH_PARTS={text!r}: no part {", ".join(unknown)}; there are {", ".join(PARTS)}'
-    )
-  return names
-
-
 def main() -> Gates:
   """The gates of the chosen parts."""
   gates: Gates = []
-  for name in chosen(os.environ.get('BENCH_PARTS', '')):
+  for name in chosen(os.environ.get('BENCH_PARTS', ''), PARTS):
     begin = time.perf_counter()
     gates += PARTS[name]()
     print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench import _occupancy, _peers, _unbiased, run, sampling, sampling_gpu
+from bench._measure import chosen
 from bench._peers_hf import HFPeer, until_stop
 from bench._peers_tunix import TunixPeer
 from bench._schedule import LengthLaw
@@ -18,10 +19,10 @@ from tests import tiny
 
 
 def test_parts_are_chosen_by_name():
-  assert sampling.chosen('') == ['core', 'occupancy', 'peers']
-  assert sampling.chosen(' peers, core') == ['peers', 'core']
+  assert chosen('', sampling.PARTS) == ['core', 'occupancy', 'peers']
+  assert chosen(' peers, core', sampling.PARTS) == ['peers', 'core']
   with pytest.raises(ValueError, match="BENCH_PARTS='croe': no part croe; there are core, "):
-    sampling.chosen('croe')
+    chosen('croe', sampling.PARTS)
 
 
 def test_occupancy_and_live_kv_are_shares_of_the_possible():
