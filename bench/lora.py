@@ -5,7 +5,7 @@ projection takes AdamW steps on one worked answer; the rise of its mean log-prob
 whole, and what rounded weights or factors give, computed in float32 too, the share that is left.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,8 @@ def main() -> list[dict[str, Any]]:
   for steps in STEPS:
     while done < steps:
       updates, state = optimizer.update(gradient(wide, factors), state)
-      factors, done = optax.apply_updates(factors, updates), done + 1
+      factors = cast(Any, optax.apply_updates(factors, updates))
+      done += 1
     whole = float(logprob(lora.attach(wide, factors, adapter))) - before
     for name, form in (('merged', merged), ('branch', branch)):
       share = (float(logprob(form(base, factors))) - before) / whole
