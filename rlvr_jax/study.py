@@ -19,7 +19,7 @@ from rlvr_jax.eval import preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
-from rlvr_jax.eval.results import ModelResult
+from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.models.load import load_model
@@ -237,10 +237,20 @@ def write(
     title=config.study.title or f'{config.name}: base against RL on {problems[0].task}',
     seconds=seconds,
     sampler_learner_gap=gap_of(rows),
-    training=rows,
+    training={name: rows[name] for name in shown_arms(stages)},
     panels=PANELS,
     texts=list(config.study.texts.items()),
   )
+
+
+def shown_arms(stages: Mapping[str, config_lib.Config]) -> list[str]:
+  """The arms whose training is drawn: all, or one of each algorithm where they are many."""
+  if len(stages) <= MOST_DRAWN:
+    return list(stages)
+  first: dict[str, str] = {}
+  for name, stage in stages.items():
+    first.setdefault(stage.train.algorithm, name)
+  return list(first.values())
 
 
 def _read_meter(workdir: pathlib.Path) -> dict[str, float]:

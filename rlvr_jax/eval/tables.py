@@ -70,10 +70,10 @@ def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
     deviation = findings.percent(entry['seed_sd'][str(study.headline_k)])
     rows.append([entry['algorithm'], len(entry['seeds']), *shown, deviation])
   return Table(
-    'Algorithms',
+    'Means over training seeds',
     ['algorithm', 'seeds', *(f'pass@{k}' for k in ks), f'SD over seeds, pass@{study.headline_k}'],
     rows,
-    'Means over training seeds. Intervals cover the choice of problems and the chance in training '
+    'Intervals cover the choice of problems and the chance in training '
     "(t over the seeds' means and the interval over problems, combined by MOVER); differences "
     f'between lines smaller than them are not findings. k = {n} is all the draws there are.',
     sortable=True,
