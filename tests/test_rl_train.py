@@ -116,7 +116,7 @@ def test_a_run_leaves_metrics_samples_and_a_model_that_moved(base, whole):
 
 def test_later_iterations_compile_nothing(whole):
   _, compiled = whole
-  assert compiled[0] > 10
+  assert compiled[0] > 0
   # the second's count is of what the first does after its step: the first checkpoint
   assert compiled[2:] == [0, 0]
 
