@@ -90,7 +90,8 @@ def _model() -> dict[str, Any]:
     # runs/x@best; '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
-    'remat': True,  # recompute each layer in the backward pass: memory for a third more FLOPs
+    'remat': 'block',  # kept for the backward pass: none (all is) | dots (products with weights
+    # are) | block (a layer's input is: least memory, a third more FLOPs)
     'logprob_chunk': 1024,  # tokens whose logits exist at once
     'init': {  # a model from scratch, for quickstarts and tests
       'architecture': 'qwen2',  # qwen2 | qwen3 | llama
@@ -193,6 +194,8 @@ def _optimizer() -> dict[str, Any]:
     'weight_decay': 0.0,
     'clip_norm': 1.0,  # global gradient norm; 0: no clipping
     'moment_dtype': 'float32',  # of AdamW's first moment
+    'second_moment_dtype': 'float32',  # bfloat16: stochastically rounded
+    'rounding': 'nearest',  # of bfloat16 parameters: nearest | stochastic
   }
 
 

@@ -46,7 +46,7 @@ def get_config(arg: str = ''):
     {'embed_dim': 96, 'mlp_dim': 256, 'num_layers': 3, 'num_heads': 4, 'num_kv_heads': 2}
   )
   config.model.init.head_dim = 24
-  config.model.remat = False
+  config.model.remat = 'none'
 
   # the base: supervised on the task's corpus, of which 30% are expressions that miss the target
   config.distill.update(

@@ -66,9 +66,9 @@ def _trained_count(config: Config, model: ModelConfig) -> int:
   return _count(parts.kept_of(tree))
 
 
-def _param_size(config: Config) -> int:
-  """Bytes of one number that trains."""
-  return 4 if config.lora.rank else _SIZE[config.model.dtype]
+def _moments_size(config: Config) -> int:
+  """Bytes of both moments of one number."""
+  return _SIZE[config.optimizer.moment_dtype] + _SIZE[config.optimizer.second_moment_dtype]
 
 
 def _kept(config: Config, model: ModelConfig) -> dict[str, int]:
@@ -77,13 +77,13 @@ def _kept(config: Config, model: ModelConfig) -> dict[str, int]:
   found = {'weights': weight_bytes(model, config.model.dtype)}
   if config.lora.rank:
     found['adapters'] = 4 * count
-  found['moments'] = count * (_SIZE[config.optimizer.moment_dtype] + 4)
+  found['moments'] = count * _moments_size(config)
   if algorithm.reference and not config.lora.rank:  # adapters' reference is what lies below them
     found['reference'] = weight_bytes(model, config.model.compute_dtype)
   if algorithm.critic:
     own = weight_bytes(model, config.model.dtype)
     numbers = own // _SIZE[config.model.dtype]
-    found['critic'] = own + numbers * (_SIZE[config.optimizer.moment_dtype] + 4)
+    found['critic'] = own + numbers * _moments_size(config)
   return found
 
 
@@ -101,21 +101,22 @@ def _sampler(config: Config, model: ModelConfig) -> dict[str, int]:
 
 
 def _gradients(config: Config, model: ModelConfig) -> dict[str, int]:
-  """The sum over micro-batches and, beside it, one micro-batch's own."""
+  """The sum over micro-batches, float32, and beside it one micro-batch's own."""
   count = _trained_count(config, model)
   return {
-    'gradient sum': count * _param_size(config),
+    'gradient sum': 4 * count,
     'gradient': count * _SIZE[config.model.compute_dtype],
   }
 
 
 def _activations(config: Config, model: ModelConfig) -> dict[str, int]:
-  """Of a micro-batch's forward and backward pass; config.model.remat keeps layers' inputs only."""
+  """Of a micro-batch's forward and backward pass: what config.model.remat keeps."""
   c, size, tokens = model, _SIZE[config.model.compute_dtype], config.train.micro_tokens
   heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
   # norms and both outputs; q, rotated q and attended; k and v, rotated k; gate, up and product
   inner = 4 * c.embed_dim + 3 * heads + 3 * kv_heads + 3 * c.mlp_dim
-  layers = c.embed_dim if config.model.remat else c.embed_dim + inner
+  products = 2 * c.embed_dim + heads + 2 * kv_heads + 2 * c.mlp_dim
+  layers = c.embed_dim + {'block': 0, 'dots': products, 'none': inner}[config.model.remat]
   chunk = min(config.model.logprob_chunk, tokens)
   return {
     'layer inputs': c.num_layers * tokens * layers * size,

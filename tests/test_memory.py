@@ -49,6 +49,18 @@ def test_parts_are_the_bytes_of_the_arrays_they_name():
   found = memory.phases(config_of(**{'train.kl_coef': 0.1}), model)['sample']
   assert found['reference'] == found['sampler weights'] == 4 * size
 
+  narrow = config_of(
+    **{
+      'model.dtype': 'bfloat16',
+      'optimizer.rounding': 'stochastic',
+      'optimizer.moment_dtype': 'bfloat16',
+      'optimizer.second_moment_dtype': 'bfloat16',
+    }
+  )
+  found = memory.phases(narrow, model)['learn']
+  assert found['weights'] == 2 * size
+  assert found['moments'] == found['gradient sum'] == 4 * size
+
   adapted = config_of(**{'lora.rank': 2, 'model.dtype': 'bfloat16', 'train.kl_coef': 0.1})
   factors = lora.init_lora(jax.random.key(0), model, trained_of(adapted).adapter)
   count = sum(x.size for x in jax.tree.leaves(factors))

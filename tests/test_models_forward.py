@@ -88,18 +88,27 @@ def test_stacked_and_listed_params_are_one_model():
       np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-5)
 
 
-def test_remat_changes_nothing():
-  config, params = tiny.make()
-  tokens = rows((12, 16), 16)
+def test_remat_changes_nothing_but_memory():
+  config, params = tiny.make(num_layers=6)
+  tokens = np.tile(rows((12, 16), 16), (2, 2))
 
   def loss(p, remat):
     return jnp.sum(sequence_logprobs(p, tokens, config=config, remat=remat)[0])
 
   run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-  (plain, plain_grad), (remat, remat_grad) = run(params, False), run(params, True)
-  np.testing.assert_allclose(plain, remat, rtol=1e-6)
-  for a, b in zip(jax.tree.leaves(plain_grad), jax.tree.leaves(remat_grad), strict=True):
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.linalg.norm(a)))
+  found, memory = {}, {}
+  for remat in ('none', 'dots', 'block'):
+    compiled = run.lower(params, remat).compile()
+    memory[remat] = compiled.memory_analysis().temp_size_in_bytes
+    found[remat] = compiled(params)
+  assert memory['none'] > 1.5 * memory['dots'] > 1.5**2 * memory['block']
+  value, grads = found.pop('none')
+  for other, other_grads in found.values():
+    np.testing.assert_allclose(value, other, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(other_grads), strict=True):
+      np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.linalg.norm(a)))
+  with pytest.raises(ValueError, match=r"model.remat='all': known are none"):
+    forward(params, tokens, tokens, config=config, remat='all')
 
 
 def test_decoding_token_by_token_equals_the_forward():

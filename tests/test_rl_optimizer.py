@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params
-from rlvr_jax.rl.optimizer import make_optimizer, make_schedule
+from rlvr_jax.rl.optimizer import make_optimizer, make_schedule, stochastic_round
+from rlvr_jax.sharding import make_mesh
 
 
 def adam_state(state):
@@ -129,3 +131,84 @@ def test_first_moment_in_the_dtype_asked_for():
 def test_an_unknown_schedule_is_refused():
   with pytest.raises(ValueError, match=r"optimizer.schedule='step': known are constant, cosine"):
     make_schedule(1.0, kind='step', warmup_steps=0, total_steps=1)
+
+
+def test_stochastic_rounding_is_to_a_neighbour_and_right_on_average():
+  x = jnp.asarray([1.0, 1.0 + 2**-9, -3.3, 1e-30, 0.0, np.inf, -np.inf, 3e38], jnp.float32)
+  keys = jax.random.split(jax.random.key(0), 4000)
+  drawn = np.asarray(jax.vmap(lambda k: stochastic_round(k, x))(keys).astype(jnp.float32))
+  for i, value in enumerate(np.asarray(x)):
+    found = np.unique(drawn[:, i])
+    if float(jnp.asarray(value, jnp.bfloat16)) == value:
+      np.testing.assert_array_equal(found, [value])
+      continue
+    assert len(found) == 2
+    assert found[0] < value < found[1]
+    gap = found[1] - found[0]
+    assert gap <= abs(value) / 64
+    share = (value - found[0]) / gap
+    # five standard errors of a share
+    assert abs((drawn[:, i] == found[1]).mean() - share) < 5 * math.sqrt(share * (1 - share) / 4000)
+
+
+def test_bfloat16_params_move_at_a_tiny_rate_only_by_stochastic_rounding():
+  params = {'embed': jnp.full((64, 64), 0.5, jnp.bfloat16)}
+  grads = {'embed': jnp.ones((64, 64), jnp.bfloat16)}
+
+  def after(rounding, steps=20):
+    optimizer = make_optimizer(1e-5, param_dtype='bfloat16', rounding=rounding, clip_norm=0.0)
+    p, state = params, optimizer.init(params)
+    for _ in range(steps):
+      updates, state = jax.jit(optimizer.update)(grads, state, p)
+      p = optax.apply_updates(p, updates)
+    assert p['embed'].dtype == jnp.bfloat16
+    return float(p['embed'].astype(jnp.float32).mean())
+
+  assert after('nearest') == 0.5
+  # 20 steps of 1e-5 each; spacing 2**-9 below 0.5: the standard error of the mean is 1e-6 * 10
+  assert after('stochastic') == pytest.approx(0.5 - 20e-5, abs=5e-5)
+  make_optimizer(1e-6, param_dtype='bfloat16', rounding='stochastic')  # not refused
+  with pytest.raises(ValueError, match=r"optimizer.rounding='up': known are nearest, stochastic"):
+    make_optimizer(1e-6, rounding='up')
+
+
+def test_a_narrow_second_moment_follows_the_wide_one():
+  rng = np.random.default_rng(0)
+  params = {'embed': jnp.zeros((100, 100))}
+  found = {}
+  for dtype in ('float32', 'bfloat16'):
+    rng = np.random.default_rng(0)
+    optimizer = make_optimizer(1e-2, second_moment_dtype=dtype, b2=0.999)
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for _ in range(60):
+      grads = {'embed': jnp.asarray(rng.normal(size=(100, 100)), jnp.float32)}
+      _, state = update(grads, state, params)
+    assert adam_state(state).nu['embed'].dtype == dtype
+    found[dtype] = np.asarray(adam_state(state).nu['embed'], np.float64)
+  ratio = found['bfloat16'] / found['float32']
+  # each within a few roundings of 1/256, and the mean right
+  assert np.abs(ratio - 1).max() < 0.1
+  assert abs(ratio.mean() - 1) < 1e-3
+
+
+def test_rounding_does_not_depend_on_the_mesh_and_differs_by_step_and_seed():
+  x = {'embed': jnp.full((64, 16), 0.5, jnp.bfloat16)}
+  grads = jax.tree.map(jnp.ones_like, x)
+  split = NamedSharding(make_mesh(2, 2, 2), PartitionSpec('tensor', 'fsdp'))
+
+  def two_steps(params, seed):
+    optimizer = make_optimizer(
+      1e-4, param_dtype='bfloat16', rounding='stochastic', second_moment_dtype='bfloat16', seed=seed
+    )
+    state, found = optimizer.init(params), []
+    for _ in range(2):
+      updates, state = jax.jit(optimizer.update)(grads, state, params)
+      found.append(np.asarray(updates['embed'], np.float32))
+    return *found, np.asarray(adam_state(state).nu['embed'], np.float32)
+
+  one = two_steps(x, 0)
+  jax.tree.map(np.testing.assert_array_equal, two_steps(jax.device_put(x, split), 0), one)
+  first, second, _ = one
+  assert np.any(first != second)
+  assert np.any(first != two_steps(x, 1)[0])

@@ -308,3 +308,20 @@ def test_denominators_are_counts():
   mask = np.array([[True, False, True], [False, False, False]])
   found = losses.denominators(jnp.asarray(mask), 3)
   assert (float(found.tokens), float(found.sequences), float(found.longest)) == (2, 1, 3)
+
+
+def test_gradients_of_bfloat16_params_are_summed_in_float32():
+  seen = []
+
+  def keep(updates, state, params=None):
+    del params
+    seen.append({x.dtype for x in jax.tree.leaves(updates)})
+    return jax.tree.map(jnp.zeros_like, updates), state
+
+  optimizer = optax.GradientTransformation(lambda params: (), keep)
+  state = new_state(optimizer, 'bfloat16')
+  update = make_update(
+    CONFIG, choose('grpo'), optimizer, longest=LONGEST, compute_dtype='bfloat16', remat=False
+  )
+  jax.eval_shape(update, state, cut(3), jnp.float32(1))
+  assert seen == [{jnp.dtype('float32')}]

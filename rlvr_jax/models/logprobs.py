@@ -238,7 +238,7 @@ def sequence_logprobs(
   positions: jax.Array | None = None,
   segments: jax.Array | None = None,
   temperature: jax.Array | float = 1.0,
-  remat: bool = False,
+  remat: str | bool = 'none',
   chunk: int = 1024,
 ) -> tuple[jax.Array, jax.Array]:
   """log p(tokens[:, t] | tokens[:, :t]) and the entropy there, f32[B,T] each (nats).

@@ -19,6 +19,13 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.layers import apply_rope, dot, rms_norm, rope_angles
 
+# what the backward pass of a scanned block finds kept: all it needs, the products with weights
+# (attention, norms and activations are computed again), or the block's input alone
+REMAT = {
+  'none': None,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'block': jax.checkpoint_policies.nothing_saveable,
+}
 # a scan over so few layers is unrolled: 1.4 times less CPU time, and compiling it is quick anyway
 UNROLLED_LAYERS = 4
 Params = dict[str, Any]
@@ -117,15 +124,20 @@ def forward(
   *,
   config: ModelConfig,
   segments: jax.Array | None = None,
-  remat: bool = False,
+  remat: str | bool = 'none',
   keep_kv: bool = False,
 ) -> tuple[jax.Array, Any]:
   """Hidden states [B,T,D] after the final norm, for rows padded on the right.
 
   tokens, positions i32[B,T]; segments i32[B,T] separates rollouts packed into one row. params in
   either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for stacked
-  params, a list otherwise); else None. remat recomputes each block in the backward pass.
+  params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none), for
+  stacked params.
   """
+  if isinstance(remat, bool):
+    remat = 'block' if remat else 'none'
+  if remat not in REMAT:
+    raise ValueError(f'model.remat={remat!r}: known are {", ".join(REMAT)}')
   block = Block(config)
   rope = rope_angles(positions, config)
 
@@ -144,7 +156,7 @@ def forward(
       carried.append(kv)
   else:
     x, carried = jax.lax.scan(
-      jax.checkpoint(step, prevent_cse=False) if remat else step,
+      step if remat == 'none' else jax.checkpoint(step, prevent_cse=False, policy=REMAT[remat]),
       x,
       params['layers'],
       unroll=config.num_layers <= UNROLLED_LAYERS,

@@ -61,7 +61,7 @@ def sequence_values(
   config: ModelConfig,
   positions: jax.Array | None = None,
   segments: jax.Array | None = None,
-  remat: bool = False,
+  remat: str | bool = 'none',
 ) -> jax.Array:
   """V f32[B,T]: at t the value of the state before tokens[:, t], as log-probs are aligned.
 
@@ -118,7 +118,7 @@ def make_values(
   return jax.jit(values) if whole is None else jax.jit(values, out_shardings=whole)
 
 
-def _values(params: Any, rows: Rows, config: ModelConfig, *, remat: bool) -> jax.Array:
+def _values(params: Any, rows: Rows, config: ModelConfig, *, remat: str | bool) -> jax.Array:
   return sequence_values(
     params,
     rows.tokens,
@@ -136,7 +136,7 @@ def make_critic_update(
   *,
   longest: int,
   compute_dtype: str,
-  remat: bool,
+  remat: str | bool,
   mesh: Mesh | None = None,
 ) -> Callable[[CriticState, CriticRows, jax.Array], tuple[CriticState, dict[str, jax.Array]]]:
   """The jitted step (state, rows, ignored) -> (state, metrics); state is donated.

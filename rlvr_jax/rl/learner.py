@@ -310,7 +310,10 @@ def optimizer_of(
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
     moment_dtype=o.moment_dtype,
+    second_moment_dtype=o.second_moment_dtype,
     param_dtype='float32' if config.lora.rank else config.model.dtype,
+    rounding=o.rounding,
+    seed=config.seed,
   )
 
 

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.layers import wide
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.rl import losses
@@ -106,7 +107,7 @@ def rows_loss(
   config: ModelConfig,
   algorithm: Algorithm,
   compute_dtype: str,
-  remat: bool,
+  remat: str | bool,
   chunk: int,
 ) -> tuple[jax.Array, Metrics]:
   """The loss of one micro-batch [b,T], from params, with its metrics."""
@@ -153,13 +154,15 @@ def gradients(loss_fn: Callable, params: Any, rows: Any) -> tuple[jax.Array, Met
   if rows.tokens.shape[0] == 1:
     (loss, metrics), grads = grad_fn(params, first)
     return loss, metrics, grads
-  shapes = jax.eval_shape(grad_fn, params, first)
-  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  found, of_params = jax.eval_shape(grad_fn, params, first)
+  # sums of many micro-batches are float32 at least
+  of_params = jax.tree.map(lambda s: s.update(dtype=wide(s.dtype)), of_params)
+  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (found, of_params))
 
   def step(i, carry):
     (loss, metrics), grads = carry
     (more_loss, more_metrics), more_grads = grad_fn(params, _micro_batch(rows, i))
-    grads = jax.tree.map(jnp.add, grads, more_grads)
+    grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, more_grads)
     return (loss + more_loss, _combine(metrics, more_metrics)), grads
 
   (loss, metrics), grads = jax.lax.fori_loop(0, _used(rows), step, zero)
@@ -210,7 +213,7 @@ def make_update(
   *,
   longest: int,
   compute_dtype: str = 'float32',
-  remat: bool = True,
+  remat: str | bool = 'block',
   chunk: int = 1024,
   mesh: Mesh | None = None,
   trained: Trained | None = None,
