@@ -121,7 +121,7 @@ class Theirs:
       part.backward()
       loss += float(part.detach())
     self._optimizer.step()
-    self._optimizer.zero_grad(set_to_none=False)
+    self._optimizer.zero_grad()
     return loss
 
 
