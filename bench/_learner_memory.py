@@ -34,7 +34,9 @@ def head_memory(
 
   ins = {'embed': shape(V, D)}, shape(tokens, D), shape(tokens, dtype=jnp.int32)
   lowered = jax.jit(jax.grad(loss, (0, 1))).lower(*ins, shape(2, tokens), shape())
-  used = lowered.compile().memory_analysis().temp_size_in_bytes
+  account = lowered.compile().memory_analysis()
+  assert account is not None
+  used = account.temp_size_in_bytes
   return at_most(
     'B15 temporaries of the gradient of head, log-prob and entropy',
     used / total_bytes(ins[:2]),

@@ -90,13 +90,6 @@ def token_logprobs(
   return _token_logprobs(parts, _head(params), hidden, targets, temperature)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _token_logprobs(
-  parts: int, head: jax.Array, hidden: jax.Array, targets: jax.Array, temperature: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  return _forward(parts, head, hidden, targets, temperature)[0]
-
-
 def _forward(
   parts: int, head: jax.Array, hidden: jax.Array, targets: jax.Array, temperature: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
@@ -154,6 +147,11 @@ def _backward(
   return d_strips.reshape(head.shape), d_hidden.astype(hidden.dtype), None, None
 
 
+def _values(parts: int, *args: jax.Array) -> tuple[jax.Array, jax.Array]:
+  return _forward(parts, *args)[0]
+
+
+_token_logprobs = jax.custom_vjp(_values, nondiff_argnums=(0,))
 _token_logprobs.defvjp(_forward, _backward)
 
 
