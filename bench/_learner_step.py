@@ -34,10 +34,12 @@ SIDE = 2048  # of the square product that measures the rate
 def subject(layers: int) -> tuple[str, ModelConfig, Params]:
   """(name, config, stacked params) of the first layers of the model."""
   if (load.models_dir() / f'{MODEL}.gguf').is_file():
-    config, params, _ = load.load_model(MODEL)
-    name = MODEL
-    params = {**params, 'layers': {n: a[:layers] for n, a in params['layers'].items()}}
-    return name, dataclasses.replace(config, num_layers=layers), params
+    config, whole, _ = load.load_model(MODEL)
+    params = {**whole, 'layers': {n: a[:layers] for n, a in whole['layers'].items()}}
+    jax.block_until_ready(params)
+    for leaf in whole['layers'].values():
+      leaf.delete()
+    return MODEL, dataclasses.replace(config, num_layers=layers), params
   config = dataclasses.replace(QWEN_0P5B, num_layers=layers)
   return f'random weights of the shapes of {MODEL}', config, random_params(config)
 
