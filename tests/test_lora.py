@@ -12,7 +12,9 @@ from rlvr_jax import sharding
 from rlvr_jax.models import lora, rules
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.transformer import forward, unstack
+from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling.types import Item, Sampling
 
 ADAPTER = lora.Adapter(rank=4, alpha=8.0)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 400, (2, 9)), jnp.int32)
@@ -100,6 +102,22 @@ def test_in_bfloat16_the_sampler_keeps_the_branch():
   np.testing.assert_allclose(
     hidden(over, config).astype('f4'), hidden(attached, config).astype('f4'), rtol=0, atol=0.2
   )
+
+
+def test_the_sampler_draws_from_the_branch_as_the_learner_scores_it():
+  """Through prefill and decode; in float32, where both agree closely, so not merged on purpose."""
+  config, params = tiny.make()
+  attached = lora.attach(params, factors_of(config), ADAPTER)
+  sizes = {'slots': 2, 'bank_rows': 2, 'prompt_capacity': 8, 'completion_capacity': 8, 'steps': 4}
+  engine = Engine(unstack(attached), config, **sizes)
+  items = [Item(i, i, 0, 0, tuple(range(3 + i, 8 + i))) for i in range(3)]
+  for done in engine.run(items, Sampling(max_tokens=8), stream='eval'):
+    tokens = jnp.asarray([[*done.item.prompt_ids, *done.tokens.tolist()]], jnp.int32)
+    scored, plain = (
+      np.asarray(sequence_logprobs(p, tokens, config=config)[0])[0, 5:] for p in (attached, params)
+    )
+    np.testing.assert_allclose(done.logprobs, scored, rtol=0, atol=1e-4)
+    assert np.abs(scored - plain).max() > 0.01
 
 
 def test_gradients_are_those_of_the_merged_weights(strict):
