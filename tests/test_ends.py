@@ -101,6 +101,7 @@ def test_only_adapters_are_in_a_checkpoint_and_the_gap_is_rounding(whole, change
   assert rows[3]['kl_ref'] > 0
 
 
+@pytest.mark.check
 def test_a_run_that_ended_early_goes_on_to_the_same_adapters(whole, changes, tmp_path):
   run(changes, tmp_path / 'run', **{'train.iterations': 2})
   run(changes, tmp_path / 'run')

@@ -22,6 +22,14 @@ from rlvr_jax.rl.types import TrainState
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}={% endfor %}"
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast: what they compute is the same to rounding."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run with one checkpoint, at temperature 0.8, whose tokenizer has a chat template."""

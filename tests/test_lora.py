@@ -20,6 +20,14 @@ ADAPTER = lora.Adapter(rank=4, alpha=8.0)
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 400, (2, 9)), jnp.int32)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast: what they compute is the same to rounding."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def factors_of(config, adapter=ADAPTER, dtype='float32'):
   """Factors with a B that is not zero."""
   factors = lora.init_lora(jax.random.key(1), config, adapter)
@@ -97,6 +105,14 @@ def test_in_bfloat16_the_sampler_keeps_the_branch():
   expected = unstack(attached)
   assert jax.tree.structure(again) == jax.tree.structure(expected)
   jax.tree.map(np.testing.assert_array_equal, again, expected)
+
+
+@pytest.mark.check
+def test_over_a_mesh_the_branch_is_handed_over_too():
+  config, params = tiny.make()
+  attached = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), lora.attach(params, factors_of(config), ADAPTER)
+  )
   mesh = sharding.make_mesh(2, 2, 2)
   over = hand_over(None, attached, mesh)
   np.testing.assert_allclose(

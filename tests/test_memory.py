@@ -22,6 +22,14 @@ ONE_GPU = [
 ]
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast: what they compute is the same to rounding."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def test_the_page_is_what_the_command_writes():
   command = f'python -m rlvr_jax.memory {" ".join(ONE_GPU)} > docs/memory.md'
   assert (ROOT / 'docs' / 'memory.md').read_text() == memory.document(ONE_GPU), command

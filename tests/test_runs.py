@@ -20,6 +20,14 @@ from rlvr_jax.rl.types import TrainState
 TOKENIZER = char_tokenizer('0123456789+-*=, ')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast: what they compute is the same to rounding."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def state_of(params, step: int) -> TrainState:
   params = jax.tree.map(lambda x: x + step, params)
   optimizer = make_optimizer(1e-3)

@@ -16,6 +16,14 @@ from rlvr_jax.rl.update import make_update
 from rlvr_jax.sharding import path_name
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast: what they compute is the same to rounding."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def rollouts():
   rng = np.random.default_rng(0)
   prompts = [rng.integers(2, 400, 3).tolist() for _ in range(4)]
