@@ -1,7 +1,8 @@
 """Timing and gates, shared by the benchmarks."""
 
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -43,6 +44,16 @@ def _gate(
     'unit': unit,
     'how': how,
   }
+
+
+def run_parts(parts: Mapping[str, Callable[[], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+  """The gates of the parts that BENCH_PARTS names, all if it is unset; says how long each took."""
+  gates: list[dict[str, Any]] = []
+  for name in chosen(os.environ.get('BENCH_PARTS', ''), parts):
+    begin = time.perf_counter()
+    gates += parts[name]()
+    print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)
+  return gates
 
 
 def chosen(text: str, parts: Iterable[str]) -> list[str]:

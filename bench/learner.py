@@ -9,12 +9,10 @@ BENCH_PARTS chooses parts by name (a list with commas; all if unset):
              AdamW on the same batch if torch is installed (pip install '.[bench]'): ten minutes
 """
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
-from bench._measure import chosen
+from bench._measure import run_parts
 
 Gates = list[dict[str, Any]]
 
@@ -57,9 +55,4 @@ PARTS: dict[str, Callable[[], Gates]] = {
 
 def main() -> Gates:
   """The gates of the chosen parts."""
-  gates: Gates = []
-  for name in chosen(os.environ.get('BENCH_PARTS', ''), PARTS):
-    begin = time.perf_counter()
-    gates += PARTS[name]()
-    print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)
-  return gates
+  return run_parts(PARTS)

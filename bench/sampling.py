@@ -9,12 +9,10 @@ BENCH_PARTS chooses parts by name (a list with commas; all if unset):
              '.[bench]'`: three quarters of an hour on two idle cores
 """
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
-from bench._measure import chosen
+from bench._measure import run_parts
 
 Gates = list[dict[str, Any]]
 
@@ -55,9 +53,4 @@ PARTS: dict[str, Callable[[], Gates]] = {'core': core, 'occupancy': occupancy, '
 
 def main() -> Gates:
   """The gates of the chosen parts."""
-  gates: Gates = []
-  for name in chosen(os.environ.get('BENCH_PARTS', ''), PARTS):
-    begin = time.perf_counter()
-    gates += PARTS[name]()
-    print(f'{name}: {time.perf_counter() - begin:.0f} s', flush=True)
-  return gates
+  return run_parts(PARTS)

@@ -1,17 +1,24 @@
 """Tiny runs of the training loops, in this process and in one that is to be killed."""
 
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 from configs import quickstart
 from rlvr_jax import config as config_lib
+from rlvr_jax.eval import run as run_lib
 from rlvr_jax.metrics import read_metrics
+from rlvr_jax.rl import learner
+from rlvr_jax.rl import train as train_lib
 
 TINY = {
   'model.init.embed_dim': 16,
@@ -50,6 +57,13 @@ def config(**changes):
   return config_lib.resolve(quickstart.get_config(), {'job': 'train'} | TINY | changes)
 
 
+def open_tiny(config):
+  """The learner of a config, with random weights where it names no model."""
+  return learner.open_learner(
+    config, train_lib.algorithm_of(config), total_steps=learner.total_steps(config)
+  )
+
+
 def rows(workdir: pathlib.Path) -> list[dict]:
   """metrics.jsonl without wall-clock keys."""
   found = read_metrics(workdir / 'metrics.jsonl')
@@ -68,6 +82,24 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
   assert mine.keys() == its.keys()
   for name in mine:
     np.testing.assert_array_equal(mine[name], its[name], err_msg=name)
+
+
+@contextlib.contextmanager
+def quick(cache: pathlib.Path):
+  """One device of the eight, and quick_programs, none of them compiled before; for a module."""
+  settings = quick_programs(cache)
+  before: dict = {'jax_disable_most_optimizations': False}  # which cannot be read
+  before |= {key: getattr(jax.config, key) for key in settings if key not in before}
+  for key, value in settings.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
+  jax.clear_caches()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run_lib, 'make_mesh', lambda config: None)
+    yield
+  for key, value in before.items():
+    jax.config.update(key, value)
+  compilation_cache.reset_cache()
 
 
 def quick_programs(cache: pathlib.Path) -> dict:

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 import loops
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 from configs import export as export_config
 from rlvr_jax import checkpoint, export
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models import hf, load, lora, runs
 from rlvr_jax.rl import learner
 from rlvr_jax.rl.train import train
@@ -23,18 +21,8 @@ from rlvr_jax.rl.train import train
 def cache(tmp_path_factory):
   """One device of the eight, and programs that are compiled once for all runs."""
   directory = tmp_path_factory.mktemp('compiled')
-  keys = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
-  before = {key: getattr(jax.config, key) for key in keys}
-  for key, value in loops.quick_programs(directory).items():
-    jax.config.update(key, value)
-  compilation_cache.reset_cache()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, 'make_mesh', lambda config: None)
+  with loops.quick(directory):
     yield
-  jax.config.update('jax_disable_most_optimizations', False)
-  for key, value in before.items():
-    jax.config.update(key, value)
-  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='module')

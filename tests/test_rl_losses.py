@@ -16,7 +16,7 @@ from rlvr_jax.rl.algorithms import (
   Algorithm,
   choose,
 )
-from rlvr_jax.rl.kl import KINDS, adapt_kl, kl_est
+from rlvr_jax.rl.kl import KINDS, kl_est
 from rlvr_jax.rl.offpolicy import offpolicy
 from rlvr_jax.rl.policy_loss import policy_loss
 from rlvr_jax.rl.types import TokenBatch
@@ -145,11 +145,6 @@ def test_ratio_k3_has_the_right_gradient_under_an_older_policy_too():
   true = jax.grad(exact)(logits)
   close(jax.grad(estimate)(logits, 'ratio_k3'), true)
   assert float(jnp.linalg.norm(jax.grad(estimate)(logits, 'k3_st') - true)) > 0.1
-
-
-def test_adaptive_kl_coefficient():
-  assert adapt_kl(0.1, 3.0, target=1.0, horizon=100.0, count=10) == pytest.approx(0.1 * 1.02)
-  assert adapt_kl(0.1, 0.9, target=1.0, horizon=100.0, count=10) == pytest.approx(0.1 * 0.99)
 
 
 @pytest.mark.parametrize('level', RATIOS)

@@ -6,14 +6,11 @@ Six problems, seen again and again: what is asked is that reward rises, and by m
 import contextlib
 import io
 
-import jax
 import loops
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs.algorithms import NAMES
-from rlvr_jax.eval import run as run_lib
 from rlvr_jax.rl.distill import distill
 from rlvr_jax.rl.train import train
 
@@ -35,23 +32,10 @@ CHANGES = {
 @pytest.fixture(scope='module')
 def base(tmp_path_factory):
   """A model that solves few problems; programs are compiled fast, and one device is used."""
-  settings = loops.quick_programs(tmp_path_factory.mktemp('compiled'))
-  before = {key: getattr(jax.config, key) for key in settings if key.startswith('jax_c')}
-  before['jax_persistent_cache_min_compile_time_secs'] = (
-    jax.config.jax_persistent_cache_min_compile_time_secs
-  )
-  for key, value in settings.items():
-    jax.config.update(key, value)
-  compilation_cache.reset_cache()
   workdir = tmp_path_factory.mktemp('base')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib, 'make_mesh', lambda config: None)
+  with loops.quick(tmp_path_factory.mktemp('compiled')):
     distill(loops.config(**{'distill.steps': 300, 'distill.noise': 0.3}), workdir)
     yield workdir / 'model'
-  jax.config.update('jax_disable_most_optimizations', False)
-  for key, value in before.items():
-    jax.config.update(key, value)
-  compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize('name', NAMES)

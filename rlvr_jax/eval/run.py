@@ -10,7 +10,7 @@ import hashlib
 import logging
 import math
 import pathlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from rlvr_jax import sharding
@@ -22,7 +22,7 @@ from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
 from rlvr_jax.sampling.layout import choose_impl, shard_count
-from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.sampling.types import Completion, Sampling
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -126,22 +126,6 @@ def make_mesh(config: Config):
   """The mesh of a config; None on a single device, where there is nothing to lay out."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
   return None if mesh.size == 1 else mesh
-
-
-def sample_and_score(
-  engine: Engine,
-  items: Iterable[Item],
-  sampling: Sampling,
-  *,
-  problems: Sequence[Problem],
-  tokenizer: Tokenizer,
-  pool: VerifierPool,
-  stream: str,
-  model_uid: int = 0,
-) -> Iterator[Scored]:
-  """Draws the items and judges each completion as it comes; yields in order of finishing."""
-  drawn = engine.run(items, sampling, stream=stream, model_uid=model_uid)
-  return score(drawn, sampling.stop_ids, problems=problems, tokenizer=tokenizer, pool=pool)
 
 
 def score(

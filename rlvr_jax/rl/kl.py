@@ -44,15 +44,6 @@ def kl_est(
   raise ValueError(f'train.kl_kind={kind!r}: known are {", ".join(KINDS)}')
 
 
-def adapt_kl(coef: float, kl: float, *, target: float, horizon: float, count: int) -> float:
-  """The next coefficient of an adaptive controller (Ziegler et al. 2019, 2.2).
-
-  kl: mean KL of `count` rollouts; coef *= 1 + clip(kl / target - 1, +-0.2) count / horizon.
-  """
-  error = min(max(kl / target - 1, -0.2), 0.2)
-  return coef * (1 + error * count / horizon)
-
-
 def check_kind(kind: str, where: str) -> None:
   """Refuses unknown estimators, and those that do nothing in a loss, or in a reward."""
   if kind not in KINDS:

@@ -69,11 +69,6 @@ class Learner:
   values: Callable | None = None
 
   @property
-  def stop_ids(self) -> tuple[int, ...]:
-    """Tokens that end a completion."""
-    return tuple(self.tokenizer.eos_ids)
-
-  @property
   def params(self) -> Params:
     """What the forward pass takes now, adapters attached."""
     return self.trained.params(self.state)
@@ -162,10 +157,12 @@ class Learner:
     found: list[dict[str, jax.Array]] = []
     for number, index in enumerate(self.minibatches(batch.rollouts, iteration)):
       part = batch.part(index)
+      layout = self._layout(part.rollouts)
       keep, penalised = selected(self.algorithm, part, self.run.seed, (iteration, number))
-      rows = self._rows(
+      rows = micro_batches(
         part.rollouts,
         part.advantages,
+        layout,
         old_logprobs=part.old,
         ref_logprobs=part.ref,
         keep=keep,
@@ -173,7 +170,7 @@ class Learner:
       )
       metrics = self._step(rows, temperature)
       if self.critic_update is not None:
-        metrics |= self._critic_step(part, temperature)
+        metrics |= self._critic_step(part, layout, temperature)
         metrics['skipped'] = jnp.maximum(metrics['skipped'], metrics.pop('critic/skipped'))
       found.append(metrics)
     return self._row(jax.device_get(found)) | batch.metrics
@@ -185,11 +182,12 @@ class Learner:
     self.state = state.replace(critic=critic)
     return dict(metrics)
 
-  def _critic_step(self, part: Prepared, temperature: jax.Array) -> dict[str, jax.Array]:
+  def _critic_step(
+    self, part: Prepared, layout: Layout, temperature: jax.Array
+  ) -> dict[str, jax.Array]:
     assert self.critic_update is not None
     assert part.values is not None
     assert part.targets is not None
-    layout = self._layout(part.rollouts)
     rows = micro_batches(part.rollouts, None, layout)
     values, targets = (jnp.asarray(layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
@@ -212,15 +210,10 @@ class Learner:
 
   def one_step(self, rollouts: Rollouts, advantages: np.ndarray) -> dict[str, float]:
     """One optimizer step over all the rollouts, advantages f32[B], at temperature 1; metrics."""
-    per_token = np.broadcast_to(advantages[:, None], rollouts.tokens.shape)
-    metrics = self._step(self._rows(rollouts, per_token), jnp.float32(1))
+    rows = micro_batches(rollouts, advantages, self._layout(rollouts))
+    metrics = self._step(rows, jnp.float32(1))
     row = {k: float(v) for k, v in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
-
-  def _rows(
-    self, rollouts: Rollouts, advantages: np.ndarray, **per_token: np.ndarray | None
-  ) -> Rows:
-    return micro_batches(rollouts, advantages, self._layout(rollouts), **per_token)
 
 
 @functools.partial(jax.jit, static_argnames='dtype')
@@ -295,9 +288,9 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
 
 
 def optimizer_of(
-  config: Config, learning_rate: float, total_steps: int
+  config: Config, learning_rate: float, total_steps: int, param_dtype: str
 ) -> optax.GradientTransformation:
-  """The optimizer of a config's group, with a learning rate of one's own."""
+  """The optimizer of a config's group, with a learning rate of one's own, for such params."""
   o = config.optimizer
   return make_optimizer(
     learning_rate,
@@ -311,7 +304,7 @@ def optimizer_of(
     clip_norm=o.clip_norm,
     moment_dtype=o.moment_dtype,
     second_moment_dtype=o.second_moment_dtype,
-    param_dtype='float32' if config.lora.rank else config.model.dtype,
+    param_dtype=param_dtype,
     rounding=o.rounding,
     seed=config.seed,
   )
@@ -329,7 +322,8 @@ def build(
   """(optimizer, update, score) of a config for a model, without its params."""
   m = config.model
   rate = config.optimizer.learning_rate if learning_rate is None else learning_rate
-  optimizer = optimizer_of(config, rate, total_steps)
+  trains = 'float32' if config.lora.rank else m.dtype  # adapters are float32
+  optimizer = optimizer_of(config, rate, total_steps, trains)
   update = make_update(
     model_config,
     algorithm,
@@ -383,7 +377,7 @@ def critic_parts(
   if not algorithm.critic:
     return None
   m = config.model
-  optimizer = optimizer_of(config, config.critic.learning_rate, total_steps)
+  optimizer = optimizer_of(config, config.critic.learning_rate, total_steps, m.dtype)
   update = critic_lib.make_critic_update(
     model_config,
     algorithm,
