@@ -1,12 +1,16 @@
-"""The limit of a decode step on a machine that is bound by matrix products: those alone."""
+"""The limits of decoding on a machine that is bound by matrix products: those alone."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from bench._measure import seconds
+from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params
+
+MATRICES = 'q', 'k', 'v', 'o', 'gate', 'up', 'down'
 
 
 def _products(params: Params, x: jax.Array, wide: jax.Array, inner: jax.Array) -> list[jax.Array]:
@@ -46,3 +50,21 @@ class GemmLimit:
   def measure(self, repeats: int = 3) -> float:
     """The smallest of `repeats` measurements now."""
     return min(seconds(lambda: self._run(self._params, *self._inputs)) for _ in range(repeats))
+
+
+def product_flops(
+  params: Params, config: ModelConfig, prompts: Sequence[int], lengths: Sequence[Sequence[int]]
+) -> tuple[int, int]:
+  """(of weights with the tokens delivered, of all products that are needed): FLOPs.
+
+  All: also the queries of delivered tokens with the keys before them (and the weighted sums), and
+  each prompt once through the layers. prompts: tokens of each; lengths: of its completions.
+  """
+  head = math.prod(params['embed'].shape)
+  layers = sum(math.prod(layer[name].shape) for layer in params['layers'] for name in MATRICES)
+  a_key = 2 * config.num_layers * config.num_heads * config.head_dim  # multiplications
+  delivered = sum(map(sum, lengths))
+  keys = sum(P * T + T * (T + 1) // 2 for P, of in zip(prompts, lengths, strict=True) for T in of)
+  prompt_keys = sum(P * (P + 1) // 2 for P in prompts)
+  weights = 2 * delivered * (layers + head)
+  return weights, weights + 2 * a_key * (keys + prompt_keys) + 2 * layers * sum(prompts)

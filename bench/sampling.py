@@ -4,9 +4,11 @@ BENCH_PARTS chooses parts by name (a list with commas; all if unset):
 
   core       B6, B7, B9, B11, B12, B17, and what must not grow with k or capacity: minutes
   occupancy  B3, B4: 16,384 completions of up to 16k forced tokens, on a minute model
-  peers      B8: HF transformers and tunix on the same weights; needs RLVR_DATA (a JSONL file of
-             GSM8K), Qwen2.5-Coder-0.5B as GGUF in the models directory, and `pip install
-             '.[bench]'`: three quarters of an hour on two idle cores
+  natural    B8 with natural stops: beside what the matmul rate allows and HF transformers
+  forced     B8 with forced long-tailed lengths: beside HF transformers and tunix
+
+natural and forced need RLVR_DATA (a JSONL file of GSM8K), Qwen2.5-Coder-0.5B as GGUF in the models
+directory and, for the peers, `pip install '.[bench]'`: half an hour each on two idle cores.
 """
 
 from collections.abc import Callable
@@ -41,14 +43,26 @@ def occupancy() -> Gates:
   return _occupancy.occupancy_gates()
 
 
-def peers() -> Gates:
-  """Delivered tokens a second, ours and theirs."""
+def natural() -> Gates:
+  """Delivered tokens a second on real prompts."""
   from bench import _peers
 
-  return _peers.peer_gates()
+  return _peers.natural_gates()
 
 
-PARTS: dict[str, Callable[[], Gates]] = {'core': core, 'occupancy': occupancy, 'peers': peers}
+def forced() -> Gates:
+  """Delivered tokens a second under forced lengths."""
+  from bench import _peers
+
+  return _peers.forced_gates()
+
+
+PARTS: dict[str, Callable[[], Gates]] = {
+  'core': core,
+  'occupancy': occupancy,
+  'natural': natural,
+  'forced': forced,
+}
 
 
 def main() -> Gates:

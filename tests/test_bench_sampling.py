@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bench import _occupancy, _peers, _unbiased, run, sampling, sampling_gpu
+from bench import _gemm, _occupancy, _peers, _unbiased, run, sampling, sampling_gpu
 from bench._measure import chosen
 from bench._peers_hf import HFPeer, until_stop
 from bench._peers_tunix import TunixPeer
@@ -19,8 +19,8 @@ from tests import tiny
 
 
 def test_parts_are_chosen_by_name():
-  assert chosen('', sampling.PARTS) == ['core', 'occupancy', 'peers']
-  assert chosen(' peers, core', sampling.PARTS) == ['peers', 'core']
+  assert chosen('', sampling.PARTS) == ['core', 'occupancy', 'natural', 'forced']
+  assert chosen(' forced, core', sampling.PARTS) == ['forced', 'core']
   with pytest.raises(ValueError, match="BENCH_PARTS='croe': no part croe; there are core, "):
     chosen('croe', sampling.PARTS)
 
@@ -142,3 +142,17 @@ def test_peers_compute_our_model_and_take_forced_lengths(peer):
     hidden, _ = forward(stacked, tokens, positions, config=config)
     best = np.asarray(logits(stacked, hidden))[0].argmax(-1)
     assert row == best[len(prompt) - 1 : -1].tolist()
+
+
+def test_products_are_counted_key_by_key():
+  config = tiny.CONFIG
+  params = unstack(init_params(jax.random.key(0), config))
+  prompts, lengths = (3, 5), ([2, 4], [1])
+  layers = sum(layer[name].size for layer in params['layers'] for name in _gemm.MATRICES)
+  a_key = 2 * 2 * config.num_layers * config.num_heads * config.head_dim
+  keys = 0
+  for prompt, of in zip(prompts, lengths, strict=True):
+    keys += sum(range(1, prompt + 1)) + sum(prompt + t + 1 for n in of for t in range(n))
+  weights, products = _gemm.product_flops(params, config, prompts, lengths)
+  assert weights == 2 * 7 * (layers + params['embed'].size)
+  assert products == weights + 2 * 8 * layers + a_key * keys
