@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from configs.algorithms import NAMES
 from rlvr_jax.eval.samples import SampleStore
 
 TINY = {
@@ -33,16 +34,20 @@ TINY = {
 }
 
 
-def run(workdir: pathlib.Path, config: str = 'quickstart', **overrides) -> tuple[int, str]:
+def run(
+  workdir: pathlib.Path, config: str = 'quickstart', /, limit_s: float = 300, **overrides
+) -> tuple[int, str]:
   """main.py on one device, as a user starts it; (exit code, what it printed)."""
   env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'cache')}
+  name, colon, arg = config.partition(':')
+  file = f'{name}.py{colon}{arg}'
   flags = [f'--config.{key}={value}' for key, value in overrides.items()]
   done = subprocess.run(
-    [sys.executable, 'main.py', f'--config=configs/{config}.py', f'--workdir={workdir}', *flags],
+    [sys.executable, 'main.py', f'--config=configs/{file}', f'--workdir={workdir}', *flags],
     env=env,
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=limit_s,
     check=False,
   )
   return done.returncode, done.stdout + done.stderr
@@ -123,3 +128,22 @@ def test_every_study_has_a_smoke_form(name, tmp_path):
   code, text = run(tmp_path / 'run', name, smoke=True)
   assert code == 0, text
   assert json.loads((tmp_path / 'run' / 'results.json').read_text())['models']['rl']
+
+
+@pytest.mark.check
+@pytest.mark.timeout(1800)
+def test_ten_algorithms_are_better_than_their_base(tmp_path):
+  """configs/algorithms.py with two seeds, a quarter of the completions; its table has intervals."""
+  less = {'train.iterations': 25, 'train.prompts': 32, 'train.eval_every': 0, 'train.report': 0}
+  less |= {'evaluate.n': 256, 'evaluate.problems': 100, 'evaluate.headline_k': 64}
+  code, text = run(tmp_path / 'run', 'algorithms:seeds=2', limit_s=1750, **less)
+  assert code == 0, text
+  found = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  base = found['models']['base']['pass_at_k']['1'][0]
+  table = {entry['algorithm']: entry for entry in found['algorithms']}
+  assert set(table) == set(NAMES)
+  for name, entry in table.items():
+    value, low, high = entry['pass_at_k']['1']
+    assert len(entry['seeds']) == 2
+    assert low < value < high
+    assert value > base, name
