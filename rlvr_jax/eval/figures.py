@@ -21,6 +21,7 @@ from rlvr_jax.eval.findings import signed
 from rlvr_jax.eval.results import ModelResult, Study, exact_curve, model_band
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+LINES = '-', '--', ':', '-.'  # when the colours are used up
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 SET_COLOURS = {
   'both': '#56B4E9', 'base_only': '#0072B2', 'rl_only': '#D55E00', 'neither': '#D9D9D9',
@@ -343,19 +344,24 @@ def training_figures(
 
 @_drawn
 def _training_figure(runs, panel: Panel, x: str) -> Plot:
-  figure, axes = _axes((5.0, 3.0))
+  many = len(runs) > 3  # then the legend stands above the axes, four names a line
+  figure, axes = _axes((5.0, 3.0 + 0.2 * many * -(-len(runs) // 4)))
   for place, (name, rows) in enumerate(runs.items()):
     pairs = [(row[x], row[panel.key]) for row in rows if _is_number(row.get(panel.key))]
     if pairs:
       xs, ys = zip(*pairs, strict=True)
-      colour = COLOURS[(place + 1) % len(COLOURS)]
-      axes.plot(xs, ys, color=colour, linewidth=1.7, label=name)
+      turn, colour = divmod(place + 1, len(COLOURS))
+      line = LINES[turn % len(LINES)]
+      axes.plot(xs, ys, color=COLOURS[colour], linestyle=line, linewidth=1.7, label=name)
   axes.set_xlabel(x)
   if panel.log:
     axes.set_yscale('log')
   if panel.percent:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-  if len(runs) > 1:
+  if many:
+    place = {'loc': 'lower center', 'bbox_to_anchor': (0.5, 1.0), 'ncols': 4}
+    axes.legend(**place, fontsize=8, handlelength=2.6, columnspacing=1.0)
+  elif len(runs) > 1:
     axes.legend(loc='best')
   return Plot(f'training {panel.key}', panel.title, '', _svg(figure))
 
