@@ -14,6 +14,7 @@ import collections
 import decimal
 import fractions
 import json
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def _encode_rare(value: Any, keep: Keep, depth: int) -> Any:
     if isinstance(value, base) and type(value) is not base:
       plain = str.__str__(value) if base is str else base(value)
       return encode(plain, keep, depth) if type(plain) is base else {'h': keep(value)}
-  name = type(value).__name__
+  name, value = type(value).__name__, typing.cast(Any, value)
   if name == 'ListNode' and hasattr(value, 'next'):
     return {'L': [encode(item, keep, depth) for item in _list_values(value)]}
   if name == 'TreeNode' and hasattr(value, 'left'):

@@ -48,6 +48,8 @@ _ENVIRONMENT = {
 class SandboxError(RuntimeError):
   """The sandbox itself failed: nothing is said about the program."""
 
+  try_again = True  # in another worker process, before it counts as an error
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:

@@ -87,7 +87,8 @@ def find(space: dict[str, Any], entry: str, method_of: str) -> Callable[..., Any
 
 def serve_requests(source: str, receive: int, send: int) -> None:
   """Answers a test's requests, one line each (judge.py), until it closes its end."""
-  requests, objects = os.fdopen(receive, 'rb'), []
+  requests = os.fdopen(receive, 'rb')
+  objects: list[Any] = []
   try:
     space = _execute(source, 'program')
   except BaseException as error:
@@ -104,7 +105,7 @@ def serve_requests(source: str, receive: int, send: int) -> None:
     return objects[number]
 
   def answer(request: dict[str, Any]) -> Any:
-    do, target = request['do'], request.get('of')
+    do, target = request['do'], request.get('of', -1)
     if do == 'get':
       if request['name'] not in space:
         raise NameError(f'the program defines no {request["name"]!r}')

@@ -213,10 +213,9 @@ def run_mode(mode: str, job: dict[str, Any], fds: list[int]) -> int:
 
 def _arrange(mode: str, fds: list[int], ruleset: int) -> list[int]:
   """Puts the descriptors to 10, 11, ...; main's streams to 0, 1 and 2; closes all others."""
-  moved = []
-  for i, fd in enumerate([*fds, *([ruleset] if ruleset >= 0 else [])]):
-    high = os.dup2(fd, 64 + i, inheritable=False)
-    moved.append(high)
+  moved: list[int] = []
+  for fd in [*fds, *([ruleset] if ruleset >= 0 else [])]:
+    moved.append(os.dup2(fd, 64 + len(moved), inheritable=False))
   null = os.open(os.devnull, os.O_RDWR)
   for fd in (0, 1, 2):
     os.dup2(null, fd)
