@@ -40,7 +40,8 @@ from rlvr_jax.tasks.sandbox.host import Outcome, Sandbox
 from rlvr_jax.tasks.settings import SETTINGS
 
 _REFERENCE_S = 60.0
-_REFERENCE_FACTOR = 4  # a program may take as many times as long as the reference
+_REFERENCE_FACTOR = 4  # times its CPU time, beyond the limit, a program may take
+_REFERENCE_BYTES = 1 << 30
 _FUTURE = re.compile(r'^from __future__ import .*$', re.MULTILINE)
 
 Answer = dict[str, Any]
@@ -83,8 +84,8 @@ def sandbox() -> Sandbox:
   return box
 
 
-def _limits(answer: Answer, least_s: float = 0.0) -> Limits:
-  seconds = max(float(answer.get('limit_s') or SETTINGS.limit_s), least_s)
+def _limits(answer: Answer, more_s: float = 0.0) -> Limits:
+  seconds = min(_REFERENCE_S, float(answer.get('limit_s') or SETTINGS.limit_s) + more_s)
   memory = int(answer.get('memory_mb') or SETTINGS.memory_mb)
   return Limits(wall_s=seconds, cpu_s=seconds, memory_mb=memory)
 
@@ -102,7 +103,7 @@ def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
     wanted, limits = [codec.decode(value) for value in answer['expected']], _limits(answer)
   else:
     wanted, seconds = reference_outputs(answer)
-    limits = _limits(answer, min(_REFERENCE_FACTOR * seconds, _REFERENCE_S))
+    limits = _limits(answer, _REFERENCE_FACTOR * seconds)
   if len(wanted) != len(answer['inputs']):
     raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted)} expected outputs')
   check = _Calls(answer, wanted)
@@ -145,25 +146,25 @@ class _Calls:
     if not self.loaded:
       self.loaded = 'loaded' in said
       return None if self.loaded else 'its output is out of order'
-    call = f'call {self.right + 1}, {_shown(self.answer["inputs"][self.right])}'
     if 'raised' in said:
-      return f'{call}: {str(said["raised"])[:300]}'
+      return self._at(str(said['raised'])[:300])
     try:
-      value = codec.decode(said.get('ok'))
-      same = self._same(value)
+      if not self._same(codec.decode(said.get('ok'))):
+        return self._at(f'{_shown(said.get("ok"))} in place of {_brief(self.wanted[self.right])}')
     except codec.CodecError as error:
-      return f'{call}: its output is {error}'
-    if not same:
-      return f'{call}: {_shown(said.get("ok"))} in place of {_brief(self.wanted[self.right])}'
+      return self._at(f'its output is {error}')
     self.right += 1
     return None
+
+  def _at(self, what: str) -> str:
+    return f'call {self.right + 1}, {_shown(self.answer["inputs"][self.right])}: {what}'
 
   def _same(self, value: Any) -> bool:
     wanted = self.wanted[self.right]
     if self.answer.get('tuples_as_lists'):
       value, wanted = lists_for_tuples(value), lists_for_tuples(wanted)
-    arguments = [codec.decode(item) for item in self.answer['inputs'][self.right]]
     oracle, atol = self.answer.get('oracle', ''), self.answer.get('atol', 0.0)
+    arguments = codec.decode(self.answer['inputs'][self.right]) if oracle else ()
     return same_output(value, wanted, atol, oracle, arguments)
 
 
@@ -190,7 +191,7 @@ def _judge_stdin(answer: Answer, program: str) -> tuple[Any, str]:
     where = f'test {i} of {len(pairs)}'
     if outcome.ended_by or outcome.code:
       last = outcome.stderr.decode(errors='replace').strip()[-200:]
-      return _ended(outcome, limits, f'{where}: {last}', where)
+      return _ended(outcome, limits, ': '.join(filter(None, [where, last])), where)
     if not same_text(outcome.stdout, wanted.encode('utf-8', 'surrogatepass')):
       got = outcome.stdout[:80].decode(errors='replace')
       return 'wrong', f'{where}: {got!r} in place of {wanted[:80]!r}'
@@ -255,7 +256,7 @@ def _run_reference(reference: str, entry_point: str, inputs: list[Any]) -> dict[
     said.append(value)
     return 'loaded' in value or 'ok' in value
 
-  limits = Limits(wall_s=_REFERENCE_S, cpu_s=_REFERENCE_S, memory_mb=SETTINGS.memory_mb)
+  limits = Limits(_REFERENCE_S, _REFERENCE_S, SETTINGS.memory_mb, _REFERENCE_BYTES)
   outcome = sandbox().run_calls(reference, entry_point, inputs, limits, take)
   outputs = [value['ok'] for value in said if 'ok' in value]
   if len(outputs) != len(inputs):

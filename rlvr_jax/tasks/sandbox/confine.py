@@ -14,7 +14,6 @@ from rlvr_jax.tasks.sandbox import landlock, seccomp
 LEVELS = ('none', 'rlimits', 'seccomp', 'landlock+seccomp')  # weakest first
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _CLEAR_ALL, _PR_SET_CHILD_SUBREAPER = 38, 47, 4, 36
-BROKEN = 113  # exit code of a child whose walls could not be put up
 _OPEN_FILES = 64
 _STACK = 64 << 20  # of the main thread: deep recursion is no crime
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_jax.tasks.sandbox import codec
-from rlvr_jax.tasks.sandbox.confine import BROKEN, LEVELS, Limits
+from rlvr_jax.tasks.sandbox.confine import LEVELS, Limits
 
 _ROOT = Path(__file__).resolve().parents[3]
 _BOOT = (
@@ -268,7 +268,7 @@ class Sandbox:
     if not data:
       self._restart('the fork server died')
     report = json.loads(data)
-    if report['code'] == BROKEN and not report['ended_by']:
+    if report['ended_by'] == 'broken':
       raise SandboxError(f'a child could not be confined at level {self.level}')
     return report
 

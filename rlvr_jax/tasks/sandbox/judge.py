@@ -48,8 +48,7 @@ class _Pipe:
       raise RemoteError('the program ended') from None
     answer = self.read()
     if 'raised' in answer:
-      self._last = f'it raised {str(answer["raised"])[:200]}', None
-      raise RemoteError(self._last[0])
+      raise RemoteError(f'it raised {str(answer["raised"])[:200]}')
     try:
       value = codec.decode(answer.get('ok'), self._restore, self.nodes)
     except codec.CodecError as error:
@@ -131,7 +130,8 @@ def run_test(job: dict[str, Any], receive: int, send: int) -> dict[str, Any]:
       space[here] = pipe.ask(do='get', name=there)
     exec(test, space)
   except BaseException as error:  # whatever a test raises, it has not passed
-    return {'failed': f'{_where(error, job["test"])}: {pipe.last()}'}
+    what = str(error) if isinstance(error, RemoteError) else pipe.last()
+    return {'failed': f'{_where(error, job["test"])}: {what}'}
   return {'passed': True}
 
 
@@ -143,8 +143,8 @@ def _where(error: BaseException, test: str) -> str:
     if frame.filename == '<test>' and frame.lineno
   ]
   text = test.splitlines()[lines[-1] - 1].strip() if lines else ''
-  kind = type(error).__name__ if not isinstance(error, RemoteError) else 'the program failed'
-  return f'{kind} at {text[:150]!r}' if text else f'{kind} {str(error)[:150]}'
+  kind = 'the program failed' if isinstance(error, RemoteError) else type(error).__name__
+  return f'{kind} at {text[:150]!r}' if text else kind
 
 
 def _short(value: Any) -> str:

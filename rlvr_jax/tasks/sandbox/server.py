@@ -43,7 +43,8 @@ from rlvr_jax.tasks.sandbox import confine, judge, landlock, program
 PACKAGES = ('numpy',)  # installed packages that programs may import
 _LOOK_S = 0.05  # between two looks at the threads of what runs
 _MESSAGE = 1 << 16
-ENDINGS = ('wall', 'cpu', 'threads', 'stopped')  # limits, and what the host asked for
+# limits; what the host asked for; a child whose walls could not be put up, which ran nothing
+ENDINGS = ('wall', 'cpu', 'threads', 'stopped', 'broken')
 
 
 @dataclasses.dataclass
@@ -56,6 +57,7 @@ class Run:
   began: float
   limits: confine.Limits
   confined: bool
+  told: int  # a pipe through which the child says that its walls stand
   ended_by: str = ''
 
 
@@ -108,12 +110,14 @@ def receive(channel: socket.socket, poll: Any, runs: dict[int, Run], ruleset: in
   limits = confine.Limits(**message['limits'])
   began = time.monotonic()
   parent = os.getpid()
+  told, tell = os.pipe()
   pid = os.fork()
   if pid == 0:
-    child(message['mode'], fds, message['level'], limits, ruleset, parent)
-  for fd in fds:
+    child(message['mode'], fds, message['level'], limits, ruleset, parent, tell)
+  for fd in (*fds, tell):
     os.close(fd)
-  run = Run(message['id'], pid, os.pidfd_open(pid), began, limits, 'seccomp' in message['level'])
+  confined = 'seccomp' in message['level']
+  run = Run(message['id'], pid, os.pidfd_open(pid), began, limits, confined, told)
   runs[run.identity] = run
   poll.register(run.pidfd, select.POLLIN)
   return True
@@ -155,6 +159,8 @@ def finish(channel: socket.socket, poll: Any, runs: dict[int, Run], run: Run) ->
   _, status, usage = os.wait4(run.pid, 0)
   poll.unregister(run.pidfd)
   os.close(run.pidfd)
+  walls = os.read(run.told, 1) == b'+'
+  os.close(run.told)
   del runs[run.identity]
   if not run.confined and not runs:
     confine.kill_orphans()
@@ -165,7 +171,7 @@ def finish(channel: socket.socket, poll: Any, runs: dict[int, Run], run: Run) ->
   report = {
     'id': run.identity,
     'code': code,
-    'ended_by': ended_by,
+    'ended_by': ended_by if walls or ended_by else 'broken',
     'cpu_s': cpu,
     'wall_s': time.monotonic() - run.began,
   }
@@ -173,18 +179,29 @@ def finish(channel: socket.socket, poll: Any, runs: dict[int, Run], run: Run) ->
 
 
 def child(
-  mode: str, fds: list[int], level: str, limits: confine.Limits, ruleset: int, parent: int
+  mode: str,
+  fds: list[int],
+  level: str,
+  limits: confine.Limits,
+  ruleset: int,
+  parent: int,
+  tell: int,
 ) -> None:
-  """The forked child: never returns. fds by mode, the job first:
+  """The forked child: never returns. It tells when its walls stand. fds by mode, the job first:
 
   main: job, stdin, stdout, stderr. calls: job, results. serve: job, requests, answers. judge: job,
   answers, requests, result. try: job, result.
   """
-  code = confine.BROKEN
+  code = 1
   try:
     os.setsid()
-    job_fd, *others = _arrange(mode, fds, ruleset)
-    confine.confine(level, limits, 10 + len(fds) if ruleset >= 0 else -1, parent)
+    given = [*fds, tell, *([ruleset] if ruleset >= 0 else [])]
+    _arrange(mode, given)
+    tell = 10 + len(fds)
+    confine.confine(level, limits, tell + 1 if ruleset >= 0 else -1, parent)
+    os.write(tell, b'+')
+    os.close(tell)
+    job_fd, *others = range(10, tell)
     with open(job_fd, 'rb') as file:
       job = json.load(file)
     random.seed(0)  # the same program draws the same numbers
@@ -211,10 +228,10 @@ def run_mode(mode: str, job: dict[str, Any], fds: list[int]) -> int:
   return 0
 
 
-def _arrange(mode: str, fds: list[int], ruleset: int) -> list[int]:
+def _arrange(mode: str, fds: list[int]) -> None:
   """Puts the descriptors to 10, 11, ...; main's streams to 0, 1 and 2; closes all others."""
   moved: list[int] = []
-  for fd in [*fds, *([ruleset] if ruleset >= 0 else [])]:
+  for fd in fds:
     moved.append(os.dup2(fd, 64 + len(moved), inheritable=False))
   null = os.open(os.devnull, os.O_RDWR)
   for fd in (0, 1, 2):
@@ -227,8 +244,6 @@ def _arrange(mode: str, fds: list[int], ruleset: int) -> list[int]:
     for fd, at in ((11, 0), (12, 1), (13, 2)):
       os.dup2(fd, at)
       os.close(fd)
-    return [10]
-  return list(range(10, 10 + len(fds)))
 
 
 def strongest() -> tuple[str, str]:
@@ -247,6 +262,7 @@ def strongest() -> tuple[str, str]:
 def try_level(level: str) -> list[str]:
   """What a child at that level can do and should not."""
   read, write = os.pipe()
+  told, tell = os.pipe()
   job = os.memfd_create('job')
   os.write(job, b'{}')
   os.lseek(job, 0, os.SEEK_SET)
@@ -255,12 +271,13 @@ def try_level(level: str) -> list[str]:
   parent = os.getpid()
   pid = os.fork()
   if pid == 0:
-    child('try', [job, write], level, confine.Limits(wall_s=5, cpu_s=5), ruleset, parent)
-  for fd in (job, write, *([ruleset] if ruleset >= 0 else [])):
+    child('try', [job, write], level, confine.Limits(wall_s=5, cpu_s=5), ruleset, parent, tell)
+  for fd in (job, write, tell, *([ruleset] if ruleset >= 0 else [])):
     os.close(fd)
   with open(read, 'rb') as file:
     said = file.read()
   _, status = os.waitpid(pid, 0)
+  os.close(told)
   if os.waitstatus_to_exitcode(status) != 0 or not said:
     return ['its walls cannot be put up']
   found = json.loads(said)
