@@ -99,7 +99,7 @@ def check(attack, kind, outside):
   assert verdict.verdict in ('wrong', 'timeout'), verdict
   assert verdict.sandbox == code.sandbox().level
   assert seconds < LIMIT + 2
-  assert descendants(code.sandbox()._process.pid) == set()
+  assert descendants(code.sandbox().server_pid) == set()
   assert leftovers(outside) == []
   after = canary.stat()
   assert canary.read_text() == str(EXPECTED[0])

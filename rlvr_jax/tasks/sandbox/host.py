@@ -107,6 +107,11 @@ class Sandbox:
     self._process.kill()
     self._process.wait()
 
+  @property
+  def server_pid(self) -> int:
+    """The fork server's process, whose children the programs are."""
+    return self._process.pid
+
   def _start(self) -> None:
     self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
