@@ -15,7 +15,8 @@ program a completion holds is the policy of code_extract.py.
            stdin; it must exit with code 0 and write the same tokens.
 
 Optional everywhere: 'prompt' (completions may continue it), 'prelude' (put before the program),
-'limit_s' and 'memory_mb' of one run in place of the config's verifier.limit_s and memory_mb.
+'limit_s' and 'memory_mb' of one run in place of the config's verifier.limit_s and memory_mb. The
+limit is in seconds of CPU; by the clock a run may take twice as long.
 
 Expected values are in no process that the program can reach. The verdict is 'timeout' if a run was
 over its time, 'unparsed' if the completion holds no program, else 'correct' or 'wrong'.
@@ -23,25 +24,22 @@ over its time, 'unparsed' if the completion holds no program, else 'correct' or 
 
 import dataclasses
 import functools
-import hashlib
 import json
-import os
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 from rlvr_jax.tasks.code_compare import lists_for_tuples, same_output, same_text
 from rlvr_jax.tasks.code_extract import extract_program
+from rlvr_jax.tasks.code_reference import Outputs, reference_outputs
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.sandbox import codec
 from rlvr_jax.tasks.sandbox.confine import LEVELS, Limits
 from rlvr_jax.tasks.sandbox.host import Outcome, Sandbox
 from rlvr_jax.tasks.settings import SETTINGS
 
-_REFERENCE_S = 60.0
+_WALL = 2.0  # seconds by the clock for each of CPU: what others on the machine may take
+_LONGEST_S = 60.0
 _REFERENCE_FACTOR = 4  # times its CPU time, beyond the limit, a program may take
-_REFERENCE_BYTES = 1 << 30
 _FUTURE = re.compile(r'^from __future__ import .*$', re.MULTILINE)
 
 Answer = dict[str, Any]
@@ -85,9 +83,9 @@ def sandbox() -> Sandbox:
 
 
 def _limits(answer: Answer, more_s: float = 0.0) -> Limits:
-  seconds = min(_REFERENCE_S, float(answer.get('limit_s') or SETTINGS.limit_s) + more_s)
+  seconds = min(_LONGEST_S, float(answer.get('limit_s') or SETTINGS.limit_s) + more_s)
   memory = int(answer.get('memory_mb') or SETTINGS.memory_mb)
-  return Limits(wall_s=seconds, cpu_s=seconds, memory_mb=memory)
+  return Limits(wall_s=_WALL * seconds, cpu_s=seconds, memory_mb=memory)
 
 
 def _with_prelude(prelude: str, program: str) -> str:
@@ -98,15 +96,22 @@ def _with_prelude(prelude: str, program: str) -> str:
   return '\n'.join([*first, prelude, _FUTURE.sub('', program)])
 
 
-def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
+def _wanted(answer: Answer) -> Outputs:
   if 'expected' in answer:
-    wanted, limits = [codec.decode(value) for value in answer['expected']], _limits(answer)
-  else:
-    wanted, seconds = reference_outputs(answer)
-    limits = _limits(answer, _REFERENCE_FACTOR * seconds)
-  if len(wanted) != len(answer['inputs']):
-    raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted)} expected outputs')
-  check = _Calls(answer, wanted)
+    return Outputs([codec.dumps({'ok': value})[:-1] for value in answer['expected']], 0.0)
+  return reference_outputs(
+    sandbox(), answer['reference'], answer['entry_point'], answer['inputs'], SETTINGS.memory_mb
+  )
+
+
+def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
+  wanted = _wanted(answer)
+  if len(wanted.lines) != len(answer['inputs']):
+    raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted.lines)} expected outputs')
+  limits = _limits(answer, _REFERENCE_FACTOR * wanted.cpu_s)
+  size = max(limits.output_bytes, 2 * sum(map(len, wanted.lines)))
+  limits = dataclasses.replace(limits, output_bytes=size)
+  check = _Calls(answer, wanted.lines)
   outcome = sandbox().run_calls(
     program,
     answer['entry_point'],
@@ -115,30 +120,40 @@ def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
     check.take,
     answer.get('method_of', ''),
   )
-  if check.right == len(wanted):
-    return 'correct', f'{len(wanted)} calls'
+  if check.right == len(wanted.lines):
+    return 'correct', f'{check.right} calls'
   if check.why:
     return 'wrong', check.why
-  where = f'at call {check.right + 1} of {len(wanted)}'
+  where = f'at call {check.right + 1} of {len(wanted.lines)}'
   return _ended(outcome, limits, f'the program ended {where}', where)
 
 
 @dataclasses.dataclass
 class _Calls:
-  """Compares outputs as they come. right: how many so far; why: what was wrong first."""
+  """Compares outputs as they come. right: how many so far; why: what was wrong first.
+
+  wanted: lines as an honest child writes them. One that is the same to the byte need not be read.
+  """
 
   answer: Answer
-  wanted: list[Any]
+  wanted: list[bytes]
   right: int = 0
   why: str = ''
   loaded: bool = False
 
-  def take(self, said: Any) -> bool:
-    """True if the next output is wanted."""
-    self.why = self._look(said) or ''
+  def take(self, line: bytes) -> bool:
+    """True if the next line is wanted."""
+    if self.loaded and line == self.wanted[self.right]:
+      self.right += 1
+    else:
+      self.why = self._look(line) or ''
     return not self.why and self.right < len(self.wanted)
 
-  def _look(self, said: Any) -> str | None:
+  def _look(self, line: bytes) -> str | None:
+    try:
+      said = codec.loads(line)
+    except codec.CodecError as error:
+      return f'its output is {error}'
     if not isinstance(said, dict):
       return 'its output is no answer'
     if 'failed' in said:
@@ -146,21 +161,19 @@ class _Calls:
     if not self.loaded:
       self.loaded = 'loaded' in said
       return None if self.loaded else 'its output is out of order'
+    call = f'call {self.right + 1}, {_shown(self.answer["inputs"][self.right])}'
     if 'raised' in said:
-      return self._at(str(said['raised'])[:300])
+      return f'{call}: {str(said["raised"])[:300]}'
+    wanted = codec.loads(self.wanted[self.right])['ok']
     try:
-      if not self._same(codec.decode(said.get('ok'))):
-        return self._at(f'{_shown(said.get("ok"))} in place of {_brief(self.wanted[self.right])}')
+      if not self._same(codec.decode(said.get('ok')), codec.decode(wanted)):
+        return f'{call}: {_shown(said.get("ok"))} in place of {_shown(wanted)}'
     except codec.CodecError as error:
-      return self._at(f'its output is {error}')
+      return f'{call}: its output is {error}'
     self.right += 1
     return None
 
-  def _at(self, what: str) -> str:
-    return f'call {self.right + 1}, {_shown(self.answer["inputs"][self.right])}: {what}'
-
-  def _same(self, value: Any) -> bool:
-    wanted = self.wanted[self.right]
+  def _same(self, value: Any, wanted: Any) -> bool:
     if self.answer.get('tuples_as_lists'):
       value, wanted = lists_for_tuples(value), lists_for_tuples(wanted)
     oracle, atol = self.answer.get('oracle', ''), self.answer.get('atol', 0.0)
@@ -211,58 +224,3 @@ def _ended(outcome: Outcome, limits: Limits, what: str, where: str) -> tuple[Any
 def _shown(value: Any) -> str:
   text = json.dumps(value)
   return text if len(text) <= 80 else text[:80] + '...'
-
-
-def _brief(value: Any) -> str:
-  try:
-    return _shown(codec.encode(value, lambda kept: [0, repr(kept)]))
-  except codec.CodecError:
-    return f'a {type(value).__name__}'
-
-
-def cache_directory() -> Path:
-  """Where computed outputs are kept: $RLVR_CACHE, else ~/.cache/rlvr_jax."""
-  return Path(os.environ.get('RLVR_CACHE') or Path.home() / '.cache' / 'rlvr_jax')
-
-
-def reference_outputs(answer: Answer) -> tuple[list[Any], float]:
-  """The reference's outputs on all inputs, and the seconds of CPU that it took.
-
-  Raises ValueError if it fails on one. Kept by content, for this version of Python.
-  """
-  job = [answer['reference'], answer['entry_point'], answer['inputs'], sys.version]
-  return _reference_outputs(json.dumps(job))
-
-
-@functools.lru_cache(maxsize=64)
-def _reference_outputs(job: str) -> tuple[list[Any], float]:
-  digest = hashlib.sha256(job.encode()).hexdigest()[:32]
-  path = cache_directory() / 'outputs' / f'{digest}.json'
-  try:
-    kept = json.loads(path.read_text())
-  except FileNotFoundError:
-    kept = _run_reference(*json.loads(job)[:3])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
-    partial.write_text(json.dumps(kept))
-    partial.replace(path)
-  return [codec.decode(value) for value in kept['outputs']], kept['cpu_s']
-
-
-def _run_reference(reference: str, entry_point: str, inputs: list[Any]) -> dict[str, Any]:
-  said: list[Any] = []
-
-  def take(value: Any) -> bool:
-    said.append(value)
-    return 'loaded' in value or 'ok' in value
-
-  limits = Limits(_REFERENCE_S, _REFERENCE_S, SETTINGS.memory_mb, _REFERENCE_BYTES)
-  outcome = sandbox().run_calls(reference, entry_point, inputs, limits, take)
-  outputs = [value['ok'] for value in said if 'ok' in value]
-  if len(outputs) != len(inputs):
-    last = said[-1] if said else ''
-    raise ValueError(
-      f'the reference of {entry_point!r} fails at input {len(outputs) + 1} of {len(inputs)}: '
-      f'{outcome.why(limits)} {str(last)[:200]}'
-    )
-  return {'outputs': outputs, 'cpu_s': outcome.cpu_s}

@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 
 # What LeetCode puts before every Python solution.
 PRELUDE = """
-import bisect, collections, copy, functools, heapq, itertools, json, math, operator, random, re
-import string, sys
+import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator
+import random, re, string, sys
 from bisect import *
 from collections import *
 from functools import *

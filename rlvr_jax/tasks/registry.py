@@ -89,7 +89,7 @@ def runs_programs(name: str) -> bool:
 def patience(name: str, limit_s: float) -> float:
   """Seconds after which a job of the verifier is lost. Where it keeps the limit itself, of each of
   many runs, that is late: for what goes wrong in it."""
-  return 60.0 + 20.0 * limit_s if runs_programs(name) else limit_s
+  return 200.0 + 40.0 * limit_s if runs_programs(name) else limit_s
 
 
 def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:

@@ -15,20 +15,19 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlvr_jax.tasks.sandbox import codec
 from rlvr_jax.tasks.sandbox.confine import LEVELS, Limits
 
 _ROOT = Path(__file__).resolve().parents[3]
 _BOOT = (
-  'import sys; sys.path.insert(0, sys.argv[1]); del sys.argv[1];'
+  'import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True;'
   'from rlvr_jax.tasks.sandbox import server; del sys.path[0];'
-  'sys.path += [p for p in server.landlock.site_packages() if p not in sys.path];'
-  'sys.dont_write_bytecode = True; server.main(int(sys.argv[1]))'
+  'server.main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])'
 )
 _START_S = 60.0
 _GRACE_S = 1.0  # the server ends a run at its limit; if it has not by then, the server is ended
@@ -119,6 +118,7 @@ class Sandbox:
         [
           *(sys.executable, '-I', '-S', '-c', _BOOT, str(_ROOT)),
           *(str(theirs.fileno()), str(os.getpid())),
+          *sorted({sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -167,13 +167,13 @@ class Sandbox:
     entry_point: str,
     inputs: list[Any],
     limits: Limits,
-    take: Callable[[Any], bool],
+    take: Callable[[bytes], bool],
     method_of: str = '',
   ) -> Outcome:
     """Calls a function of the program on inputs (lists of encoded arguments).
 
-    take gets what the program writes, a JSON value a line ({'loaded'}, {'failed'}, {'ok'},
-    {'raised'}); when it returns False the run is stopped. Whatever comes is the program's word.
+    take gets the lines that the program writes, each JSON if it is honest ({'loaded'}, {'failed'},
+    {'ok'}, {'raised'}: program.py); when it returns False the run is stopped.
     """
     job = {
       'program': program, 'entry_point': entry_point, 'method_of': method_of, 'inputs': inputs
@@ -298,9 +298,9 @@ def _read_now(fd: int) -> bytes:
 
 
 class _Lines:
-  """Cuts what a program writes into lines and hands each on as a JSON value."""
+  """Cuts what a program writes into lines and hands each on."""
 
-  def __init__(self, limit: int, take: Callable[[Any], bool]):
+  def __init__(self, limit: int, take: Callable[[bytes], bool]):
     self._left, self._take = limit, take
     self._parts: list[bytes] = []
     self.over = False
@@ -315,11 +315,7 @@ class _Lines:
     for piece in whole:
       line = b''.join([*self._parts, piece])
       self._parts.clear()
-      try:
-        value = codec.loads(line)
-      except codec.CodecError as error:
-        value = {'failed': f'its output is {error}'}
-      if not self._take(value):
+      if not self._take(line):
         return False
     if rest:
       self._parts.append(rest)

@@ -29,10 +29,10 @@ def abi() -> int:
   return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
 
 
-def make_ruleset(version: int, packages: Iterable[str] = ()) -> int:
+def make_ruleset(version: int, packages: Iterable[str], folders: Iterable[str]) -> int:
   """A descriptor of the rules: the interpreter's library and /usr/lib are read, nothing else.
 
-  Of site-packages only the named packages are. Raises OSError.
+  Of folders, where installed packages lie, only the named packages are. Raises OSError.
   """
   files = (1 << _FILE_RIGHTS.get(version, 16)) - 1
   attributes = struct.pack('=QQQ', files, _TCP, _SCOPES)
@@ -40,13 +40,13 @@ def make_ruleset(version: int, packages: Iterable[str] = ()) -> int:
   ruleset = _check(
     _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
   )
-  for path in _readable(packages):
+  for path in _readable(packages, folders):
     _allow(ruleset, path, _READ_FILE | _READ_DIR)
   _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)
   for path in ('/dev/urandom', '/dev/zero', '/etc/localtime', '/etc/ld.so.cache'):
     _allow(ruleset, path, _READ_FILE)
   # Listed so that the import system finds the packages; their files stay unreadable.
-  for path in site_packages():
+  for path in folders:
     _allow(ruleset, path, _READ_DIR)
   return ruleset
 
@@ -56,12 +56,7 @@ def restrict(ruleset: int) -> None:
   _check(_libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)))
 
 
-def site_packages() -> list[str]:
-  """Where installed packages lie: the interpreter's own place (a virtual environment's too)."""
-  return sorted({sysconfig.get_path('purelib'), sysconfig.get_path('platlib')})
-
-
-def _readable(packages: Iterable[str]) -> list[str]:
+def _readable(packages: Iterable[str], folders: Iterable[str]) -> list[str]:
   paths = {'/usr/lib', '/usr/lib64', '/lib', '/lib64', '/usr/share/zoneinfo'}
   for name in ('stdlib', 'platstdlib'):
     folder = sysconfig.get_path(name, vars={'base': sys.base_prefix, 'platbase': sys.base_prefix})
@@ -72,7 +67,7 @@ def _readable(packages: Iterable[str]) -> list[str]:
   library = sysconfig.get_config_var('LDLIBRARY')
   if library:
     paths.add(os.path.join(sys.base_prefix, 'lib', library))
-  for folder in site_packages():
+  for folder in folders:
     for package in packages:
       paths |= {os.path.join(folder, package), os.path.join(folder, f'{package}.libs')}
   return sorted(paths)

@@ -19,6 +19,7 @@ import fractions  # noqa: F401
 import functools  # noqa: F401
 import gc
 import heapq  # noqa: F401
+import importlib.machinery
 import itertools  # noqa: F401
 import json
 import math  # noqa: F401
@@ -40,11 +41,24 @@ from typing import Any
 
 from rlvr_jax.tasks.sandbox import confine, judge, landlock, program
 
-PACKAGES = ('numpy',)  # installed packages that programs may import
+PACKAGES = ('numpy', 'sortedcontainers')  # installed packages that programs may import
 _LOOK_S = 0.05  # between two looks at the threads of what runs
 _MESSAGE = 1 << 16
 # limits; what the host asked for; a child whose walls could not be put up, which ran nothing
 ENDINGS = ('wall', 'cpu', 'threads', 'stopped', 'broken')
+
+
+class Packages:
+  """Finds the installed packages that programs may import; others are as if not installed."""
+
+  def __init__(self, folders: list[str]):
+    self._folders = folders
+
+  def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+    """As importlib asks for it."""
+    if path is not None or name not in PACKAGES:
+      return None
+    return importlib.machinery.PathFinder.find_spec(name, self._folders, target)
 
 
 @dataclasses.dataclass
@@ -61,17 +75,18 @@ class Run:
   ended_by: str = ''
 
 
-def main(fd: int) -> None:
-  """Serves until the host's end of the socket closes."""
+def main(fd: int, parent: int, folders: list[str]) -> None:
+  """Serves parent through the socket fd until its end closes. folders: of installed packages."""
+  sys.meta_path.append(Packages(folders))
   os.setsid()
   confine.become_reaper()
-  confine.die_with(int(sys.argv[2]))
+  confine.die_with(parent)
   gc.collect()
   gc.freeze()  # a collection in a child would copy every page
   channel = socket.socket(fileno=fd)
-  level, why = strongest()
+  level, why = strongest(folders)
   version = landlock.abi() if level == 'landlock+seccomp' else 0
-  ruleset = landlock.make_ruleset(version, PACKAGES) if version else -1
+  ruleset = landlock.make_ruleset(version, PACKAGES, folders) if version else -1
   channel.send(json.dumps({'level': level, 'abi': version, 'why': why}).encode())
   runs: dict[int, Run] = {}
   poll = select.poll()
@@ -246,20 +261,20 @@ def _arrange(mode: str, fds: list[int]) -> None:
       os.close(fd)
 
 
-def strongest() -> tuple[str, str]:
+def strongest(folders: list[str]) -> tuple[str, str]:
   """The strongest level that holds when tried, and what a stronger one let through."""
   why = ''
   for level in reversed(confine.LEVELS[1 : confine.LEVELS.index(confine.detect()) + 1]):
     if level == 'rlimits':
       return level, why or 'this kernel filters no system calls'
-    found = try_level(level)
+    found = try_level(level, folders)
     if not found:
       return level, why
     why = f'{level} does not hold here: {", ".join(found)}'
   return 'none', why
 
 
-def try_level(level: str) -> list[str]:
+def try_level(level: str, folders: list[str]) -> list[str]:
   """What a child at that level can do and should not."""
   read, write = os.pipe()
   told, tell = os.pipe()
@@ -267,7 +282,9 @@ def try_level(level: str) -> list[str]:
   os.write(job, b'{}')
   os.lseek(job, 0, os.SEEK_SET)
   version = landlock.abi()
-  ruleset = landlock.make_ruleset(version, PACKAGES) if level == 'landlock+seccomp' else -1
+  ruleset = -1
+  if level == 'landlock+seccomp':
+    ruleset = landlock.make_ruleset(version, PACKAGES, folders)
   parent = os.getpid()
   pid = os.fork()
   if pid == 0:
