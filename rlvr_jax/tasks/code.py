@@ -54,7 +54,8 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '
       f'{", ".join(_KINDS)}, as rlvr_jax.tasks.code_rows makes it'
     )
-  program = extract_program(completion, answer.get('entry_point', ''), answer.get('prompt', ''))
+  text = str(problem.meta.get('prefix', '')) + completion
+  program = extract_program(text, answer.get('entry_point', ''), answer.get('prompt', ''))
   box = sandbox()
   if not program:
     return Verdict('unparsed', 0.0, '', 'the completion holds no program', box.level)

@@ -1,19 +1,21 @@
 r"""Which program a completion holds. Text only: nothing of it is parsed as Python or run.
 
-What follows the last </think> counts, if anything does. Of the fenced blocks in it (``` or ~~~, a
-language or none; one that is never closed runs to the end):
+What the template has begun of the assistant's turn (problem.meta['prefix'], an open fence in
+EvalPlus's and LiveCodeBench's) stands before the completion; what follows the last </think> counts,
+if anything does. Of the fenced blocks in it (``` or ~~~, a language or none; one that is never
+closed runs to the end):
 
   1. the last that defines the entry point, where there is one to define;
   2. else the last that is Python (`python`, `py`, `python3` or no language);
-  3. no block: the whole text. A completion that opens no fence but closes one (the prompt ended in
-     an open fence, as EvalPlus's does) is a program up to that fence.
+  3. else the last; without a block the whole text.
 
-A program that does not define the entry point, for a problem whose prompt begins its definition
-(HumanEval), is the continuation of the prompt: prompt + program, cut at the first line that begins
-another thing (a stop word of the paper's harnesses), if it begins indented or empty.
+A program that does not define the entry point, of a problem whose prompt begins its definition
+(HumanEval), is the continuation of the prompt: prompt + program, indented if its first line is not,
+up to the first line at the margin that neither defines nor imports.
 """
 
 import re
+import textwrap
 
 from rlvr_jax.tasks.extract import after_thinking
 
@@ -51,32 +53,25 @@ def defines(program: str, name: str) -> bool:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-  """(language, content) of each fenced block; a closing fence without an opening one closes the
-  text before it."""
+  """(language, content) of each fenced block."""
   fences = list(_FENCE.finditer(text))
   blocks, at = [], 0
-  if len(fences) % 2 and not fences[0][2] and _looks_like_code(text[: fences[0].start()]):
-    blocks.append(('', text[: fences[0].start()]))
-    at = 1
   while at < len(fences):
     opening = fences[at]
     closing = next(
       (i for i in range(at + 1, len(fences)) if _closes(fences[i], opening)), len(fences)
     )
     end = fences[closing].start() if closing < len(fences) else len(text)
-    blocks.append((opening[2].lower(), text[opening.end() + 1 : end]))
+    content = text[opening.end() + 1 : end]
+    if opening[0][0] in ' \t':  # a block in a list is indented with it
+      content = textwrap.dedent(content)
+    blocks.append((opening[2].lower(), content))
     at = closing + 1
   return blocks
 
 
 def _closes(fence: re.Match[str], opening: re.Match[str]) -> bool:
   return not fence[2] and fence[1][0] == opening[1][0] and len(fence[1]) >= len(opening[1])
-
-
-def _looks_like_code(text: str) -> bool:
-  return (
-    re.search(r'^[ \t]*(?:def|class|import|from|return|for|if|print)\b', text, re.M) is not None
-  )
 
 
 def _chosen(blocks: list[tuple[str, str]], entry_point: str) -> str | None:

@@ -7,6 +7,7 @@ One run at a time; by one thread. Programs and inputs go to the child through an
 outputs come back through pipes, up to a limit, and are data (codec.py). Linux only.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -269,7 +270,10 @@ class Sandbox:
     return ended
 
   def _report(self) -> dict[str, Any]:
-    data = self._socket.recv(_CHUNK)
+    try:
+      data = self._socket.recv(_CHUNK)
+    except ConnectionError:
+      data = b''
     if not data:
       self._restart('the fork server died')
     report = json.loads(data)
@@ -278,8 +282,9 @@ class Sandbox:
     return report
 
   def _stop(self, runs: set[int]) -> None:
-    for run in runs:
-      self._socket.send(json.dumps({'kill': run}).encode())
+    with contextlib.suppress(ConnectionError):  # the server is gone, and so are they
+      for run in runs:
+        self._socket.send(json.dumps({'kill': run}).encode())
 
   def _restart(self, why: str) -> None:
     """Ends the server, and with it its children, starts another, and raises SandboxError."""
