@@ -21,6 +21,8 @@ from typing import Any
 
 from rlvr_jax.tasks.problem import Problem, Verdict
 
+_PYTHON = '.'.join(map(str, sys.version_info[:2]))  # what programs mean depends on it
+
 VerifyFunction = Callable[[Problem, str], Verdict | bool | int | float]
 
 
@@ -53,7 +55,9 @@ VERIFIERS: dict[str, Verifier] = {
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),
-  'code': Verifier('rlvr_jax.tasks.code:verify_code', 'code-1', runs_programs=True),
+  'code': Verifier(
+    'rlvr_jax.tasks.code:verify_code', f'code-1+python-{_PYTHON}', runs_programs=True
+  ),
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,7 @@ _STDERR_BYTES = 1 << 16
 _REPORTED = ('code', 'ended_by', 'cpu_s', 'wall_s')
 # One thread for what numpy brings along; no setting of the user's reaches a program.
 _ENVIRONMENT = {
+  'PYTHONHASHSEED': '0',
   'PATH': '/usr/bin:/bin',
   'LANG': 'C.UTF-8',
   'HOME': '/nonexistent',
@@ -114,28 +116,32 @@ class Sandbox:
 
   def _start(self) -> None:
     self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+    with theirs, tempfile.TemporaryFile() as errors:
       self._process = subprocess.Popen(
         [
-          *(sys.executable, '-I', '-S', '-c', _BOOT, str(_ROOT)),
+          # neither the user's nor installed packages, nor the current directory
+          *(sys.executable, '-s', '-S', '-P', '-c', _BOOT, str(_ROOT)),
           *(str(theirs.fileno()), str(os.getpid())),
           *sorted({sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         pass_fds=(theirs.fileno(),),
         env=_ENVIRONMENT,
         cwd='/',
       )
-    self._socket.settimeout(_START_S)
-    try:
-      hello = json.loads(self._socket.recv(_CHUNK) or b'{}')
-    except TimeoutError:
-      hello = {}
-    if 'level' not in hello:
-      self.close()
-      raise SandboxError(f'the fork server did not start within {_START_S:g} s')
+      theirs.close()
+      self._socket.settimeout(_START_S)
+      try:
+        hello = json.loads(self._socket.recv(_CHUNK) or b'{}')
+      except TimeoutError:
+        hello = {}
+      if 'level' not in hello:
+        self.close()
+        errors.seek(0)
+        text = errors.read().decode(errors='replace').strip()[-1000:]
+        raise SandboxError(f'the fork server did not start: {text or "no word from it"}')
     self._socket.settimeout(None)
     self.level = min(hello['level'], self._at_most, key=LEVELS.index)
     self.abi, self.why = int(hello['abi']), str(hello['why'])

@@ -47,6 +47,7 @@ _CONDITIONAL = {
 }  # fmt: skip
 
 _CLONE_THREAD = 0x10000
+_CLONE_NEW = 0x7E020000  # namespaces
 _PR_SET_NAME = 15
 _FCNTL = (0, 1, 2, 3, 4, 1030)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, window size, FIONREAD, ...
@@ -111,8 +112,8 @@ def _conditional(name: str, pid: int, read_only: bool) -> list[Instruction]:
     flags = _argument(1 if name == 'open' else 2)
     return [flags, (_JSET, 0, 1, _OPEN_TO_WRITE), (_RET, 0, 0, _REFUSE), (_RET, 0, 0, _ALLOW)]
   if name == 'clone':
-    thread = (_JSET, 1, 0, _CLONE_THREAD)
-    return [_argument(0), thread, (_RET, 0, 0, _REFUSE), (_RET, 0, 0, _ALLOW)]
+    tests = [(_JSET, 1, 0, _CLONE_NEW), (_JSET, 1, 0, _CLONE_THREAD)]
+    return [_argument(0), *tests, (_RET, 0, 0, _REFUSE), (_RET, 0, 0, _ALLOW)]
   if name == 'clone3':  # its flags are in memory, out of sight: the C library then uses clone
     return [(_RET, 0, 0, _ABSENT)]
   if name == 'setrlimit':
