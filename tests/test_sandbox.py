@@ -92,6 +92,20 @@ def test_subclasses_become_what_they_are_of():
   assert codec.encode(fractions.Fraction(1, 3)) == {'F': '1/3'}
 
 
+def test_large_data_is_compared_by_its_digest(monkeypatch):
+  monkeypatch.setattr(codec, 'LARGE', 10)
+  pairs = [('a', i) for i in range(6)]
+  assert codec.is_large(pairs)
+  assert codec.is_large(set(range(11)))
+  assert not codec.is_large('x' * 100)
+  assert not codec.is_large(pairs[:2])
+  assert codec.digest(pairs) == codec.digest([(chr(97), i) for i in range(6)])
+  others = [tuple(pairs), pairs[::-1], [*pairs[:5], ('a', 5.0)], [*pairs, ('a', 6)]]
+  assert len({codec.digest(one)['m'] for one in [pairs, *others]}) == 5
+  with pytest.raises(ValueError, match='unmarshallable'):
+    codec.digest([object()] * 11)
+
+
 def test_what_is_no_data_or_too_much_is_refused():
   nested = []
   for _ in range(codec.MAX_DEPTH + 2):

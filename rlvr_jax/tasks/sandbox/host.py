@@ -254,7 +254,8 @@ class Sandbox:
         selector.register(fd, selectors.EVENT_READ)
       while len(ended) < len(runs):
         ready = selector.select(max(0.0, deadline - time.monotonic()))
-        if not ready or time.monotonic() > deadline:
+        answers = any(key.fileobj is self._socket for key, _ in ready)
+        if not answers and time.monotonic() > deadline:
           self._restart('the fork server does not answer')
         for key, _ in ready:
           if key.fileobj is self._socket:

@@ -72,7 +72,7 @@ def run_calls(source: str, entry: str, method_of: str, inputs: list[Any], out: i
   nodes = {name: space.get(name) for name in ('ListNode', 'TreeNode')}
   for arguments in inputs:
     values = [codec.decode(value, nodes=nodes) for value in arguments]
-    write_all(out, codec.dumps(_attempt(lambda values=values: function(*values), _type_only)))
+    write_all(out, codec.dumps(_attempt_call(function, values)))
 
 
 def find(space: dict[str, Any], entry: str, method_of: str) -> Callable[..., Any]:
@@ -132,6 +132,16 @@ def serve_requests(source: str, receive: int, send: int) -> None:
 def _attempt(call: Callable[[], Any], keep: codec.Keep) -> dict[str, Any]:
   try:
     return {'ok': codec.encode(call(), keep)}
+  except BaseException as error:
+    return {'raised': describe(error)}
+
+
+def _attempt_call(function: Callable[..., Any], values: list[Any]) -> dict[str, Any]:
+  try:
+    value = function(*values)
+    if codec.is_large(value):
+      return {'ok': codec.digest(value)}
+    return {'ok': codec.encode(value, _type_only)}
   except BaseException as error:
     return {'raised': describe(error)}
 
