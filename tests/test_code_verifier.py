@@ -1,6 +1,7 @@
 """The verifier of programs: which program a completion is, which outputs are right, and why."""
 
 import json
+import pathlib
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rlvr_jax.tasks import code, code_rows
 from rlvr_jax.tasks.code_compare import same_output, same_text
 from rlvr_jax.tasks.code_extract import extract_program
+from rlvr_jax.tasks.jsonl import load_jsonl
 from rlvr_jax.tasks.problem import Problem
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
@@ -250,6 +252,19 @@ def test_what_a_test_needs_of_the_program_stays_there():
   )
   assert verdict(lists, reverse).verdict == 'correct'
   assert verdict(lists, reverse.replace('return last', 'return head')).verdict == 'wrong'
+
+
+def test_problems_of_a_jsonl_file_as_the_how_to_has_them(tmp_path):
+  how_to = (pathlib.Path(__file__).parent.parent / 'docs' / 'how_to.md').read_text()
+  lines = [line for line in how_to.splitlines() if line.startswith('{"id"') and '"kind"' in line]
+  assert len(lines) == 3
+  path = tmp_path / 'problems.jsonl'
+  path.write_text('\n'.join(lines))
+  reads = 'print(sum(map(int, input().split())))'
+  for problem, program in zip(
+    load_jsonl(path, task='t', verifier='code'), (WHOLE, reads, WHOLE), strict=True
+  ):
+    assert code.verify_code(problem, program).verdict == 'correct'
 
 
 def test_a_reference_that_fails_or_a_broken_test_is_no_verdict_on_the_program():
