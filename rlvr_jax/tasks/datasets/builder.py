@@ -1,8 +1,8 @@
 """Prepared benchmarks: one TFDS builder class, a data set a split of a benchmark, in array_record.
 
 tensorflow is never imported, tensorflow_datasets only where something is prepared or read. A
-prepared split lies under cache_dir(), named by the checksum of what it was made from and the
-version of the rules here; it is written whole, then renamed.
+prepared split lies under cache_dir(), named by the checksums of the files it was made from and of
+the code that made it; it is written whole, then renamed.
 """
 
 import contextlib
@@ -18,20 +18,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlvr_jax.tasks import code_rows, jsonl
+from rlvr_jax.tasks import files as files_module
+from rlvr_jax.tasks.datasets import benchmark as benchmark_module
+from rlvr_jax.tasks.datasets import rows, rows_code
 from rlvr_jax.tasks.datasets.benchmark import Benchmark
 from rlvr_jax.tasks.datasets.sources import Found, cache_dir
 from rlvr_jax.tasks.files import rows_of
 from rlvr_jax.tasks.problem import Problem, check_unique
+from rlvr_jax.tasks.sandbox import codec
 from rlvr_jax.tasks.wire import problem_from_json, problem_to_json
 
-VERSION = '1.0.0'  # of the row functions and of the record; a change makes everything anew
+VERSION = '1.0.0'  # of what ids mean; a change refuses stores of samples made before it
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
   """One split, prepared: its folder, the files it was made from, and what was left out of it.
 
-  left_out: reason -> how many rows do not belong to the benchmark. key stands for its content.
+  left_out: reason -> how many rows do not belong to the benchmark. key stands for its files.
   """
 
   split: str
@@ -50,15 +55,16 @@ def prepare(name: str, benchmark: Benchmark, files: Sequence[Found]) -> dict[str
   for source_split in dict.fromkeys(file.split for file in files):
     group = tuple(file for file in files if file.split == source_split)
     names = benchmark.splits if benchmark.divide else (source_split,)
-    key = _key(name, group)
-    folders = {split: _folder(name, split, key) for split in names}
+    key = _key(VERSION, name, *(file.sha256 for file in group))
+    made_by = _key(key, _code_digest())
+    folders = {split: _folder(name, split, made_by) for split in names}
     if not all((folder / 'dataset_info.json').is_file() for folder in folders.values()):
       problems, left_out = read_rows(name, benchmark, group)
       divided = benchmark.divide(problems) if benchmark.divide else {source_split: problems}
       for split in names:
         made = [_within(problem, split) for problem in divided[split]]
         check_unique(made)
-        _build(name, split, key, made, left_out, benchmark)
+        _build(name, split, made_by, made, left_out, benchmark)
     for split, folder in folders.items():
       left_out = json.loads((folder / 'metadata.json').read_text())['left_out']
       prepared[split] = Prepared(split, folder, key, group, left_out)
@@ -115,9 +121,17 @@ def read_prepared(prepared: Prepared) -> list[Problem]:
     ) from error
 
 
-def _key(name: str, files: Sequence[Found]) -> str:
-  text = json.dumps([VERSION, name, [file.sha256 for file in files]])
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _key(*parts: str) -> str:
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _code_digest() -> str:
+  """Of the modules that decide what a record says."""
+  digest = hashlib.sha256()
+  for module in (benchmark_module, rows, rows_code, code_rows, codec, jsonl, files_module):
+    digest.update(Path(str(module.__file__)).read_bytes())
+  return digest.hexdigest()
 
 
 def _folder(name: str, split: str, key: str) -> Path:

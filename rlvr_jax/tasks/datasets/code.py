@@ -135,7 +135,7 @@ CODE: dict[str, Benchmark] = {
     (
       Source(
         'test', f'{RLLM}/test/code/codeforces.json', ('test.json', 'codeforces.json'),
-        '3b791bec81242339a0b5b2d881805e6a1c75df58d5f84278127607285cc19dae',
+        '8e9eab7fce7e432abe4437dd997c16f1514be51d224f2d72a7bd07d58cce476a',
       ),
     ),
     rows_code.rllm,

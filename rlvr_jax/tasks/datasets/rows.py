@@ -26,6 +26,7 @@ class Row:
   meta: Mapping[str, Any]
 
 
+NO_GOLD = 'no gold answer'
 RowFunction = Callable[[dict[str, Any], int, str], Row | str]
 
 
@@ -59,24 +60,27 @@ def question_answer(
   return read
 
 
-def math(row: dict[str, Any], number: int, where: str) -> Row:
-  """MATH: the gold is the last box of the solution, or the answer where there is none of these.
+def math(row: dict[str, Any], number: int, where: str) -> Row | str:
+  """MATH and Minerva: the gold is `answer`, where there is none the last box of the solution.
 
   level is 1 to 5 (an LLM's difficulty of 0 to 5 in files without levels is `difficulty`).
   """
-  source = 'solution' if row.get('solution') else 'answer'
   meta = _some(row, 'type', 'subject', 'difficulty')
   level = re.search(r'\d', str(row.get('level', '')))
   if level is not None:
     meta['level'] = int(level[0])
-  answer = row.get('answer') or gold(column(row, source, where), where)
+  answer = row.get('answer') or row.get('solution')
+  if answer is None and 'answer' in row:
+    return NO_GOLD
+  answer = column(row, 'answer', where) if answer is None else answer
   return Row('', column(row, 'problem', where), gold(answer, where), meta)
 
 
-def math500(row: dict[str, Any], number: int, where: str) -> Row:
+def math500(row: dict[str, Any], number: int, where: str) -> Row | str:
   """MATH500, with the id its authors gave."""
   made = math(row, number, where)
-  return dataclasses.replace(made, id=str(column(row, 'unique_id', where)))
+  identity = str(column(row, 'unique_id', where))
+  return made if isinstance(made, str) else dataclasses.replace(made, id=identity)
 
 
 def contest(row: dict[str, Any], number: int, where: str) -> Row:
@@ -122,7 +126,7 @@ def simplerl(row: dict[str, Any], number: int, where: str) -> Row | str:
     None,
   )
   if answer is None:
-    return 'no gold answer'
+    return NO_GOLD
   return Row('', question, gold(answer, where), _some({**extra, **row}, 'level', 'subject'))
 
 
