@@ -78,9 +78,7 @@ def _about(
       one.split: {
         'folder': str(one.folder),
         'left_out': one.left_out,
-        'files': [
-          {'path': str(f.path), 'sha256': f.sha256, 'known': f.known} for f in one.files
-        ],
+        'files': [{'path': str(f.path), 'sha256': f.sha256, 'known': f.known} for f in one.files],
       }
       for one in prepared.values()
     }
@@ -261,7 +259,7 @@ def _memorised(
   """The probe on the first problems of each split; see memorised.py."""
   if not config.model.name:
     raise ValueError(
-      f"data.probe={config.data.probe} needs a model: --config.model.name=..., or set data.probe=0"
+      f'data.probe={config.data.probe} needs a model: --config.model.name=..., or set data.probe=0'
     )
   from rlvr_jax.eval import memorised  # jax
 

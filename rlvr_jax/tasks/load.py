@@ -32,7 +32,9 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
   splits = _splits(task, limit)
   if task['verifier']:
     splits = {
-      name: [dataclasses.replace(p, meta={**p.meta, 'verifier': task['verifier']}) for p in problems]
+      name: [
+        dataclasses.replace(p, meta={**p.meta, 'verifier': task['verifier']}) for p in problems
+      ]
       for name, problems in splits.items()
     }
   every = [problem for problems in splits.values() for problem in problems]

@@ -111,7 +111,9 @@ def _judge(
       if good:
         passing[problem.id] = f'its own gold {_short(problem)}: {verdict.verdict}, {verdict.reason}'
     elif good and verdict.verdict != 'correct':
-      _note(settled, problem, f'its own gold {_short(problem)} is {verdict.verdict} ({verdict.reason})')
+      _note(
+        settled, problem, f'its own gold {_short(problem)} is {verdict.verdict} ({verdict.reason})'
+      )
     elif not good and verdict.verdict == 'correct':
       _note(settled, problem, f'the junk {text!r} is correct for the gold {_short(problem)}')
   return settled, passing

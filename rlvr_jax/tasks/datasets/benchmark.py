@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from rlvr_jax.tasks.datasets.rows import RowFunction
 from rlvr_jax.tasks.problem import Problem
 
+KINDS = ('math', 'vision', 'function', 'contest', 'code')  # what prompts.PAPER is looked up by
 RAW = 'https://raw.githubusercontent.com'
 # the repository of agentica's rllm, whose copies of several sets are small and public
 RLLM = f'{RAW}/agentica-project/rllm/874daa4acb7f451dc2a4b2b6e8ce28f5aa88d1f5/rllm/data'
@@ -57,5 +58,3 @@ class Benchmark:
     if self.divide is not None:
       return tuple(self.divide([]))
     return tuple(dict.fromkeys(source.split for source in self.sources))
-
-

@@ -71,9 +71,7 @@ def benchmark_hash(name: str, *, path: str, split: str, params: Mapping[str, Any
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _level(
-  benchmark: Benchmark, split: str, params: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
+def _level(benchmark: Benchmark, split: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
   """A level that names a split (SimpleRL-Zoo-Data's) is that split."""
   if not split and params.get('level') in benchmark.splits:
     split = str(params.pop('level'))

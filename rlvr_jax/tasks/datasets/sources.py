@@ -155,9 +155,7 @@ def _from_hub(home: str, way_out: str) -> list[Path]:
       files = fnmatch.filter(huggingface_hub.HfApi().list_repo_files(**options), path)
     paths = [Path(huggingface_hub.hf_hub_download(filename=f, **options)) for f in sorted(files)]
   except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-    raise OSError(
-      f'{home} cannot be fetched ({str(error).splitlines()[0]}); {way_out}'
-    ) from error
+    raise OSError(f'{home} cannot be fetched ({str(error).splitlines()[0]}); {way_out}') from error
   if not paths:
     raise OSError(f'{home}: there is no such file any more; {way_out}')
   return paths
