@@ -118,7 +118,7 @@ def _task() -> dict[str, Any]:
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
     'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
-    'self_check': 'auto',  # of golds that do not verify: refuse | drop | off; auto: refuse, math only
+    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
     'allow': (),  # ids of problems that are kept although their gold does not verify
   }
 

@@ -72,7 +72,7 @@ def test_modes():
   assert checked(group, mode='refuse', allow=('p1', 'p2')) == group
   assert checked(group, mode='drop') == group[:1]
   assert checked(group, mode='drop', allow=('p2',)) == [group[0], group[2]]
-  with pytest.raises(ValueError, match="task.self_check='on' must be one of auto, refuse"):
+  with pytest.raises(ValueError, match=r"task\.self_check='on' must be one of auto, refuse"):
     checked(group, mode='on')
 
 

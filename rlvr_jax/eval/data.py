@@ -4,6 +4,7 @@ Rows and splits, golds that fail the self-check, a rendered prompt, the lengths 
 duplicates between train and test (or a second task), and a memorisation probe of a model.
 """
 
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -213,8 +214,7 @@ def _duplicates(
     result['within'][split] = pairs
     console.print(f'{split}: {len(pairs)} problems repeat an earlier one {_few(pairs)}')
   names = list(splits)
-  pairs = list(zip(names, names[1:], strict=False))
-  compared = [(a, splits[a], b, splits[b]) for a, b in pairs]
+  compared = [(a, splits[a], b, splits[b]) for a, b in itertools.pairwise(names)]
   if d.against:
     other = {
       **config.task,

@@ -1,4 +1,4 @@
-"""Does a model know a benchmark by heart? It goes on from the first part of each question, greedily.
+"""Does a model know a benchmark by heart? It goes on, greedily, from the first part of a question.
 
 A model that writes the rest of a question word for word has read it; one that also states the gold
 without having seen the whole question knows the answer.

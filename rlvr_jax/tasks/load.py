@@ -74,6 +74,7 @@ def _splits(task: Mapping[str, Any], limit: int | None) -> dict[str, list[Proble
     problems = procedural.load_procedural(**params)[:limit]
   else:
     table.find(name, TASKS)
+    params.pop('task', None)  # configs made for a file name its task there
     loaded = datasets.load_benchmark(
       name, path=task['path'], split=str(task.get('split', '')), params=params
     )
@@ -95,7 +96,7 @@ def content_hash(task: Mapping[str, Any]) -> str:
       task['name'],
       path=task['path'],
       split=str(task.get('split', '')),
-      params=task['params'],
+      params={k: v for k, v in task['params'].items() if k != 'task'},
     )
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
   text = json.dumps([task['name'], params], sort_keys=True, default=str)

@@ -76,8 +76,8 @@ def checked(
     shown = '; '.join(f'{i!r}: {why}' for i, why in list(failing.items())[:_SHOWN])
     more = f'; and {len(failing) - _SHOWN} more' if len(failing) > _SHOWN else ''
     raise ValueError(
-      f'{len(failing)} of {len(asked)} golds of {asked[0].task} fail the self-check: {shown}{more}. '
-      f"Leave them out by task.self_check='drop', keep them by task.allow={tuple(failing)[:3]}"
+      f'{len(failing)} of {len(asked)} golds of {asked[0].task} fail the self-check: {shown}{more}'
+      f". Leave them out by task.self_check='drop', keep them by task.allow={tuple(failing)[:3]}"
       f"{' ...' if len(failing) > 3 else ''}, or ask nothing by task.self_check='off'"
     )
   return problems

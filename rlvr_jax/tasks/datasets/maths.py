@@ -3,7 +3,10 @@
 from rlvr_jax.tasks.datasets import rows
 from rlvr_jax.tasks.datasets.benchmark import RAW, RLLM, Benchmark, Source
 
-_PAPER = f'{RAW}/LeapLabTHU/limit-of-RLVR/fd2cf37f05cc7dced9c558fa358a18e0497cb463/math/examples/math_eval/data'
+_PAPER = (
+  f'{RAW}/LeapLabTHU/limit-of-RLVR/fd2cf37f05cc7dced9c558fa358a18e0497cb463/math/examples'
+  '/math_eval/data'
+)
 _GSM8K = (
   f'{RAW}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data'
 )

@@ -109,8 +109,8 @@ def _fetched(name: str, source: Source) -> list[Found]:
   found = [_found(source, path) for path in paths]
   if source.sha256 and not all(one.known for one in found):
     raise OSError(
-      f'{source.home}: sha256 {found[0].sha256}, where {source.sha256} is expected: the file at its '
-      f'home changed, or what was fetched is damaged ({paths[0]}; remove it to fetch again); '
+      f'{source.home}: sha256 {found[0].sha256}, where {source.sha256} is expected: the file at '
+      f'its home changed, or what was fetched is damaged ({paths[0]}; remove it to fetch again); '
       f'{way_out} to use it as it is'
     )
   return found
