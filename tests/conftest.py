@@ -1,9 +1,12 @@
 """Every test runs on the CPU with 8 simulated devices; `strict` forbids implicit promotion."""
 
 import os
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
+# what loading learns of golds goes here, not into the home of whoever runs the tests
+os.environ.setdefault('RLVR_DATA_CACHE', os.path.join(tempfile.gettempdir(), 'rlvr_jax_test_data'))
 # set before anything imports jax, also in subprocesses that tests start
 _FLAG = '--xla_force_host_platform_device_count=8'
 if _FLAG not in os.environ.get('XLA_FLAGS', ''):

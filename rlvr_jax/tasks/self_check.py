@@ -5,6 +5,7 @@ What was found is kept under the data cache by verifier version and problem, so 
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from rlvr_jax.tasks.journal import problem_digest
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
+
+log = logging.getLogger(__name__)
 
 MODES = ('auto', 'refuse', 'drop', 'off')
 AUTOMATIC = ('math',)  # verifiers that 'auto' asks: others are slow, or are wrong by design
@@ -137,7 +140,10 @@ def _path(task: str, version: str) -> Path:
 
 
 def _write(path: Path, known: Mapping[str, str]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  partial.write_text(json.dumps(known))
-  partial.replace(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(known))
+    partial.replace(path)
+  except OSError as error:  # what was found holds; it only has to be found again
+    log.warning('self-check: %s cannot be written (%s); the next load asks again', path, error)
