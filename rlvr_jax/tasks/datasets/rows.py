@@ -109,9 +109,7 @@ def olympiad(row: dict[str, Any], number: int, where: str) -> Row:
 def simplerl(row: dict[str, Any], number: int, where: str) -> Row | str:
   """SimpleRL-Zoo-Data: the question without the template that its prompt column has around it."""
   extra = row.get('extra_info') or {}
-  question = row.get('question') or extra.get('question')
-  if not question:
-    column(row, 'question', where)
+  question = row.get('question') or extra.get('question') or column(row, 'question', where)
   answer = next(
     (
       value

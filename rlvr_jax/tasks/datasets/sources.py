@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlvr_jax.tasks.datasets.benchmark import Benchmark, Source
 from rlvr_jax.tasks.files import SUFFIXES
@@ -148,7 +149,7 @@ def _from_hub(home: str, way_out: str) -> list[Path]:
 
   repository, _, rest = home.removeprefix('hub:').partition('@')
   revision, _, path = rest.partition('/')
-  options = {'repo_id': repository, 'repo_type': 'dataset', 'revision': revision}
+  options: dict[str, Any] = {'repo_id': repository, 'repo_type': 'dataset', 'revision': revision}
   try:
     files = [path]
     if '*' in path:
