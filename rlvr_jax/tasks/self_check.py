@@ -118,7 +118,7 @@ def _judge(
         settled, problem, f'its own gold {_short(problem)} is {verdict.verdict} ({verdict.reason})'
       )
     elif not good and verdict.verdict == 'correct':
-      _note(settled, problem, f'the junk {text!r} is correct for the gold {_short(problem)}')
+      _note(settled, problem, f"the junk '{text}' is correct for the gold {_short(problem)}")
   return settled, passing
 
 
@@ -130,8 +130,8 @@ def _note(settled: dict[str, str], problem: Problem, why: str) -> None:
 def _short(problem: Problem) -> str:
   if verifier_name(problem) == 'code':
     return 'solution'
-  text = repr(problem.answer)
-  return text if len(text) <= 80 else f'{text[:77]}...'
+  text = str(problem.answer)  # as it stands: repr would double every backslash
+  return f"'{text if len(text) <= 80 else text[:77] + '...'}'"
 
 
 def _path(task: str, version: str) -> Path:
