@@ -67,8 +67,12 @@ def _every_key() -> Config:
       'data': _data(),
       'verifier': {
         'workers': 2,  # processes
-        'limit_s': 10.0,  # wall-clock seconds for one verdict, then it is 'timeout'
-        'memory_mb': 4096,  # MiB of address space for one worker
+        # wall-clock seconds for one verdict, then it is 'timeout'; for one run of a program it is
+        # seconds of CPU, and twice as many by the clock
+        'limit_s': 10.0,
+        'memory_mb': 4096,  # MiB of address space for one worker, and for one program
+        'sandbox': 'landlock+seccomp',  # what programs need: this | seccomp | rlimits
+        'allow_unsafe': False,  # run programs below that level all the same
       },
       'study': {
         'title': '',  # of the report

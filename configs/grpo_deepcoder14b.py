@@ -1,7 +1,6 @@
 """GRPO+ of DeepSeek-R1-Distill-Qwen-14B on programs, by the model card of DeepCoder-14B-Preview.
 
-  python main.py --config=configs/grpo_deepcoder14b.py --config.task.path=deepcoder/train.jsonl \
-    --config.task.verifier=my_tests.py:passes
+  python main.py --config=configs/grpo_deepcoder14b.py
 
 Stated: GRPO without KL and entropy terms, clip-higher, truncated completions left out of the loss,
 a context of 16K and then 32K, 24K problems filtered by difficulty beforehand. From its repository's
@@ -12,7 +11,7 @@ that it runs on one GPU of 80 GB; :full trains all weights, 128 prompts x 16. Th
 on from the first: --config.model.name=runs/grpo_deepcoder14b --config.sampling.max_tokens=32768
 --config.train.micro_tokens=34816, in a workdir of its own.
 
-task.verifier: a function of yours that runs a problem's tests in a sandbox of yours.
+Tests run in the sandbox of docs/sandbox.md.
 """
 
 from configs import base
@@ -24,9 +23,7 @@ def get_config(arg: str = ''):
   config.job = 'train'
   config.model.name = 'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B'
   config.model.compute_dtype = 'bfloat16'
-  config.task.update({'name': 'jsonl', 'path': 'deepcoder/train.jsonl', 'template': 'chat'})
-  config.task.params.update({'task': 'deepcoder'})
-  config.task.verifier = 'my_tests.py:passes'
+  config.task.update({'name': 'deepcoder', 'template': 'deepcoder'})
   config.task.holdout = 128
   config.optimizer.learning_rate = 1e-6
   config.optimizer.weight_decay = 0.01  # not stated; verl's default

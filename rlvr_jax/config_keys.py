@@ -115,4 +115,5 @@ RULES = {
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,
   'verifier.memory_mb': _POSITIVE,
+  'verifier.sandbox': _one_of('landlock+seccomp', 'seccomp', 'rlimits'),
 }

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import pickle
+import warnings
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +21,8 @@ Row = Mapping[str, Any]
 
 # What LeetCode puts before every Python solution.
 PRELUDE = """
-import bisect, collections, copy, functools, heapq, itertools, json, math, operator, random, re
-import string, sys
+import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator
+import random, re, string, sys
 from bisect import *
 from collections import *
 from functools import *
@@ -107,11 +108,11 @@ _MBPP_TYPES: dict[str, tuple[int, ...]] = {
   '*deep': (580, 615, 791),
 }  # fmt: skip
 
-# Where EvalPlus does not compare outputs with ==, by entry point (compare.py has the rules).
+# Where EvalPlus does not compare outputs with == (code_compare.py has the rules). Of its rules two
+# are not kept, Mbpp/164 (any output) and 295 (0 is always right): they would call wrong programs
+# correct. Neither task is in MBPP+ 0.2.0.
 _ORACLES = {
   'HumanEval/32': 'find_zero',
-  'Mbpp/164': 'any',
-  'Mbpp/295': 'or_zero',
   'Mbpp/558': 'digit_distance',
   'Mbpp/581': 'surface_area',
   **dict.fromkeys((f'Mbpp/{n}' for n in (2, 7, 111, 140, 232, 249, 579, 769)), 'set'),
@@ -143,7 +144,7 @@ def mbpp_answer(row: Row) -> dict[str, Any]:
   if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
     raise ValueError(f'test_list={tests!r} must be a list of assert statements')
   test = setup + '\n' + '\n'.join(tests)
-  used = {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+  used = {node.id for node in ast.walk(_parse(test)) if isinstance(node, ast.Name)}
   names = [name for name in _defined(reference) if name in used]
   if not names:
     raise ValueError(f'test_list={tests!r} uses no function that `code` defines')
@@ -263,10 +264,16 @@ def _json(value: Any, field: str) -> Any:
     raise ValueError(f'{field}={value[:60]!r} is not JSON ({error})') from error
 
 
+def _parse(source: str) -> ast.Module:
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of escapes in a data set's own code
+    return ast.parse(source)
+
+
 def _defined(source: str) -> list[str]:
   """Functions, classes and variables that a program defines at its top level, imports left out."""
   names = []
-  for node in ast.parse(source).body:
+  for node in _parse(source).body:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
       names.append(node.name)
     elif isinstance(node, ast.Assign):
@@ -276,7 +283,7 @@ def _defined(source: str) -> list[str]:
 
 def _called(test: str, names: list[str]) -> str:
   """The outermost called name among names, else the last of them."""
-  for node in ast.walk(ast.parse(test)):
+  for node in ast.walk(_parse(test)):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
       return node.func.id
   return names[-1]

@@ -21,6 +21,8 @@ from typing import Any
 
 from rlvr_jax.tasks.problem import Problem, Verdict
 
+_PYTHON = '.'.join(map(str, sys.version_info[:2]))  # what programs mean depends on it
+
 VerifyFunction = Callable[[Problem, str], Verdict | bool | int | float]
 
 
@@ -29,12 +31,15 @@ class Verifier:
   """Where a verifier lives ('module:function') and the version of its rules.
 
   distributions are the installed packages whose rules it takes part in: their versions belong to
-  the verifier's version.
+  the verifier's version. One that runs_programs keeps the limits itself, of every run; its
+  time-outs count if they are some again with nothing else running. `prepare()` of its module, if
+  there is one, is called when it is loaded.
   """
 
   function: str
   rules: str
   distributions: tuple[str, ...] = ()
+  runs_programs: bool = False
 
   @property
   def version(self) -> str:
@@ -49,6 +54,9 @@ VERIFIERS: dict[str, Verifier] = {
   ),
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
+  ),
+  'code': Verifier(
+    'rlvr_jax.tasks.code:verify_code', f'code-1+python-{_PYTHON}', runs_programs=True
   ),
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
@@ -77,6 +85,17 @@ def verifier_version(name: str) -> str:
   return f'{path.name}:{function}:{_digest(path)}'
 
 
+def runs_programs(name: str) -> bool:
+  """Whether the named verifier runs what the completion says."""
+  return name in VERIFIERS and VERIFIERS[name].runs_programs
+
+
+def patience(name: str, limit_s: float) -> float:
+  """Seconds after which a job of the verifier is lost. Where it keeps the limit itself, of each of
+  many runs, that is late: for what goes wrong in it."""
+  return 200.0 + 40.0 * limit_s if runs_programs(name) else limit_s
+
+
 def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
   """Imports the named verifier and wraps what it returns into a Verdict.
 
@@ -86,6 +105,7 @@ def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
   if name in VERIFIERS:
     module_name, function_name = VERIFIERS[name].function.split(':')
     module = importlib.import_module(module_name)
+    getattr(module, 'prepare', lambda: None)()
   else:
     path, function_name = _file_and_function(name)
     if version != f'{path.name}:{function_name}:{_digest(path)}':

@@ -4,7 +4,8 @@ None, bool, int, float and str are themselves, a list is an array. All else is a
 {'t': [...]} tuple, {'s': [...]} set, {'z': [...]} frozenset, {'q': [...]} deque, {'d': [[key,
 value], ...]} dict, {'b': hex} bytes, {'i': hex} a long int, {'c': [re, im]} complex, {'F': 'a/b'}
 Fraction, {'D': text} Decimal, {'L': [...]} a linked list of `ListNode`, {'T': [...]} a tree of
-`TreeNode` in level order, {'h': [number, type]} an object that stays where it is.
+`TreeNode` in level order, {'h': [number, type]} an object that stays where it is, {'m': digest}
+data of more than LARGE values, which equals what has the same digest.
 
 Subclasses of these types become the type itself: what a program's own class says about equality is
 not carried over. Decoding makes values of these types only, and nothing of the program's is run.
@@ -13,12 +14,17 @@ not carried over. Decoding makes values of these types only, and nothing of the 
 import collections
 import decimal
 import fractions
+import hashlib
 import json
+import marshal
+import typing
 from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 100
 MAX_NODES = 100_000  # of a linked list or a tree
+LARGE = 4_000_000
+_CHUNK = 4096
 _LONG_BITS = 8192  # an int beyond these is written in hex: decimal digits take quadratic time
 _SAME_HASH = 64  # equal hashes in one set or dict that no honest output has
 
@@ -69,6 +75,32 @@ def encode(value: Any, keep: Keep = _no_keep, depth: int = 0) -> Any:
   return _encode_rare(value, keep, depth)
 
 
+def is_large(value: Any) -> bool:
+  """Whether value holds more than LARGE values, in lists, tuples and sets at its top two levels."""
+  if not isinstance(value, list | tuple | set | frozenset) or len(value) > LARGE:
+    return isinstance(value, list | tuple | set | frozenset)
+  count = len(value)
+  for item in value:
+    if isinstance(item, list | tuple | set | frozenset):
+      count += len(item)
+      if count > LARGE:
+        return True
+  return False
+
+
+def digest(value: Any) -> dict[str, str]:
+  """What stands for data too large to be carried over. Types count: 2 and 2.0 differ in it.
+
+  Raises ValueError for what is not made of plain types.
+  """
+  state = hashlib.sha256(type(value).__name__.encode())
+  items = value if isinstance(value, list | tuple) else list(value)
+  for start in range(0, len(items), _CHUNK):
+    # version 2 has no references, so that equal values give equal bytes
+    state.update(marshal.dumps(items[start : start + _CHUNK], 2))
+  return {'m': state.hexdigest()}
+
+
 def _encode_rare(value: Any, keep: Keep, depth: int) -> Any:
   if isinstance(value, bytes | bytearray):
     return {'b': bytes(value).hex()}
@@ -82,7 +114,7 @@ def _encode_rare(value: Any, keep: Keep, depth: int) -> Any:
     if isinstance(value, base) and type(value) is not base:
       plain = str.__str__(value) if base is str else base(value)
       return encode(plain, keep, depth) if type(plain) is base else {'h': keep(value)}
-  name = type(value).__name__
+  name, value = type(value).__name__, typing.cast(Any, value)
   if name == 'ListNode' and hasattr(value, 'next'):
     return {'L': [encode(item, keep, depth) for item in _list_values(value)]}
   if name == 'TreeNode' and hasattr(value, 'left'):
@@ -166,6 +198,8 @@ def _decode_tagged(
     return fractions.Fraction(int(top), int(bottom))
   if tag == 'D':
     return decimal.Decimal(content)
+  if tag == 'm':
+    return Opaque(0, f'value of digest {str(content)[:64]}')
   if tag == 'h':
     number, kind = content
     return restore(int(number), str(kind)[:100])
