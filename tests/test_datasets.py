@@ -379,6 +379,13 @@ def test_a_file_of_any_columns_with_a_field_map(tmp_path):
   assert len(load.content_hash(task('parquet', tmp_path / 'x.parquet'))) == 16
 
 
+def test_a_file_with_other_rows_than_the_public_one_is_used_and_named(tmp_path, caplog):
+  load.load_problems(task('gsm8k', gsm8k(tmp_path / 'gsm8k'), split='test'))
+  (said,) = [record.getMessage() for record in caplog.records]
+  assert said.startswith('gsm8k, split test: 3 problems in ')
+  assert said.endswith('test.jsonl, where its public files have 1319')
+
+
 def test_folders_and_zips_of_problems(tmp_path):
   import zipfile
 

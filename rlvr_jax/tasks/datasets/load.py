@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from rlvr_jax.tasks.datasets import builder, sources, table
 from rlvr_jax.tasks.datasets.benchmark import Benchmark
 from rlvr_jax.tasks.datasets.builder import Prepared
 from rlvr_jax.tasks.problem import Problem
+
+log = logging.getLogger(__name__)
 
 PAIR = ('train', 'test')  # what the split '' stands for, where a benchmark has both
 
@@ -35,6 +38,13 @@ def load_benchmark(
   loaded = {}
   for one in found.values():
     problems = builder.read_prepared(one)
+    usual = benchmark.rows.get(one.split, len(problems))
+    if len(problems) != usual:
+      files = ', '.join(str(file.path) for file in one.files)
+      log.warning(
+        '%s, split %s: %d problems in %s, where its public files have %d',
+        name, one.split, len(problems), files, usual,
+      )  # fmt: skip
     loaded[one.split] = [p for p in problems if _wanted(p, benchmark, params)]
     if not loaded[one.split]:
       raise ValueError(
