@@ -117,7 +117,8 @@ def _task() -> dict[str, Any]:
     'path': '',  # file of the problems; of a benchmark: file or folder, '': from its public home
     'split': '',  # of a benchmark; '': trains on its train split, holds out its test split
     'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
-    'params': {},  # of a procedural task, or filters of a benchmark (level, since, ...)
+    'params': {},  # of a procedural task; its own page of the docs lists them
+    'where': '',  # of a benchmark: which problems, as 'level=4,5' or 'since=2024-08-01; until='
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...

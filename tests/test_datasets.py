@@ -149,8 +149,10 @@ def test_messages_name_the_nearest(tmp_path):
     load.load_problems(task('gsm8k', folder, split='train'))
   with pytest.raises(ValueError, match=r"choose one of simplerl_zoo's, easy, medium, hard"):
     load.load_problems(task('simplerl_zoo', folder))
-  with pytest.raises(ValueError, match='only benchmarks have splits'):
+  with pytest.raises(ValueError, match='only benchmarks have that'):
     load.load_problems(task('countdown', split='test'))
+  with pytest.raises(ValueError, match=r"task\.where='level=3': only benchmarks have that"):
+    load.load_problems(task('countdown', where='level=3'))
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -437,6 +439,11 @@ def test_repeated_rows_of_dapo_count_once(tmp_path):
 def test_levels_and_dates(tmp_path):
   write_lines(tmp_path / 'test.jsonl', [MATH | {'level': f'Level {n}'} for n in (1, 3, 5, 3)])
   wanted, _ = load.load_problems(task('math', tmp_path, split='test', params={'level': (3, 5)}))
+  by_text = task('math', tmp_path, split='test', where='level=3,5; type=A')
+  assert load.load_problems(by_text) == (wanted, [])
+  assert load.content_hash(by_text) != load.content_hash(by_text | {'where': 'level=3'})
+  with pytest.raises(ValueError, match=r"task\.where='level': 'level' is not name=value"):
+    load.load_problems(by_text | {'where': 'level'})
   assert [p.meta['level'] for p in wanted] == [3, 5, 3]
   assert [p.id for p in wanted] == ['1', '2', '3']  # ids do not depend on filters
   with pytest.raises(ValueError, match='none of the 4 problems of math, split test'):
@@ -478,8 +485,8 @@ def test_livecodebench_by_date_with_hidden_tests(tmp_path):
   assert window[1].answer['entry_point'] == 'add'
   assert window[1].meta['starter_code'] == 'class Solution: ...'
   assert window[0].meta['verifier'] == 'code'
-  every = load_benchmark('livecodebench', path=str(tmp_path), params={'since': '', 'until': ''})
-  assert [p.id for p in every['test']] == ['q0', 'q1', 'q2', 'q3']
+  every, _ = load.load_problems(task('livecodebench', tmp_path, where='since=; until='))
+  assert [p.id for p in every] == ['q0', 'q1', 'q2', 'q3']
   late = load_benchmark('livecodebench', path=str(tmp_path), params={'since': '2025', 'until': ''})
   assert [p.id for p in late['test']] == ['q2', 'q3']
   evil = b64encode(zlib.compress(pickle.dumps(Evil()))).decode()

@@ -222,6 +222,7 @@ def _duplicates(
       'path': d.against_path,
       'split': d.against_split,
       'params': {},
+      'where': '',
       'self_check': 'off',
     }
     for b, against in _named_splits(other).items():

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rlvr_jax.config import parse_literal
 from rlvr_jax.tasks import countdown, countdown_cot, jsonl, procedural, prompts, self_check
 from rlvr_jax.tasks.datasets import load as datasets
 from rlvr_jax.tasks.datasets import table
@@ -26,9 +27,13 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
   ValueError names the key that does not fit.
   """
   limit, holdout = int(task['limit']) or None, int(task['holdout'])
-  split = str(task.get('split', ''))
-  if split and task['name'] in TASKS:
-    raise ValueError(f'task.split={split!r}: only benchmarks have splits; use task.holdout')
+  if task['name'] in TASKS:
+    for key in ('split', 'where'):
+      if task.get(key):
+        raise ValueError(
+          f'task.{key}={task[key]!r}: only benchmarks have that; task.limit and task.holdout are '
+          'for all'
+        )
   splits = _splits(task, limit)
   if task['verifier']:
     splits = {
@@ -74,13 +79,26 @@ def _splits(task: Mapping[str, Any], limit: int | None) -> dict[str, list[Proble
     problems = procedural.load_procedural(**params)[:limit]
   else:
     table.find(name, TASKS)
-    params.pop('task', None)  # configs made for a file name its task there
     loaded = datasets.load_benchmark(
-      name, path=task['path'], split=str(task.get('split', '')), params=params
+      name, path=task['path'], split=str(task.get('split', '')), params=_filters(task)
     )
     ordered = sorted(loaded, key=lambda one: one != 'train')
     return {one: loaded[one][:limit] for one in ordered}
   return {'': problems}
+
+
+def _filters(task: Mapping[str, Any]) -> dict[str, Any]:
+  """A benchmark's filters: task.params, and over them task.where, 'level=4,5; since=2024-08-01'."""
+  # configs made for a file name its task in params
+  filters = {name: value for name, value in task['params'].items() if name != 'task'}
+  where = str(task.get('where', ''))
+  for part in filter(None, (part.strip() for part in where.split(';'))):
+    name, equals, values = part.partition('=')
+    if not equals:
+      raise ValueError(f'task.where={where!r}: {part!r} is not name=value or name=value,value')
+    found = tuple(parse_literal(value.strip()) for value in values.split(','))
+    filters[name.strip()] = found if len(found) > 1 else found[0]
+  return filters
 
 
 def content_hash(task: Mapping[str, Any]) -> str:
@@ -96,7 +114,7 @@ def content_hash(task: Mapping[str, Any]) -> str:
       task['name'],
       path=task['path'],
       split=str(task.get('split', '')),
-      params={k: v for k, v in task['params'].items() if k != 'task'},
+      params=_filters(task),
     )
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
   text = json.dumps([task['name'], params], sort_keys=True, default=str)
