@@ -39,7 +39,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study | export
+      'job': 'train',  # train | distill | evaluate | sample | study | data | export
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
@@ -64,6 +64,7 @@ def _every_key() -> Config:
       'optimizer': _optimizer(),
       'distill': _distill(),
       'evaluate': _evaluate(),
+      'data': _data(),
       'verifier': {
         'workers': 2,  # processes
         # wall-clock seconds for one verdict, then it is 'timeout'; for one run of a program it is
@@ -112,14 +113,18 @@ def _model() -> dict[str, Any]:
 
 def _task() -> dict[str, Any]:
   return {
-    'name': 'countdown',  # jsonl | countdown | countdown_cot | reasoning_gym
-    'path': '',  # of the problems, for jsonl (.jsonl or .jsonl.gz)
+    'name': 'countdown',  # a benchmark (docs/datasets.md) | jsonl | parquet | countdown | ...
+    'path': '',  # file of the problems; of a benchmark: file or folder, '': from its public home
+    'split': '',  # of a benchmark; '': trains on its train split, holds out its test split
     'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
     'params': {},  # of a procedural task; its own page of the docs lists them
+    'where': '',  # of a benchmark: which problems, as 'level=4,5' or 'since=2024-08-01; until='
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
     'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
+    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
+    'allow': (),  # ids of problems that are kept although their gold does not verify
   }
 
 
@@ -230,6 +235,17 @@ def _evaluate() -> dict[str, Any]:
     'flush_s': 60.0,  # seconds between shards: what a kill can cost of what was finished
     'confidence': 0.95,  # of every interval
     'bootstrap': 10_000,  # resamples
+  }
+
+
+def _data() -> dict[str, Any]:
+  return {
+    'against': '',  # job=data: a second task to look for duplicates in; '': train against test
+    'against_path': '',  # its task.path
+    'against_split': '',  # its task.split
+    'ngram': 13,  # words of a run that two problems must share to be overlapping
+    'probe': 0,  # problems of the memorisation probe (needs model.name); 0: none
+    'shown': 0.6,  # share of a question that the probe shows
   }
 
 

@@ -34,6 +34,7 @@ JOBS = {
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
+  'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
@@ -63,7 +64,7 @@ UNSEEN_BY_RESULTS = (
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter',
+  'run', 'to', 'to_dtype', 'adapter', 'data',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """docs/bad_inputs.md is true: each of its rows is done here and gives the message it promises."""
 
+import dataclasses
 import pathlib
 import re
 import types
@@ -18,6 +19,10 @@ from rlvr_jax.eval import run
 from rlvr_jax.models import hf, transformer
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.tasks import jsonl
+from rlvr_jax.tasks.datasets import sources
+from rlvr_jax.tasks.datasets.benchmark import Source
+from rlvr_jax.tasks.datasets.table import find
+from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 
@@ -89,6 +94,25 @@ def missing_answer_field(tmp_path, model_dir):
   jsonl.load_jsonl(path, task='sums')
 
 
+def gold_that_does_not_verify(tmp_path, model_dir):
+  path = tmp_path / 'problems.jsonl'
+  path.write_text('{"question": "1/2?", "answer": "\\\\frac{1}{2"}\n')
+  config = base.get_config()
+  config.task.update({'name': 'jsonl', 'path': str(path)})
+  load_problems(config.task)
+
+
+def unknown_task(tmp_path, model_dir):
+  config = base.get_config()
+  config.task.name = 'gsm8'
+  load_problems(config.task)
+
+
+def benchmark_without_network(tmp_path, model_dir):
+  nobody = Source('test', 'http://127.0.0.1:9/test.jsonl', ('test.jsonl',))
+  sources.find_files('gsm8k', dataclasses.replace(find('gsm8k'), sources=(nobody,)), '', ())
+
+
 def misspelt_key(tmp_path, model_dir):
   words = ['main.py', f'--config={base.__file__}', '--config.train.gruop=8']
   command_line.check_flags(words)
@@ -129,6 +153,9 @@ CASES = {
     unknown_architecture,
     bad_jsonl_line,
     missing_answer_field,
+    gold_that_does_not_verify,
+    unknown_task,
+    benchmark_without_network,
     misspelt_key,
     prompt_longer_than_the_cache,
     unwritable_workdir,

@@ -116,3 +116,22 @@ def test_the_version_of_a_file_is_its_content(tmp_path):
     (tmp_path / 'a.py').write_text('def f(problem, text): return 0.5\n')
     with pytest.raises(ValueError, match='was edited while the pool was running'):
       pool.verify([(problem, 'x')])
+
+
+@pytest.mark.check
+def test_every_data_set_of_reasoning_gym_works_by_name_or_says_why_not():
+  from reasoning_gym import factory
+
+  refused = {}
+  for name in sorted(factory.DATASETS):
+    try:
+      made = load_procedural(name, count=2, seed=3)
+    except ValueError as error:
+      refused[name] = str(error)
+      continue
+    for problem in made:
+      if problem.answer is not None:
+        verdict = verify_procedural(problem, f'<answer>{problem.answer}</answer>')
+        assert verdict.verdict == 'correct', name
+  assert list(refused) == ['composite']
+  assert 'Must specify at least one dataset' in refused['composite']

@@ -61,7 +61,7 @@ def publish(
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:
-  if template == prompts.CHAT or not isinstance(problem.prompt, str):
+  if template in prompts.CHATS or not isinstance(problem.prompt, str):
     return problem.prompt if isinstance(problem.prompt, str) else json.dumps(problem.prompt)
   return prompts.render(problem, template)
 

@@ -45,7 +45,7 @@ def encode_prompts(
 ) -> list[tuple[int, ...]]:
   """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
   hf: Any = tokenizer.hf  # its own return type covers every way of asking
-  text = template != prompts.CHAT  # a chat template writes its own BOS
+  text = not prompts.writes_bos(template)
   encoded = [
     tuple(tokenizer.encode(prompts.render(p, template, hf), special=text)) for p in problems
   ]
@@ -211,4 +211,6 @@ def check_context(config: Config, model_config: ModelConfig) -> None:
 def template_hash(template: str, tokenizer: Tokenizer) -> str:
   """A short hash of the prompt template's text, and of the chat template where it is used."""
   text = prompts.TEMPLATES.get(template) or str(tokenizer.hf.chat_template)
+  if template in prompts.CHATS and template != prompts.CHAT:
+    text += f'\n{prompts.CHATS[template]}'
   return hashlib.sha256(f'{template}\n{text}'.encode()).hexdigest()[:16]

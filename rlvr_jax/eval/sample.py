@@ -42,6 +42,7 @@ from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Sampling
 from rlvr_jax.sharding import path_name
+from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.given import Given, check_remembered, gather
 from rlvr_jax.tasks.load import content_hash, load_problems
 from rlvr_jax.tasks.problem import Problem
@@ -181,6 +182,7 @@ def sample(
   if isinstance(model, tuple) and not name:
     raise ValueError('a loaded model needs a name=: its samples are stored under it')
   given = gather(problems, task=task, fields=fields, verifier=_verifier_name(verifier))
+  given = prompts.with_prefix(given, template)
   data, axes = 'by problem', zip(('data', 'fsdp', 'tensor'), mesh, strict=True)
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):

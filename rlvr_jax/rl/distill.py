@@ -26,7 +26,7 @@ from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.tasks.load import FAMILIES, load_problems
 from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.prompts import CHAT
+from rlvr_jax.tasks.prompts import writes_bos
 
 log = logging.getLogger(__name__)
 Pair = tuple[str, str]
@@ -156,7 +156,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
         progress.note(f'step {step}: held-out pass@1 {row["eval/pass@1"]:.3f}')
       with phases('learn'):
         rollouts = encode_pairs(
-          draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=template != CHAT
+          draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=not writes_bos(template)
         )
         ones = np.ones(len(rollouts.rewards), np.float32)
         row |= learn.one_step(rollouts, ones)

@@ -1,22 +1,21 @@
-"""Problems from JSON lines: one object a line, .jsonl or .jsonl.gz."""
+"""Problems from a file of rows: JSON lines, JSON or Parquet, with a map of columns."""
 
 import difflib
-import gzip
 import itertools
-import json
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlvr_jax.tasks.extract import last_box
+from rlvr_jax.tasks.files import rows_of
 from rlvr_jax.tasks.problem import Problem, check_unique
 
 ID_COLUMNS = ('id', 'idx', 'task_id', 'unique_id')
 PROMPT_COLUMNS = ('question', 'problem', 'prompt')
 ANSWER_COLUMNS = ('answer', 'final_answer', 'solution')
 FIELDS = ('id', 'prompt', 'answer')
+_ABSENT = object()
 
 
 def load_jsonl(
@@ -31,10 +30,11 @@ def load_jsonl(
   """Reads problems, in the order of the file.
 
   Args:
-    path: a .jsonl or .jsonl.gz file (UTF-8); blank lines are skipped.
+    path: a .jsonl, .json (both also .gz) or .parquet file; blank lines are skipped.
     task: the problems' task name.
     fields: which column holds 'id', 'prompt' and 'answer'. What is left out is looked for: id in
       ID_COLUMNS, else the row number from 0; prompt in PROMPT_COLUMNS; answer in ANSWER_COLUMNS.
+      'reward_model.ground_truth' is the column ground_truth within the column reward_model.
     limit: reads this many problems only; None for all.
     verifier: the name of their verifier (registry.py), kept in meta; None leaves it to the task.
     keep: further columns to carry along in meta.
@@ -49,7 +49,7 @@ def load_jsonl(
   path = Path(path)
   if limit is not None and limit < 1:
     raise ValueError(f'limit={limit} must be at least 1, or None for the whole file')
-  rows = ((f'{path}:{line}', row) for line, row in itertools.islice(_rows(path), limit))
+  rows = itertools.islice(rows_of(path), limit)
   problems = problems_of(rows, task=task, fields=fields, verifier=verifier, keep=keep)
   if not problems:
     raise ValueError(f'{path}: there is no problem in this file')
@@ -112,36 +112,6 @@ def gold(value: Any, where: str) -> Any:
   return value
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  if not path.is_file():
-    raise ValueError(f'path={str(path)!r}: there is no such file')
-  line = 0
-  try:
-    with gzip.open(path, 'rb') if path.suffix == '.gz' else path.open('rb') as file:
-      for line, content in enumerate(file, 1):
-        if content.strip():
-          yield line, _parse(content, f'{path}:{line}')
-  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise ValueError(
-      f'{path}: the compressed file is damaged after line {line} ({error}); fetch it again'
-    ) from error
-
-
-def _parse(content: bytes, where: str) -> dict[str, Any]:
-  try:
-    row = json.loads(content)
-  except UnicodeDecodeError as error:
-    raise ValueError(f'{where}: not UTF-8 ({error})') from error
-  except json.JSONDecodeError as error:
-    start = content[:60].decode(errors='replace').strip()
-    raise ValueError(
-      f'{where}: not JSON ({error.msg} at column {error.colno}); the line begins {start!r}'
-    ) from error
-  if not isinstance(row, dict):
-    raise ValueError(f'{where}: a {type(row).__name__}, where an object {{...}} is expected')
-  return row
-
-
 def _identity(row: dict[str, Any], column: str | None, number: int, where: str) -> str:
   if column is not None:
     value = _exact(row, column, where)
@@ -184,6 +154,11 @@ def _column(
 def _exact(row: dict[str, Any], column: str, where: str) -> Any:
   if column in row:
     return row[column]
+  value: Any = row
+  for part in column.split('.'):
+    value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+  if value is not _ABSENT:
+    return value
   near = difflib.get_close_matches(column, row, n=1)
   raise ValueError(
     f'{where}: there is no column {column!r}'

@@ -6,45 +6,53 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rlvr_jax.tasks import countdown, countdown_cot, jsonl, procedural
+from rlvr_jax.config import parse_literal
+from rlvr_jax.tasks import countdown, countdown_cot, jsonl, procedural, prompts, self_check
+from rlvr_jax.tasks.datasets import load as datasets
+from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.problem import Problem, check_unique
 
 # tasks that a model from scratch can be trained on: they have an alphabet and a corpus of their own
 FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot}
-TASKS = (*FAMILIES, 'jsonl', 'reasoning_gym')
+TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
+_FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
 
 
 def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]]:
   """(train, held-out) problems of a task group (configs/base.py: name, path, params, ...).
 
-  The first `holdout` problems are held out, the rest trained on; with holdout 0 the second list is
-  empty. ValueError names the key that does not fit.
+  Of a benchmark with both, split '' trains on its train split and holds out its test split (at
+  most `holdout` of it, if that is set). Otherwise the first `holdout` problems are held out, the
+  rest trained on; with holdout 0 the second list is empty. Golds are checked (self_check.py).
+  ValueError names the key that does not fit.
   """
-  name, params = task['name'], dict(task['params'])
-  limit = int(task['limit'])
-  if name == 'jsonl':
-    problems = jsonl.load_jsonl(
-      task['path'],
-      task=params.pop('task', 'jsonl'),
-      fields={k: v for k, v in task['fields'].items() if v},
-      limit=limit or None,
-      verifier=task['verifier'] or None,
-    )
-  elif name in FAMILIES:
-    count = int(params.pop('problems', 4000)) + int(task['holdout'])
-    problems = FAMILIES[name].make_problems(limit or count, **{'seed': 1, **params})
-  elif name == 'reasoning_gym':
-    params.setdefault('task', f'reasoning_gym.{params.get("dataset")}')
-    problems = procedural.load_procedural(**params)
-    problems = problems[: limit or None]
-  else:
-    raise ValueError(f'task.name={name!r}: known are {", ".join(TASKS)}')
+  limit, holdout = int(task['limit']) or None, int(task['holdout'])
+  if task['name'] in TASKS:
+    for key in ('split', 'where'):
+      if task.get(key):
+        raise ValueError(
+          f'task.{key}={task[key]!r}: only benchmarks have that; task.limit and task.holdout are '
+          'for all'
+        )
+  splits = _splits(task, limit)
   if task['verifier']:
-    problems = [
-      dataclasses.replace(p, meta={**p.meta, 'verifier': task['verifier']}) for p in problems
-    ]
-  check_unique(problems)
-  holdout = int(task['holdout'])
+    splits = {
+      name: [
+        dataclasses.replace(p, meta={**p.meta, 'verifier': task['verifier']}) for p in problems
+      ]
+      for name, problems in splits.items()
+    }
+  every = [problem for problems in splits.values() for problem in problems]
+  check_unique(every)
+  mode, allow = task.get('self_check', 'auto'), task.get('allow', ())
+  kept = {problem.id for problem in self_check.checked(every, mode=mode, allow=allow)}
+  template = task.get('template', 'raw')
+  problems, *rest = (
+    prompts.with_prefix([p for p in problems if p.id in kept], template)
+    for problems in splits.values()
+  )
+  if rest:  # train and test
+    return problems, rest[0][: holdout or None]
   if holdout >= len(problems) and holdout:
     raise ValueError(
       f'task.holdout={holdout} leaves nothing of {len(problems)} problems to train on; lower it'
@@ -52,14 +60,62 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
   return problems[holdout:], problems[:holdout]
 
 
+def _splits(task: Mapping[str, Any], limit: int | None) -> dict[str, list[Problem]]:
+  """split -> problems; ('': of a task that has none)."""
+  name, params = task['name'], dict(task['params'])
+  if name in _FILES:
+    problems = jsonl.load_jsonl(
+      task['path'],
+      task=params.pop('task', name),
+      fields={k: v for k, v in task['fields'].items() if v},
+      limit=limit,
+      verifier=task['verifier'] or None,
+    )
+  elif name in FAMILIES:
+    count = int(params.pop('problems', 4000)) + int(task['holdout'])
+    problems = FAMILIES[name].make_problems(limit or count, **{'seed': 1, **params})
+  elif name == 'reasoning_gym':
+    params.setdefault('task', f'reasoning_gym.{params.get("dataset")}')
+    problems = procedural.load_procedural(**params)[:limit]
+  else:
+    table.find(name, TASKS)
+    loaded = datasets.load_benchmark(
+      name, path=task['path'], split=str(task.get('split', '')), params=_filters(task)
+    )
+    ordered = sorted(loaded, key=lambda one: one != 'train')
+    return {one: loaded[one][:limit] for one in ordered}
+  return {'': problems}
+
+
+def _filters(task: Mapping[str, Any]) -> dict[str, Any]:
+  """A benchmark's filters: task.params, and over them task.where, 'level=4,5; since=2024-08-01'."""
+  # configs made for a file name its task in params
+  filters = {name: value for name, value in task['params'].items() if name != 'task'}
+  where = str(task.get('where', ''))
+  for part in filter(None, (part.strip() for part in where.split(';'))):
+    name, equals, values = part.partition('=')
+    if not equals:
+      raise ValueError(f'task.where={where!r}: {part!r} is not name=value or name=value,value')
+    found = tuple(parse_literal(value.strip()) for value in values.split(','))
+    filters[name.strip()] = found if len(found) > 1 else found[0]
+  return filters
+
+
 def content_hash(task: Mapping[str, Any]) -> str:
-  """Stands for what a task group's problem ids mean (16 hex): the file's bytes, or the parameters.
+  """Stands for what a task group's problem ids mean (16 hex): the files' bytes, or the parameters.
 
   How many problems are made or used is left out, so that a store can be topped up with more.
   """
-  if task['name'] == 'jsonl':
+  if task['name'] in _FILES:
     with open(task['path'], 'rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+  if task['name'] in table.BENCHMARKS:
+    return datasets.benchmark_hash(
+      task['name'],
+      path=task['path'],
+      split=str(task.get('split', '')),
+      params=_filters(task),
+    )
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
   text = json.dumps([task['name'], params], sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

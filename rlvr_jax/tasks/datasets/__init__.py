@@ -1,0 +1,1 @@
+"""Benchmarks and training sets by name: a table (table.py), one TFDS builder class (builder.py)."""
