@@ -35,6 +35,7 @@ JOBS = {
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
   'export': 'rlvr_jax.export:export',
+  'score': 'rlvr_jax.eval.score:score',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -62,7 +63,7 @@ UNSEEN_BY_RESULTS = (
   'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter',
+  'run', 'to', 'to_dtype', 'adapter', 'input', 'output', 'score',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip

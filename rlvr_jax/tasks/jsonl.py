@@ -49,7 +49,7 @@ def load_jsonl(
   path = Path(path)
   if limit is not None and limit < 1:
     raise ValueError(f'limit={limit} must be at least 1, or None for the whole file')
-  rows = ((f'{path}:{line}', row) for line, row in itertools.islice(_rows(path), limit))
+  rows = ((f'{path}:{line}', row) for line, row in itertools.islice(read_rows(path), limit))
   problems = problems_of(rows, task=task, fields=fields, verifier=verifier, keep=keep)
   if not problems:
     raise ValueError(f'{path}: there is no problem in this file')
@@ -112,7 +112,8 @@ def gold(value: Any, where: str) -> Any:
   return value
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+  """(line, object) of every line that is not blank. ValueError naming file and line."""
   if not path.is_file():
     raise ValueError(f'path={str(path)!r}: there is no such file')
   line = 0
