@@ -164,9 +164,7 @@ def _share(counts: Counts) -> dict[str, Any]:
   return shares
 
 
-def read_scored(
-  path: str | pathlib.Path, *, samples: int | None = None
-) -> tuple[Counts, Counts]:
+def read_scored(path: str | pathlib.Path, *, samples: int | None = None) -> tuple[Counts, Counts]:
   """(before, after) of a file that job=score wrote from a store, for under_two.
 
   samples leaves out those from that index on (an early-stopped store counts its `first`).

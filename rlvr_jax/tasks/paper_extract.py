@@ -11,25 +11,30 @@ _NUMBER = re.compile(r'-?\d*\.?\d+')
 
 # Words that it takes for units wherever they stand alone, with or without a plural s. Some ("east",
 # "less", single letters) are answers or variables elsewhere; that is one of its faults.
-_UNITS = """
-  ab acre am apple are bc by c cc cm coin cube cubic d day deg decrease degree dm east excess feet ft
-  g gain gal gallon gm h hectare hour hr inch inches increase kg km kmh kmph l lb less liter litre
-  loss lt m man mark men meter metre mile min minute mm monkey month more mph mt mtr noon number o
-  ohm percent per pie pm prime profit pure ratio rd rise rounds rs rupee s sec second soldier sq
-  square st surface t th tile toy unit way west woman women yard year yr a
-""".split()
+_UNITS = frozenset(
+  re.findall(
+    r'\w+',
+    """
+    a ab acre am apple are bc by c cc cm coin cube cubic d day decrease deg degree dm east
+    excess feet ft g gain gal gallon gm h hectare hour hr inch inches increase kg km kmh kmph
+    l lb less liter litre loss lt m man mark men meter metre mile min minute mm monkey month
+    more mph mt mtr noon number o ohm per percent pie pm prime profit pure ratio rd rise
+    rounds rs rupee s sec second soldier sq square st surface t th tile toy unit way west
+    woman women yard year yr
+    """,
+  )
+)
 _UNIT = re.compile(
   r'(^|\W)(?:' + '|'.join(sorted((f'{u}s?' for u in _UNITS), key=len, reverse=True)) + r')(?=\W|$)'
 )
-_DIGIT_WORDS = {
-  word: value
-  for value, word in enumerate(
-    'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen '
-    'sixteen seventeen eighteen nineteen'.split()
-  )
-} | {
-  word: 10 * value
-  for value, word in enumerate('twenty thirty forty fifty sixty seventy eighty ninety'.split(), 2)
+_ONES = (
+  'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten',
+  'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen',
+  'nineteen',
+)  # fmt: skip
+_TENS = ('twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety')
+_DIGIT_WORDS = {word: value for value, word in enumerate(_ONES)} | {
+  word: 10 * value for value, word in enumerate(_TENS, 2)
 }
 _SCALE_WORDS = {'hundred': 100, 'thousand': 1000, 'million': 10**6, 'billion': 10**9}
 
@@ -65,7 +70,6 @@ _NAMES = _steps(
   (r'\\emptyset', '{}'),
   (r'\(-\\infty,\\infty\)', r'\\mathbb{R}'),
   (r'\\?%', ''),
-  (r' \.', ' 0.'),
   (r'\{\.', '{0.'),
   (r'infinity', r'\\infty'),
 )
@@ -119,7 +123,7 @@ def rewrite(text: str, *, keep_units: bool = False) -> str:
   text = _TRAILING_TEXT.sub('', text).strip() or text
   if not keep_units:
     text = _without_units(text)
-  text = _number_words(_apply(_DECORATION, text))
+  text = _number_words(_apply(_DECORATION, text)).replace(' ', '')
   text = _apply(_NAMES, text)
   if '\\infty' not in text:
     text = text.replace('inf', '\\infty')
@@ -132,7 +136,7 @@ def rewrite(text: str, *, keep_units: bool = False) -> str:
   left, equals, right = text.partition('=')
   if equals and '=' not in right and len(left) <= 2:
     text = right
-  text = _BARE_ROOT.sub(r'\\sqrt{\1}', text).replace(' ', '')
+  text = _BARE_ROOT.sub(r'\\sqrt{\1}', text)
   text = _FRACTION.sub(_braced_fraction, text)
   slash = _SLASH.fullmatch(text)
   return f'\\frac{{{slash[1]}}}{{{slash[2]}}}' if slash else text

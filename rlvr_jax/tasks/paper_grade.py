@@ -22,7 +22,10 @@ _LONGEST = 10_000  # characters of an answer that are looked at
 # What sympy's own reader of expressions may be given. It evaluates Python, so: no attributes, no
 # strings, no underscores, no subscripts.
 _PLAIN = re.compile(r'(?!.*[.]\s*[A-Za-z])[0-9A-Za-z+\-*/^().,!<>= ]+')
-_FUNCTIONS = 'sin cos tan asin acos atan log ln exp sqrt factorial floor ceiling binomial'.split()
+_FUNCTIONS = (
+  'sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'log', 'ln', 'exp', 'sqrt', 'factorial', 'floor',
+  'ceiling', 'binomial',
+)  # fmt: skip
 _BRACKETED = re.compile(r'[(\[].+[)\]]')
 
 
@@ -261,8 +264,13 @@ def _read_expression(text: str) -> Any:
 
 
 def _read_latex_again(text: str) -> Any:
+  import sympy
   from latex2sympy2_extended import latex2sympy
 
-  if not text.isascii():  # the reader that stood here in the released code has no unicode
+  # The reader that stood here in the released code knows neither unicode nor sets.
+  if not text.isascii():
     raise ValueError('not ASCII')
-  return latex2sympy(text)
+  value = latex2sympy(text)
+  if not isinstance(value, sympy.Expr | sympy.MatrixBase | sympy.core.relational.Relational):
+    raise TypeError(f'a {type(value).__name__}')
+  return value
