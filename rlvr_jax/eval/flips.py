@@ -194,7 +194,8 @@ def lines(summary: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     old = '' if before is None else str(before.get(name, 0))
     yield name, old, str(summary['verdicts'].get(name, 0))
   for key, title in (('pass_at_1', 'pass@1'), ('coverage', 'problems with a correct one')):
-    yield title, *(_shown(summary.get(when, {}).get(key)) for when in ('before', 'now'))
+    before_it, now = (_shown(summary.get(when, {}).get(key)) for when in ('before', 'now'))
+    yield title, before_it, now
 
 
 def _shown(value: Sequence[float] | None) -> str:

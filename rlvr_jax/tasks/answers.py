@@ -34,6 +34,7 @@ _MATRIX = re.compile(
   re.DOTALL,
 )
 _BASE = re.compile(r'^([0-9A-Za-z]+)(?:_\{?\(?([0-9]+|[a-z]+)\)?\}?|\(?base([0-9]+|[a-z]+)\)?)$')
+_APPROX = re.compile(r'\\approx(?![a-zA-Z])')
 _BASES = (
   'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve',
   'thirteen', 'fourteen', 'fifteen', 'sixteen',
@@ -49,6 +50,7 @@ _NAMED = re.compile(
   r'|[+|()\[\]{},\s]|(?<=[a-zA-Z\s])-)+'
 )
 _FUNCTION_OF = re.compile(r'(?<![a-zA-Z\\])([a-zA-Z])\(([a-z])\)')  # f(x)
+_DERIVATIVE = re.compile(r'\\frac\s*\{d\s*([a-zA-Z])\}\s*\{d\s*([a-zA-Z])\}')
 _FUNCTION = re.compile(r'^(?:y|[a-zA-Z]\([a-z]\))$')
 _MIXED = re.compile(r'(?<![\d.^_a-zA-Z}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}')
 _SIDE_BY_SIDE = re.compile(r'(?<![\d_^a-zA-Z.])[\d.]+\s+(?=\d)|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*\{')
@@ -83,14 +85,14 @@ def same_answer(gold: str, given: str) -> bool:
   gold, given = normalise(gold), normalise(given)
   if not gold or not given:
     return False
-  if '\\approx' in given and '\\approx' not in gold:
+  if _APPROX.search(given) and not _APPROX.search(gold):
     return _same_approximately(gold, given)
   return _same(gold, given)
 
 
 def _same_approximately(gold: str, given: str) -> bool:
   r"""`exact \approx decimal` is right if either is and the two agree to 1%: no two guesses."""
-  first, *_, last = (part.strip() for part in re.split(r'\\approx(?![a-zA-Z])', given))
+  first, *_, last = (part.strip() for part in _APPROX.split(given))
   exact = split(first, '=')[-1] if first else ''
   if not exact or _NAMED.fullmatch(unwrap_text(exact)):
     return _same(gold, last)
@@ -290,10 +292,14 @@ def _same_equation(gold: str, given: str) -> bool:
     return False
   if _FUNCTION.match(wanted[0]) and _FUNCTION.match(got[0]):
     return _same(wanted[1], got[1])  # y, f and g are as good a name as any
-  (a, b), (c, d) = (
-    [_FUNCTION_OF.sub(r'\1_{\2}', _for_reading(side)) for side in sides] for sides in (wanted, got)
-  )
+  (a, b), (c, d) = ([_as_symbols(side) for side in sides] for sides in (wanted, got))
   return symbolic.same_equation((a, b), (c, d))
+
+
+def _as_symbols(side: str) -> str:
+  r"""f(x), dv/dt and m_{\max} as names, which is all that they are in an equation."""
+  side = _DERIVATIVE.sub(r'\1_{d\2}', re.sub(r'(?<=_\{)\\([a-z]+)\s*(?=\})', r'\1', side))
+  return _FUNCTION_OF.sub(r'\1_{\2}', _for_reading(side))
 
 
 def _same_text(gold: str, given: str) -> bool | None:

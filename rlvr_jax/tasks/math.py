@@ -6,6 +6,10 @@ changes the version in registry.py.
 
 import functools
 
+# Loaded with this module: its second of imports would else count against the first verdict.
+import latex2sympy2_extended  # noqa: F401
+import math_verify  # noqa: F401
+
 from rlvr_jax.tasks.answers import same_answer
 from rlvr_jax.tasks.extract import extract_answer
 from rlvr_jax.tasks.normal import normalise

@@ -13,6 +13,9 @@ import string
 from collections.abc import Callable
 from typing import Any
 
+# Loaded with this module: its second of imports would else count against the first verdict.
+import latex2sympy2_extended  # noqa: F401
+
 from rlvr_jax.tasks.paper_extract import paper_answer, rewrite
 from rlvr_jax.tasks.problem import Problem, Verdict
 
@@ -73,9 +76,9 @@ def equal_by(given: str, gold: str) -> str | None:
     return 'same text' if gold else 'the gold is empty'
   if gold in tuple(_CHOICES) and _choice(given) == gold:
     return 'same letter'
-  numbers = _number(given), _number(gold)
-  if numbers[0] is not None and numbers[1] is not None:
-    return _same_number(*numbers)
+  first, second = _number(given), _number(gold)
+  if first is not None and second is not None:
+    return _same_number(first, second)
   if not given:
     return None
   for rule, holds in _RULES:
