@@ -143,7 +143,8 @@ def _evaluated(value: Any) -> Any:
     if isinstance(node, sympy.Rational) and max(abs(node.p), node.q) > 10**12:
       return value
     if isinstance(node, sympy.Pow) and not (
-      isinstance(node.exp, sympy.Symbol) or (node.exp.is_Rational and abs(node.exp.p) <= 64)
+      isinstance(node.exp, sympy.Symbol)
+      or (isinstance(node.exp, sympy.Rational) and abs(node.exp.p) <= 64)
     ):
       return value
   return value.doit()
