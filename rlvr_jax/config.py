@@ -117,8 +117,9 @@ def _unknown_key(config: Config, key: str, source: str) -> str:
 def _fit(key: str, value: Any, now: Any, kind: type, source: str) -> Any:
   """value as a `kind`, where nothing is lost by it."""
   if isinstance(now, ConfigDict):
+    hint = '; who judges is task.verifier' if key == 'verifier' else ''
     raise ValueError(
-      f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}'
+      f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}{hint}'
     )
   if value is None and now is None:  # a key that may be left open, as the cells of train
     return None

@@ -13,7 +13,7 @@ from tests import math_variants_values as values
 INTEGER = re.compile(r'-?(?:\d{1,3}(?:,(?:\\!)?\d{3})+|\d+)')
 _SPAN = r'[(\[][^()\[\]]+,[^()\[\]]+[)\]]'
 _PAIR = r'[^()\[\],]+,[^()\[\],]+'
-_OTHER = r'[,=<>%$_]|\\text|\\mbox|\\begin|\\circ|infty|\\in|\\pm'
+_OTHER = r'[,=<>%$_]|\\(?:le|ge|ne)|\\text|\\mbox|\\begin|\\circ|infty|\\in|\\pm'
 KINDS = (
   ('integer', INTEGER),
   ('decimal', re.compile(r'-?\d*\.\d+')),

@@ -198,7 +198,7 @@ def equation_wrong(gold, match):
   left, equal = match[1].strip(), match[2].strip()
   yield 'constant', f'{left} = {equal} + 1'
   yield 'zero', f'2({left}) = 2({equal}) + 5'
-  yield 'one side scaled', f'{left} = 2({equal}) + 1'
+  yield 'one side scaled', f'{left} = 2({equal}) + 987'
 
 
 def expression_right(gold, match):

@@ -26,14 +26,16 @@ _OPEN = {'(': ')', '[': ']', '\\{': '\\}', '{': '}', '\\langle': '\\rangle'}
 _CLOSE = {')', ']', '\\}', '}', '\\rangle'}
 _TOKEN = re.compile(r'\\[a-zA-Z]+|\\.|.', re.DOTALL)
 _JOINTS = re.compile(
-  r'\\(?:text|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\s,?\s*\b(?:and|or)\b\s|\\(?:lor|vee)(?![a-zA-Z])'
+  r'\\(?:text|mathrm|mbox)\s*\{\s*(?:,?\s*(?:and|or)|,)\s*\}|\s,?\s*\b(?:and|or)\b\s|\\(?:lor|vee)(?![a-zA-Z])'
 )
 _MATRIX = re.compile(
   r'^[(\[]?\s*\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|]*\})?(.*)'
   r'\\end\s*\{\1\}\s*[)\]]?$',
   re.DOTALL,
 )
-_BASE = re.compile(r'^([0-9A-Za-z]+)(?:_\{?\(?([0-9]+|[a-z]+)\)?\}?|\(?base([0-9]+|[a-z]+)\)?)$')
+_BASE = re.compile(
+  r'^\(?([0-9A-Za-z]+)\)?(?:_\{?\(?([0-9]+|[a-z]+)\)?\}?|\(?base([0-9]+|[a-z]+)\)?)$'
+)
 _APPROX = re.compile(r'\\approx(?![a-zA-Z])')
 _BASES = (
   'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve',
@@ -50,14 +52,14 @@ _NAMED = re.compile(
   r'|[+|()\[\]{},\s]|(?<=[a-zA-Z\s])-)+'
 )
 _FUNCTION_OF = re.compile(r'(?<![a-zA-Z\\])([a-zA-Z])\(([a-z])\)')  # f(x)
-_DERIVATIVE = re.compile(r'\\frac\s*\{d\s*([a-zA-Z])\}\s*\{d\s*([a-zA-Z])\}')
+_DERIVATIVE = re.compile(r'\\frac\s*\{d\s*(\\?[a-zA-Z]+)\}\s*\{d\s*([a-zA-Z])\}')
 _FUNCTION = re.compile(r'^(?:y|[a-zA-Z]\([a-z]\))$')
 _MIXED = re.compile(r'(?<![\d.^_a-zA-Z}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}')
 _SIDE_BY_SIDE = re.compile(r'(?<![\d_^a-zA-Z.])[\d.]+\s+(?=\d)|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*\{')
 # Where a product has no sign: )( or )5 or \pi( or 5i, and 5( or 5{ or 5\frac
 _PRODUCT = re.compile(r'(?<=\))\s*(?=[(\d]|\\frac)|(?<=\\pi)\s*(?=\()|(?<=\d)\s*(?=i(?![a-zA-Z]))')
 _FACTOR = re.compile(r'(?<![\d._^a-zA-Z])(\d+)\s*(?=[({]|\\frac)')
-_LETTER = re.compile(r'^\(?([A-Z])\)?$')
+_LETTER = re.compile(r'^(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])\)?$')
 _LETTER_AND_MORE = re.compile(r'^(?:\(([A-Z])\)|([A-Z])[.):])\s*\S')
 _LETTERS = re.compile(r'\(([A-Z])\)|\b([A-Z])[.):](?!\S)')
 _SEPARATED = re.compile(r'^-?\d{1,3}(?:,\d{3})+(?:\.\d+)?$')

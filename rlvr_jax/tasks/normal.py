@@ -100,10 +100,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
     (r'(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])', r'\1{\2}'),
     (r'\{,\}', ','),
+    (r'(?<=\d)\.(?=\s*[-+*/)])', ''),
     (r'(?<=\d),?\\[!,](?=\d{3}(?!\d))', ','),
     (r'(?<!\\)\\!', ''),
     (r'(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~', ' '),
-    (r'(?<!\\)\\[()\[\]]|\\?\$', ''),
+    (r'(?<!\\)\\[()\[\]]|(?:(?<![a-zA-Z])US)?\\?\$|[€£]', ''),
+    (r'\\(?:mathrm|mathit|text|operatorname)\s*\{\s*([ie])\s*\}', r' \1 '),
     (r'√\s*\(([^()]*)\)', r'\\sqrt{\1}'),
     (r'√\s*(\d+|[a-zA-Z])', r'\\sqrt{\1}'),
     (r'^(?:\\(?:approx|sim|Rightarrow|implies|therefore)(?![a-zA-Z])|=)\s*', ''),
@@ -168,7 +170,22 @@ _UNIT_NAMES = {
   'g': 'gram',
   'kg': 'kilogram',
 }
-_SHORT_UNITS = {'mph', 'men', 'deg', 'rad', 'am', 'pm', 'lb', 'lbs', 'oz', 'in', 'sq', 'cu'}
+_SHORT_UNITS = {
+  'mph',
+  'men',
+  'deg',
+  'rad',
+  'am',
+  'pm',
+  'usd',
+  'eur',
+  'lb',
+  'lbs',
+  'oz',
+  'in',
+  'sq',
+  'cu',
+}
 _KNOWN_UNITS = {*_UNIT_NAMES.values(), 'cent', 'dollar', 'day', 'week', 'month', 'year'}
 
 

@@ -75,8 +75,8 @@ def same_equation(gold: tuple[str, str], given: tuple[str, str]) -> bool:
     return False
   if left.free_symbols != right.free_symbols or not left.free_symbols:
     return False
-  pairs = _at_places(left, right)
-  if any(b == 0 for _, b in pairs):
+  pairs = [(a, b) for a, b in _at_places(left, right) if a != 0 or b != 0]  # 0 of 0 says nothing
+  if len(pairs) < 2 or any(b == 0 for _, b in pairs):
     return False
   ratios = [a / b for a, b in pairs]
   return bool(ratios) and ratios[0] != 0 and all(_close(r, ratios[0], '1e-25') for r in ratios)
