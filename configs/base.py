@@ -39,7 +39,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study | data | export
+      'job': 'train',  # train | distill | evaluate | sample | study | data | score | export
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
@@ -49,6 +49,9 @@ def _every_key() -> Config:
       'to': '',  # the directory that it becomes
       'to_dtype': '',  # of its weights; '': the run's own, float32 for merged adapters
       'adapter': False,  # of a run with adapters: these alone, as PEFT has them
+      'input': '',  # job=score: completions, a .jsonl(.gz) file, a run or a store of samples
+      'output': '',  # the .jsonl that gets them with new verdicts; OUTPUT.flips.json what changed
+      'score': _score(),
       'model': _model(),
       'lora': {
         'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
@@ -122,9 +125,20 @@ def _task() -> dict[str, Any]:
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
-    'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
+    'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
     'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
     'allow': (),  # ids of problems that are kept although their gold does not verify
+  }
+
+
+def _score() -> dict[str, Any]:
+  return {
+    # the file's column names; '': looked for. prediction may hold a list of completions; verdict
+    # is the one to compare with (a name, true or false)
+    'fields': {'id': '', 'task': '', 'gold': '', 'prediction': '', 'verdict': ''},
+    'model': '',  # of the store; '': its only one
+    'task': '',  # of the store; '': the model's only one
+    'examples': 3,  # shown of each kind of flip
   }
 
 

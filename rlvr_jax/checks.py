@@ -13,6 +13,8 @@ def check(config: Any) -> None:
     check_keep_best(config)
   if config.job == 'export':
     check_export(config)
+  if config.job == 'score':
+    check_score(config)
 
 
 def check_keep_best(config: Any) -> None:
@@ -67,3 +69,16 @@ def check_export(config: Any) -> None:
   to = pathlib.Path(config.to).expanduser()
   if config.to and to.exists() and (not to.is_dir() or any(to.iterdir())):
     raise ValueError(f'to={config.to!r} already exists and is not empty; choose another directory')
+
+
+def check_score(config: Any) -> None:
+  """That there is something to score, and that nothing of it is written over."""
+  if not config.input or not config.output:
+    return  # said when the job starts: a config without them is still sound
+  given, out = (pathlib.Path(path).expanduser() for path in (config.input, config.output))
+  if not given.exists():
+    raise ValueError(f'input={config.input!r}: there is no such file or directory')
+  if out.is_dir() or given.resolve() in (out.resolve(), *out.resolve().parents):
+    raise ValueError(
+      f'output={config.output!r} must be a new .jsonl file, neither the input nor inside of it'
+    )

@@ -36,6 +36,7 @@ JOBS = {
   'study': 'rlvr_jax.study:study',
   'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
+  'score': 'rlvr_jax.eval.score:score',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -64,7 +65,7 @@ UNSEEN_BY_RESULTS = (
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter', 'data',
+  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip
@@ -118,8 +119,9 @@ def _unknown_key(config: Config, key: str, source: str) -> str:
 def _fit(key: str, value: Any, now: Any, kind: type, source: str) -> Any:
   """value as a `kind`, where nothing is lost by it."""
   if isinstance(now, ConfigDict):
+    hint = '; who judges is task.verifier' if key == 'verifier' else ''
     raise ValueError(
-      f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}'
+      f'{source}: {key!r} is a group, not a value; set one of its keys: {", ".join(now)}{hint}'
     )
   if value is None and now is None:  # a key that may be left open, as the cells of train
     return None

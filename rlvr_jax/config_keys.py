@@ -112,6 +112,7 @@ RULES = {
   'evaluate.top_p': _SHARE,
   'evaluate.top_k': _NOT_NEGATIVE,
   'evaluate.flush_s': _POSITIVE,
+  'score.examples': _NOT_NEGATIVE,
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,
   'verifier.memory_mb': _POSITIVE,

@@ -16,6 +16,7 @@ TABLE = [
   ('\\boxed{1} and then \\boxed{2}', '2'),
   ('$\\boxed{8}$ and $\\boxed{-112}$', '8, -112'),
   ('\\boxed{8}, \\boxed{9}, \\boxed{10}', '8, 9, 10'),
+  ('\\boxed{3}\n\\boxed{3}', '3'),
   ('The answer is \\boxed{3}. There are 12 more.', '3'),
   ('<answer> -49 </answer>', '-49'),
   ('<answer>1</answer> no <answer>It is \\boxed{2}</answer>', '2'),
@@ -36,6 +37,15 @@ TABLE = [
   ('She has $1,234.50 left', '$1,234.50'),
   ('5-3 is not -2, it is 5-3', '3'),
   ('It is -7', '-7'),
+  ('so .5', '.5'),
+  ('about 3 \u00d7 10^5', '3 \u00d7 10^5'),
+  ('The answer is the interval $[0,1)$.', '[0,1)'),
+  ('The answer is:\n\\[\n\\frac12\n\\]', '\\frac12'),
+  ('**Final Answer**\n\n7', '7'),
+  ('The answer should be 7.', '7'),
+  ('所以答案是 7。', '7'),
+  ('<answer>The answer is 7</answer>', '7'),
+  ('$\\text{The answer is } 7$', '7'),
 ]
 
 

@@ -26,20 +26,45 @@ _OPEN = {'(': ')', '[': ']', '\\{': '\\}', '{': '}', '\\langle': '\\rangle'}
 _CLOSE = {')', ']', '\\}', '}', '\\rangle'}
 _TOKEN = re.compile(r'\\[a-zA-Z]+|\\.|.', re.DOTALL)
 _JOINTS = re.compile(
-  r'\\(?:text|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\s,?\s*\b(?:and|or)\b\s|\\(?:lor|vee)(?![a-zA-Z])'
+  r'\\(?:text|mathrm|mbox)\s*\{\s*(?:,?\s*(?:and|or)|,)\s*\}|\s,?\s*\b(?:and|or)\b\s|\\(?:lor|vee)(?![a-zA-Z])'
 )
 _MATRIX = re.compile(
-  r'^\(?\s*\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|]*\})?(.*)\\end\s*\{\1\}\s*\)?$',
+  r'^[(\[]?\s*\\begin\s*\{([pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr|]*\})?(.*)'
+  r'\\end\s*\{\1\}\s*[)\]]?$',
   re.DOTALL,
 )
-_BASE = re.compile(r'^([0-9A-Za-z]+)_\{?\s*([0-9]+)\s*\}?$')
+_BASE = re.compile(
+  r'^\(?([0-9A-Za-z]+)\)?(?:_\{?\(?([0-9]+|[a-z]+)\)?\}?|\(?base([0-9]+|[a-z]+)\)?)$'
+)
+_APPROX = re.compile(r'\\approx(?![a-zA-Z])')
+_BASES = (
+  'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve',
+  'thirteen', 'fourteen', 'fifteen', 'sixteen',
+)  # fmt: skip
+_BASE_WORDS = {word: str(base) for base, word in enumerate(_BASES, 2)}
 _NAME = re.compile(
   r'^(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z](?:,\s*[a-z])*\))?|\([a-z](?:\s*,\s*[a-z])+\))$'
 )
-_LETTER = re.compile(r'^\(?([A-Z])\)?$')
+# The left side of an equation that names its right side: angle ABC, |PQ|, P(A), [ABC], m + n, ab.
+_NAMED = re.compile(
+  r'(?:[a-zA-Z]|\\(?:angle|triangle|overline|overrightarrow|vec|hat|frac|cdot|times|cos|sin|tan|log'
+  r'|[lr]vert|alpha|beta|gamma|delta|theta|phi|omega|lambda|mu|sigma)(?![a-zA-Z])|_\{?\w+\}?'
+  r'|[+|()\[\]{},\s]|(?<=[a-zA-Z\s])-)+'
+)
+_FUNCTION_OF = re.compile(r'(?<![a-zA-Z\\])([a-zA-Z])\(([a-z])\)')  # f(x)
+_DERIVATIVE = re.compile(r'\\frac\s*\{d\s*(\\?[a-zA-Z]+)\}\s*\{d\s*([a-zA-Z])\}')
+_FUNCTION = re.compile(r'^(?:y|[a-zA-Z]\([a-z]\))$')
+_MIXED = re.compile(r'(?<![\d.^_a-zA-Z}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}')
+_SIDE_BY_SIDE = re.compile(r'(?<![\d_^a-zA-Z.])[\d.]+\s+(?=\d)|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*\{')
+# Where a product has no sign: )( or )5 or \pi( or 5i, and 5( or 5{ or 5\frac
+_PRODUCT = re.compile(r'(?<=\))\s*(?=[(\d]|\\frac)|(?<=\\pi)\s*(?=\()|(?<=\d)\s*(?=i(?![a-zA-Z]))')
+_FACTOR = re.compile(r'(?<![\d._^a-zA-Z])(\d+)\s*(?=[({]|\\frac)')
+_LETTER = re.compile(r'^(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])\)?$')
 _LETTER_AND_MORE = re.compile(r'^(?:\(([A-Z])\)|([A-Z])[.):])\s*\S')
+_LETTERS = re.compile(r'\(([A-Z])\)|\b([A-Z])[.):](?!\S)')
 _SEPARATED = re.compile(r'^-?\d{1,3}(?:,\d{3})+(?:\.\d+)?$')
 _INTEGER = re.compile(r'-?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})')
+_UNIT_LETTER = re.compile(r'(.*[\d}])\s*([mgsLNJWKV])')
 MAX_ITEMS = 200
 
 
@@ -62,7 +87,27 @@ def same_answer(gold: str, given: str) -> bool:
   gold, given = normalise(gold), normalise(given)
   if not gold or not given:
     return False
+  if _APPROX.search(given) and not _APPROX.search(gold):
+    return _same_approximately(gold, given)
   return _same(gold, given)
+
+
+def _same_approximately(gold: str, given: str) -> bool:
+  r"""`exact \approx decimal` is right if either is and the two agree to 1%: no two guesses."""
+  first, *_, last = (part.strip() for part in _APPROX.split(given))
+  exact = split(first, '=')[-1] if first else ''
+  if not exact or _NAMED.fullmatch(unwrap_text(exact)):
+    return _same(gold, last)
+  value, number = plain_number(scalar(last).text), plain_number(scalar(exact).text)
+  if value is not None:
+    low, high = sorted((value * Fraction(99, 100), value * Fraction(101, 100)))
+    if number is not None:
+      agree = low <= number <= high
+    else:
+      agree = symbolic.between(_for_reading(scalar(exact).text), low, high)
+    if agree and _same(gold, last):
+      return True
+  return _same(gold, first)
 
 
 def _same(gold: str, given: str) -> bool:
@@ -84,8 +129,9 @@ def _same(gold: str, given: str) -> bool:
   if first is None and second is None:
     return _same_value(gold, given)
   if first is None or second is None:
-    # An interval may also be given as an inequality or a set difference: only for what holds one.
-    wordy = second is None and first is not None and _is_interval_like(first)
+    # An interval may also be written as an inequality or a set difference.
+    intervals = first or second
+    wordy = intervals is not None and _is_interval_like(intervals)
     return wordy and symbolic.same_expression(gold, given)
   return _same_group(first, second)
 
@@ -111,15 +157,15 @@ def group(text: str) -> Group | None:
     items = split(content, ',;')
     if opening == '\\{':
       return Group('set', tuple(item for part in items for item in _both_signs(part)))
-    if len(items) > 1:
+    if len(items) > 1 and opening != '{':
       return Group('bracket', tuple(items), ends=opening + closing)
-    return group(content) if opening + closing == '()' else None
+    return group(content) if opening + closing in ('()', '{}') else None
   signs = _both_signs(text)
   return Group('list', tuple(signs)) if len(signs) > 1 else None
 
 
 def _is_list(text: str) -> bool:
-  return len(split(_JOINTS.sub(' , ', text), ',;')) > 1
+  return not _SEPARATED.match(text) and len(split(_JOINTS.sub(' , ', text), ',;')) > 1
 
 
 def split(text: str, separators: str) -> list[str]:
@@ -141,7 +187,7 @@ def split(text: str, separators: str) -> list[str]:
 def _inside(text: str) -> tuple[str, str, str] | None:
   """(content, opening, closing) if one pair of brackets holds all of the text."""
   tokens = _TOKEN.findall(text)
-  if len(tokens) < 2 or tokens[0] not in _OPEN or tokens[-1] not in _CLOSE or tokens[0] == '{':
+  if len(tokens) < 2 or tokens[0] not in _OPEN or tokens[-1] not in _CLOSE:
     return None
   depth = 0
   for i, token in enumerate(tokens):
@@ -220,16 +266,24 @@ def _without_name(gold: str, given: str) -> tuple[str, str]:
   for text in (gold, given):
     text = re.sub(r'^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*', '', text)
     parts = split(text, '=')
-    named = len(parts) == 2 and _NAME.match(parts[0]) is not None
-    sides.append((text, parts, named))
+    sides.append((text, parts, len(parts) > 1 and _is_name(parts[0])))
   (gold, gold_parts, gold_named), (given, given_parts, given_named) = sides
-  if gold_named and (
-    len(given_parts) == 1 or _squeezed(gold_parts[0]) == _squeezed(given_parts[0])
-  ):
-    return gold_parts[1], given_parts[-1]
+  if gold_named and len(gold_parts) == 2:
+    if len(given_parts) == 1:
+      return gold_parts[1], given
+    if _squeezed(gold_parts[0]) == _squeezed(given_parts[0]):
+      return gold_parts[1], '='.join(given_parts[1:])
   if given_named and len(gold_parts) == 1:
-    return gold, given_parts[1]
+    return gold, '='.join(given_parts[1:])
   return gold, given
+
+
+def _is_name(text: str) -> bool:
+  """Whether the left side of an equation only names the right one: x, f(x), (x, y), m + n."""
+  if _NAME.match(text):
+    return True
+  words = unwrap_text(text)
+  return words != text or (_NAMED.fullmatch(text) is not None and '\\sqrt' not in text)
 
 
 def _same_equation(gold: str, given: str) -> bool:
@@ -238,7 +292,16 @@ def _same_equation(gold: str, given: str) -> bool:
     return all(_same(gold, part) for part in got)
   if len(wanted) != 2 or len(got) != 2:
     return False
-  return symbolic.same_equation((wanted[0], wanted[1]), (got[0], got[1]))
+  if _FUNCTION.match(wanted[0]) and _FUNCTION.match(got[0]):
+    return _same(wanted[1], got[1])  # y, f and g are as good a name as any
+  (a, b), (c, d) = ([_as_symbols(side) for side in sides] for sides in (wanted, got))
+  return symbolic.same_equation((a, b), (c, d))
+
+
+def _as_symbols(side: str) -> str:
+  r"""f(x), dv/dt and m_{\max} as names, which is all that they are in an equation."""
+  side = _DERIVATIVE.sub(r'\1_{d\2}', re.sub(r'(?<=_\{)\\([a-z]+)\s*(?=\})', r'\1', side))
+  return _FUNCTION_OF.sub(r'\1_{\2}', _for_reading(side))
 
 
 def _same_text(gold: str, given: str) -> bool | None:
@@ -246,17 +309,19 @@ def _same_text(gold: str, given: str) -> bool | None:
   wanted, got = unwrap_text(gold), unwrap_text(given)
   letter = _LETTER.match(wanted)
   if letter is not None and (has_text(gold) or wanted.startswith('(')):
+    if len({one or other for one, other in _LETTERS.findall(got)}) > 1:
+      return False  # (A) or (B)
     more = _LETTER_AND_MORE.match(got)
     other = _LETTER.match(got) or (more and re.match(r'\(?([A-Z])', got))
     return bool(other) and other[1] == letter[1]
-  words = re.fullmatch(r"[A-Za-z][A-Za-z'.,\- ]*", wanted) is not None
+  words = re.fullmatch(r"[A-Za-z][A-Za-z'.,\-\" ]*", wanted) is not None
   if words and (has_text(gold) or re.search('[A-Z]?[a-z]{3}', wanted)):
     return _words(wanted) == _words(got)
   return None
 
 
 def _words(text: str) -> list[str]:
-  return re.findall(r"[a-z0-9']+|[^\sa-z0-9'.,\-]", text.lower())
+  return re.findall(r"[a-z0-9']+|[^\sa-z0-9'.,\-\"`]", text.lower())
 
 
 def _same_value(gold: str, given: str) -> bool:
@@ -267,11 +332,14 @@ def _same_value(gold: str, given: str) -> bool:
   if units_clash(wanted.unit, got.unit):
     return False
   bare = _squeezed(got.text)
-  if wanted.unit and bare.endswith(_squeezed(wanted.unit)):  # a unit of one letter, 5 m
+  first = plain_number(wanted.text)
+  if first is not None and (unit := _UNIT_LETTER.fullmatch(got.text)):
+    got = Scalar(unit[1], got.percent, unit[2])  # of a number a letter behind it is a unit, 5 m
+  elif wanted.unit and bare.endswith(_squeezed(wanted.unit)):  # a unit of one letter, 5 m
     got = Scalar(bare.removesuffix(_squeezed(wanted.unit)), got.percent, wanted.unit)
   if _squeezed(wanted.text) == _squeezed(got.text):
     return True
-  first, second = plain_number(wanted.text), plain_number(got.text)
+  second = plain_number(got.text)
   if first is not None and second is not None:
     return _same_number(wanted, first, got, second)
   if not wanted.text or not got.text:
@@ -316,17 +384,33 @@ def _half_unit(text: str) -> Fraction:
 
 
 def _same_in_base(gold: str, given: str) -> bool | None:
-  wanted, got = _BASE.match(unwrap_text(gold).replace(' ', '')), unwrap_text(given).replace(' ', '')
-  if wanted is None:
+  """Digits and base, in any spelling; the base may be left out of the given one."""
+  wanted, got = (_BASE.match(re.sub(r'\s', '', unwrap_text(text))) for text in (gold, given))
+  if wanted is None or not (base := _base(wanted)):
     return None
-  got = re.sub(r'_\{\s*(\d+)\s*\}', r'_\1', got)
-  return got in (f'{wanted[1]}_{wanted[2]}', wanted[1])
+  if got is not None:
+    return got[1] == wanted[1] and _base(got) == base
+  return re.sub(r'\s', '', unwrap_text(given)) == wanted[1]
+
+
+def _base(match: re.Match[str]) -> str:
+  """The base in digits; '' for a word that is none."""
+  base = match[2] or match[3]
+  return base if base.isdigit() else _BASE_WORDS.get(base, '')
 
 
 def _for_reading(text: str) -> str:
-  # A mixed number is a sum to us and a product to every LaTeX reader.
-  text = re.sub(r'(?<![\d.])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}', r'(\1+\\frac{\2}{\3})', text)
-  return re.sub(r'(?<=\d)\s*i(?![a-zA-Z])', r' \\cdot i', text)
+  """The text with its products spelled out: the LaTeX reader adds numbers that stand side by side
+  ("3(15)", "(3)(15)"), as if each were a mixed number; those are sums to us, and are written so.
+
+  Raises UnreadableError for two numbers with nothing but a space between them.
+  """
+  if _SIDE_BY_SIDE.search(text):
+    raise symbolic.UnreadableError(f'two numbers side by side in {text[:100]!r}')
+  text = _MIXED.sub(
+    lambda m: rf'({m[1]}+\frac{{{m[2]}}}{{{m[3]}}})' if int(m[2]) < int(m[3]) else m[0], text
+  )
+  return _FACTOR.sub(r'\1 \\cdot ', _PRODUCT.sub(r' \\cdot ', text))
 
 
 def _squeezed(text: str) -> str:

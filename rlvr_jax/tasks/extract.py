@@ -1,10 +1,10 @@
 r"""Where in a completion the final answer stands. Pure text, no mathematics.
 
 Everything up to the last </think> is thinking and does not count when something follows it. Then,
-in this order: the last <answer> tag (its last box, if it has one), the last box, the last line with
-####, the last phrase that announces the answer ("the answer is", "Answer:"), the last number. The
-first of these that is there decides: a box that is empty or never closed is an answer that cannot
-be read, not a reason to look further.
+in this order: the last <answer> tag (its last box or announcement, if it has one), the last box,
+the last line with ####, the last phrase that announces the answer ("the answer is", "Answer:",
+"Final answer" as a heading, "答案是"), the last number. The first of these that is there decides: a
+box that is empty or never closed is an answer that cannot be read, not a reason to look further.
 """
 
 import dataclasses
@@ -14,13 +14,19 @@ _BOX = re.compile(r'\\(?:f|frame)?box(?:ed)?(?![a-zA-Z])\s*')
 _TAG = re.compile(r'<answer>(.*?)(</answer>|$)', re.DOTALL | re.IGNORECASE)
 _HASH = re.compile(r'####[ \t]*([^\n]*)')
 _PHRASE = re.compile(
-  r'(?:\b(?:final\s+)?answer(?:\s+to\s+[^.:\n]{1,80}?)?\s+is(?![a-zA-Z])(?:\s*:)?'
-  r'|\banswer\s*(?:\*\*)?\s*:)',
+  r'(?:\b(?:final\s+)?answer(?:\s+to\s+[^.:\n]{1,80}?)?\s+'
+  r'(?:is|was|(?:should|would|must)\s+be|equals)(?![a-zA-Z])(?:\s*:)?'
+  r'|\banswer\s*(?:\*\*)?\s*[:\uff1a=]'
+  r'|\bfinal\s+answer\s*(?:\*\*)?[ \t]*(?=\n)'
+  r'|答案(?:是|为|\s*[:\uff1a])\s*[:\uff1a]?)',
   re.IGNORECASE,
 )
 _INLINE = re.compile(r'(?:\$\$?|\\\(|\\\[)(.+?)(?:\$\$?|\\\)|\\\])')
-_NUMBER = re.compile(
-  r'[-\u2212]?\$?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?%?'  # 1,234.5  3/4  $12  7%
+_DISPLAY = re.compile(r'(?:\$\$|\\\[)\s*(.+?)\s*(?:\$\$|\\\])', re.DOTALL)
+_MONEY = re.compile(r'[\d.,]+\s+.*')  # what stands between the signs of "$18 and $20"
+_NUMBER = re.compile(  # 1,234.5  .5  3/4  $12  7%  1.5e-3  2 \times 10^{5}
+  r'[-\u2212]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
+  r'(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[\u00d7*])\s*10\s*\^\s*\{?[-+\u2212]?\d+\}?|\s*/\s*\d+)?%?'
 )
 # A word that is neither a command nor a joint of a list, with more words around it or a number.
 _WORDS = re.compile(
@@ -45,7 +51,7 @@ def extract_answer(completion: str) -> Extracted | None:
   region = after_thinking(completion)
   tag = last_tag(region)
   if tag is not None:
-    return (last_box(tag.text) if tag.text else None) or tag
+    return (last_box(tag.text) or _after_phrase(tag.text) if tag.text else None) or tag
   found = last_box(region) or _after_hashes(region) or _after_phrase(region)
   return found or _last_number(region)
 
@@ -91,7 +97,8 @@ def last_box(text: str) -> Extracted | None:
       return Extracted(None, 'the last box is empty')
     contents.insert(0, (content or '').strip())
     right = box.start()
-  return Extracted(', '.join(contents), 'box')
+  # the same box twice is an answer said twice
+  return Extracted(', '.join(contents if len(set(contents)) > 1 else contents[:1]), 'box')
 
 
 def _box_content(text: str, start: int) -> tuple[str | None, int | None]:
@@ -128,15 +135,19 @@ def _after_phrase(text: str) -> Extracted | None:
   phrases = list(_PHRASE.finditer(text))
   if not phrases:
     return None
-  rest = text[phrases[-1].end() :].lstrip(' \t*:\n')
+  rest = text[phrases[-1].end() :].lstrip(' \t*:\n}')  # \text{The answer is } too
+  if display := _DISPLAY.match(rest):
+    return Extracted(display[1], 'phrase')
   line = rest.split('\n', 1)[0]
   inline = _INLINE.match(line.lstrip())
   # "$18 and $20" is money, "$x+1$" is mathematics.
-  if inline is not None and not re.fullmatch(r'[\d.,]+\s+.*', inline[1]):
+  if inline is not None and not _MONEY.fullmatch(inline[1]):
     return Extracted(inline[1].strip(), 'phrase')
-  sentence = _clean(re.split(r'\.(?:\s|$)', line, maxsplit=1)[0])
+  sentence = _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0])
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
+  if inside := [m[1] for m in _INLINE.finditer(sentence) if not _MONEY.fullmatch(m[1])]:
+    return Extracted(inside[-1].strip(), 'phrase')
   if _WORDS.match(sentence):  # prose, not mathematics: the number is what counts
     first = _NUMBER.match(sentence)
     numbers = [first[0]] if first else _NUMBER.findall(sentence)
@@ -158,4 +169,6 @@ def _last_number(text: str) -> Extracted | None:
 
 
 def _clean(text: str) -> str:
+  if text.count('$') == 1:  # the other one stands before the announcement
+    text = text.rstrip(' .').removesuffix('$')
   return text.strip().strip('*').strip().rstrip('.').strip().strip('*').strip()

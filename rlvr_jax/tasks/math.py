@@ -4,6 +4,12 @@ Rules: extract.py says where the answer stands, answers.py when two are the same
 changes the version in registry.py.
 """
 
+import functools
+
+# Loaded with this module: its second of imports would else count against the first verdict.
+import latex2sympy2_extended  # noqa: F401
+import math_verify  # noqa: F401
+
 from rlvr_jax.tasks.answers import same_answer
 from rlvr_jax.tasks.extract import extract_answer
 from rlvr_jax.tasks.normal import normalise
@@ -31,8 +37,16 @@ def verify_math(problem: Problem, completion: str) -> Verdict:
     return Verdict('unparsed', 0.0, '', found.how if found.text is None else 'the answer is empty')
   if len(found.text) > max(_MAX_CHARACTERS, 4 * len(gold)):
     return Verdict('unparsed', 0.0, found.text, 'the answer is too long')
-  try:
-    correct = same_answer(gold, found.text)
-  except UnreadableError as error:
-    return Verdict('unparsed', 0.0, found.text, str(error))
+  correct, why = _compare(gold, found.text)
+  if correct is None:
+    return Verdict('unparsed', 0.0, found.text, why)
   return Verdict('correct' if correct else 'wrong', float(correct), found.text, found.how)
+
+
+@functools.lru_cache(maxsize=16_384)  # of 1024 completions of a problem few answers differ
+def _compare(gold: str, given: str) -> tuple[bool | None, str]:
+  """(whether the answers are the same, ''), or (None, why the given one cannot be read)."""
+  try:
+    return same_answer(gold, given), ''
+  except UnreadableError as error:
+    return None, str(error)

@@ -7,7 +7,9 @@ mean is compared in answers.py.
 import dataclasses
 import functools
 import re
+import unicodedata
 from fractions import Fraction
+from typing import Any
 
 _UNICODE = str.maketrans(
   {
@@ -15,24 +17,72 @@ _UNICODE = str.maketrans(
     '°': '',
     '\N{MINUS SIGN}': '-',
     '\N{EN DASH}': '-',
+    '\N{NON-BREAKING HYPHEN}': '-',
+    '\N{FULLWIDTH HYPHEN-MINUS}': '-',
     '\N{MULTIPLICATION SIGN}': '\\times ',
     '·': '\\cdot ',
+    '\N{DOT OPERATOR}': '\\cdot ',
+    '\N{DIVISION SIGN}': '\\div ',
+    '\N{FRACTION SLASH}': '/',
+    '\N{DIVISION SLASH}': '/',
     '∞': '\\infty ',
     '\N{UNION}': '\\cup ',
     '∩': '\\cap ',
+    '∈': '\\in ',
+    '∅': '\\emptyset ',
+    '\u211d': '\\mathbb{R}',
     '≤': '\\le ',
     '≥': '\\ge ',
     '≠': '\\ne ',
+    '≈': '\\approx ',
     '±': '\\pm ',
-    '²': '^{2}',
-    '³': '^{3}',
+    '∓': '\\mp ',
+    '⌊': '\\lfloor ',
+    '⌋': '\\rfloor ',
+    '⌈': '\\lceil ',
+    '⌉': '\\rceil ',
     '\u00a0': ' ',
-    '½': '\\frac{1}{2}',
+    '\u2009': ' ',
+    '\u202f': ' ',
+    '\uff0c': ',',
+    '\uff08': '(',
+    '\uff09': ')',
+    '\uff1a': ':',
+    '\uff05': '%',
+    **{
+      letter: f'\\{name} '
+      for letter, name in zip(
+        'αβγδεθλμρστφω',
+        [
+          'alpha',
+          'beta',
+          'gamma',
+          'delta',
+          'epsilon',
+          'theta',
+          'lambda',
+          'mu',
+          'rho',
+          'sigma',
+          'tau',
+          'phi',
+          'omega',
+        ],
+        strict=True,
+      )
+    },
+    **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
   }
 )
-_TEXT = r'\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|rm|bf)'
+_RAISED = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n')
+_LOWERED = str.maketrans('₀₁₂₃₄₅₆₇₈₉', '0123456789')
+_VULGAR = re.compile('[¼-¾⅐-⅞]')  # ¼ to ¾, ⅐ to ⅞: one character a fraction
+_TEXT = (
+  r'\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox'
+  r'|operatorname|boldsymbol|bold|underline|rm|bf)'
+)
 _TEXT_GROUP = re.compile(_TEXT + r'(?![a-zA-Z])\s*\{((?:[^{}]|\{[^{}]*\})*)\}')
-_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
   (re.compile(pattern), to)
   for pattern, to in (
     (r'\\(?:left|right)\s*\.(?!\d)', ''),
@@ -45,14 +95,23 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (r'\\(?:geq|geqslant)(?![a-zA-Z])', r'\\ge'),
     (r'\\neq(?![a-zA-Z])', r'\\ne'),
     (r'\\varnothing(?![a-zA-Z])', r'\\emptyset'),
-    (r'\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-zA-Z])', ''),
+    (r'\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree(?![a-zA-Z])', ''),
+    (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'),
+    (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
+    (r'(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])', r'\1{\2}'),
     (r'\{,\}', ','),
+    (r'(?<=\d)\.(?=\s*[-+*/)])', ''),
     (r'(?<=\d),?\\[!,](?=\d{3}(?!\d))', ','),
     (r'(?<!\\)\\!', ''),
     (r'(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~', ' '),
-    (r'(?<!\\)\\[()\[\]]|\\?\$', ''),
+    (r'(?<!\\)\\[()\[\]]|(?:(?<![a-zA-Z])US)?\\?\$|[€£]', ''),
+    (r'\\(?:mathrm|mathit|text|operatorname)\s*\{\s*([ie])\s*\}', r' \1 '),
+    (r'√\s*\(([^()]*)\)', r'\\sqrt{\1}'),
     (r'√\s*(\d+|[a-zA-Z])', r'\\sqrt{\1}'),
+    (r'^(?:\\(?:approx|sim|Rightarrow|implies|therefore)(?![a-zA-Z])|=)\s*', ''),
     (r'\s+', ' '),
+    (r'(?:\s*\\\\)+$', ''),
+    (r'^(-?\d{1,3})((?: \d{3})+)(?=\.\d+$|$)', lambda m: m[1] + m[2].replace(' ', '')),
   )
 )
 _SPELLED = re.compile(r'\s*(?:\\?%|percent\b|per cent\b)\s*$')
@@ -73,6 +132,23 @@ _NOT_UNITS = {
   'infty',
   'inf',
 }
+# Words behind a number that are part of its value: 2.5 million, 3 dozen.
+_SCALES = {
+  'dozen': '12',
+  'hundred': '10^{2}',
+  'thousand': '10^{3}',
+  'million': '10^{6}',
+  'billion': '10^{9}',
+  'trillion': '10^{12}',
+}
+_SCALE = re.compile(
+  r'^(.*[\d})])\s*(' + '|'.join(_SCALES) + r')s?((?:\s+[a-zA-Z]+)*)$', re.IGNORECASE
+)
+# and those that make another value of it, which no reading of ours follows
+_PARTS = re.compile(
+  r'(?:hal(?:f|ves)|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth'
+  r'|squared|cubed|factorial|choose|not|if|except|remainder|base|mod|modulo)s?'
+)
 _UNIT = re.compile(
   r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ \-/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
 )
@@ -94,7 +170,22 @@ _UNIT_NAMES = {
   'g': 'gram',
   'kg': 'kilogram',
 }
-_SHORT_UNITS = {'mph', 'men', 'deg', 'rad', 'am', 'pm', 'lb', 'lbs', 'oz', 'in', 'sq', 'cu'}
+_SHORT_UNITS = {
+  'mph',
+  'men',
+  'deg',
+  'rad',
+  'am',
+  'pm',
+  'usd',
+  'eur',
+  'lb',
+  'lbs',
+  'oz',
+  'in',
+  'sq',
+  'cu',
+}
 _KNOWN_UNITS = {*_UNIT_NAMES.values(), 'cent', 'dollar', 'day', 'week', 'month', 'year'}
 
 
@@ -113,13 +204,44 @@ def normalise(text: str) -> str:
 
   Text groups (\text{...} and its kin) stay as they are, for their words are not mathematics.
   """
-  text = text.strip().translate(_UNICODE)
+  text = text.strip()
+  if not text.isascii():
+    text = _without_unicode(text)
   for pattern, to in _REWRITES:
     text = pattern.sub(to, text)
-  text = text.strip()
+  text = _joined_thousands(text.strip())
   while text.endswith(('.', ',', ';')) and not text.endswith('\\,'):
     text = text[:-1].rstrip()
   return text
+
+
+def _joined_thousands(text: str) -> str:
+  r"""1,000\pi as 1000\pi. A comma may also part a list: inside brackets, and where the text is
+  nothing but digits and commas, only if all other commas have a space behind them."""
+  if ',' not in text or not _THOUSANDS.search(text):
+    return text
+  without = _THOUSANDS.sub('', text)
+  loose = ',' in without and not re.search(r',(?!\s)', without)
+  alone = (
+    ',' not in without and not re.search(r'[\[(]|\\\{', text) and re.search(r'[^\d,.\s-]', text)
+  )
+  if not (loose or alone):
+    return text
+  return _THOUSANDS.sub(lambda m: m[0].replace(',', ''), text)
+
+
+def _without_unicode(text: str) -> str:
+  text = re.sub('[⁰¹²³⁴-⁹⁺⁻ⁿ]+', lambda m: f'^{{{m[0].translate(_RAISED)}}}', text)
+  text = re.sub('[₀-₉]+', lambda m: f'_{{{m[0].translate(_LOWERED)}}}', text)
+  text = _VULGAR.sub(
+    lambda m: '\\frac{{{}}}{{{}}}'.format(*unicodedata.normalize('NFKC', m[0]).split('\u2044')),
+    text,
+  )
+  return text.translate(_UNICODE)
+
+
+def _fraction(match: re.Match[str]) -> str:
+  return '\\frac{{{}}}{{{}}}'.format(*unicodedata.normalize('NFKC', match[0]).split('\u2044'))
 
 
 def unwrap_text(text: str) -> str:
@@ -145,18 +267,27 @@ def scalar(text: str) -> Scalar:
   # A unit in a text group may have one letter (10 \text{ m}); a bare letter is a variable.
   if (group := list(_TEXT_GROUP.finditer(text))) and group[-1].start() > 0:
     after = text[group[-1].end() :].strip()
-    if re.fullmatch(r'(?:\^\s*\{?-?\d\}?)?', after) and re.search('[a-zA-Z]', group[-1][1]):
+    word = re.search('[a-zA-Z]+', group[-1][1])
+    if re.fullmatch(r'(?:\^\s*\{?-?\d\}?)?', after) and word and not _is_part(word[0].lower()):
       unit = group[-1][1].strip() + after
       bare = unwrap_text(text[: group[-1].start()])
+  if match := _SCALE.match(bare):
+    scale = _SCALES[match[2].lower()]
+    return Scalar(rf'{match[1].strip()} \times {scale}', unit=match[3].strip())
   while (match := _UNIT.match(bare)) and _is_unit(match[2], bare[len(match[1])].isspace()):
     bare, unit = match[1].strip(), match[2] + unit
   return Scalar(bare, unit=unit)
 
 
+def _is_part(word: str) -> bool:
+  """Whether a word behind a number belongs to its value."""
+  return bool(_PARTS.fullmatch(word)) or word.removesuffix('s') in _SCALES
+
+
 def _is_unit(words: str, apart: bool) -> bool:
   """Whether bare words behind a number are a unit and not a product of variables (2ab)."""
   first = re.split(r'[^a-z]', words.lower())[0]
-  if first in _NOT_UNITS:
+  if first in _NOT_UNITS or _is_part(first):
     return False
   return first in _SHORT_UNITS or _unit_name(first) in _KNOWN_UNITS or (apart and len(first) > 3)
 
@@ -193,6 +324,7 @@ _PATTERNS = {
   'mixed': re.compile(r'(\d+)\\frac(?:\{(\d+)\}\{(\d+)\}|(\d)(\d))'),
 }
 _MIXED_SLASH = re.compile(r'([+-]?)\s*(\d+)\s+(\d+)/(\d+)')
+_THOUSANDS = re.compile(r'(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)')
 MAX_DIGITS = 2000
 
 
@@ -232,7 +364,9 @@ def _unsigned(text: str) -> Fraction | None:
   if match := _PATTERNS['mixed'].fullmatch(text):
     whole, top, bottom = (group for group in match.groups() if group is not None)
     value = _ratio(top, bottom)
-    return None if value is None else int(whole) + value
+    if value is None:
+      return None
+    return int(whole) + value if value < 1 else int(whole) * value  # 2\frac{5}{3} is a product
   return None
 
 

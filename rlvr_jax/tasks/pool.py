@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_SECONDS = 0.05
 _BATCH_JOBS = 512
+_DIGESTS = 65_536  # problems whose digest is remembered
 _START_SECONDS = 120.0
 _QUIET_SECONDS = 10.0
 _LOAD_SECONDS = 120.0  # importing a verifier; sympy takes 1-2 s, more on a busy machine
@@ -154,6 +155,8 @@ class VerifierPool:
         version = verifier_version(name)
         known_as = self._digests.get(id(problem))
         if known_as is None:
+          if len(self._digests) >= _DIGESTS:
+            self._digests.clear()
           known_as = self._digests[id(problem)] = problem, problem_digest(problem)
         digest = known_as[1]
         key = job_key(version, digest, text)

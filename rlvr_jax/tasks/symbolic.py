@@ -1,7 +1,7 @@
 """Whether two single expressions, equations or sets are the same, read by math-verify's parser.
 
-sympy is imported when the first pair that plain numbers and text cannot decide comes by. Nothing
-here has a clock: expressions that take for ever are ended by the pool.
+sympy is imported where it is used, so that reading answers does without. Nothing here has a clock:
+expressions that take for ever are ended by the pool.
 """
 
 import functools
@@ -75,8 +75,8 @@ def same_equation(gold: tuple[str, str], given: tuple[str, str]) -> bool:
     return False
   if left.free_symbols != right.free_symbols or not left.free_symbols:
     return False
-  pairs = _at_places(left, right)
-  if any(b == 0 for _, b in pairs):
+  pairs = [(a, b) for a, b in _at_places(left, right) if a != 0 or b != 0]  # 0 of 0 says nothing
+  if len(pairs) < 2 or any(b == 0 for _, b in pairs):
     return False
   ratios = [a / b for a, b in pairs]
   return bool(ratios) and ratios[0] != 0 and all(_close(r, ratios[0], '1e-25') for r in ratios)
@@ -115,7 +115,7 @@ def _read(latex: str) -> Any:
   import sympy
 
   if isinstance(value, sympy.Basic | sympy.MatrixBase):
-    value = _plain_symbols(value)
+    value = _evaluated(_plain_symbols(value))
     if not value.has(sympy.zoo, sympy.nan):
       return value
   raise UnreadableError(f'cannot read {latex[:100]!r}')
@@ -127,6 +127,27 @@ def _plain_symbols(value: Any) -> Any:
 
   free = getattr(value, 'free_symbols', set())
   return value.xreplace({s: sympy.I if s.name == 'i' else sympy.Symbol(s.name) for s in free})
+
+
+def _evaluated(value: Any) -> Any:
+  """Plain arithmetic carried out, which the reader leaves undone: else 1 - 1 is a tiny number.
+
+  Only where it is cheap: sums, products and small powers of numbers of some digits and of symbols.
+  """
+  import sympy
+
+  plain = (sympy.Add, sympy.Mul, sympy.Pow, sympy.Rational, sympy.Symbol, sympy.NumberSymbol)
+  for node in sympy.preorder_traversal(value):
+    if not isinstance(node, (*plain, type(sympy.I))):
+      return value
+    if isinstance(node, sympy.Rational) and max(abs(node.p), node.q) > 10**12:
+      return value
+    if isinstance(node, sympy.Pow) and not (
+      isinstance(node.exp, sympy.Symbol)
+      or (isinstance(node.exp, sympy.Rational) and abs(node.exp.p) <= 64)
+    ):
+      return value
+  return value.doit()
 
 
 def _same_value(first: Any, second: Any) -> bool:
