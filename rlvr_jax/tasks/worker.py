@@ -17,14 +17,14 @@ from typing import Any
 
 from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import load_verifier
+from rlvr_jax.tasks.registry import is_call, load_verifier
 
 try:
   import resource
 except ImportError:  # no POSIX: run without a memory limit
   resource = None
 
-_TEXT_LIMIT = 500  # characters kept of extracted and reason
+_TEXT_LIMIT = 500  # characters kept of a verdict's extracted and reason
 _LOAD_SECONDS = 300.0
 
 
@@ -54,7 +54,7 @@ def main() -> None:
           break  # the parent gives up this verifier and ends this process
         loaded[name, version] = verify
       _arm(2 * limit_s + 5)
-      reply = _judge(verify, problems[index], text)
+      reply = _judge(verify, problems[index], text, None if is_call(name) else _TEXT_LIMIT)
       _arm(0)
       wire.write(send, wire.encode(reply))
 
@@ -97,8 +97,13 @@ def _load(send: int, name: str, version: str) -> Callable[[Problem, str], Verdic
   return verify
 
 
-def _judge(verify: Callable[[Problem, str], Verdict], problem: Problem, text: str) -> list[Any]:
-  """[verdict, reward, extracted, reason, fresh]; whatever the verifier raises is an 'error'."""
+def _judge(
+  verify: Callable[[Problem, str], Verdict], problem: Problem, text: str, limit: int | None
+) -> list[Any]:
+  """[verdict, reward, extracted, reason, fresh]; whatever the verifier raises is an 'error'.
+
+  limit: characters kept of extracted, None for all.
+  """
   try:
     verdict = verify(problem, text)
   except MemoryError:
@@ -106,7 +111,7 @@ def _judge(verify: Callable[[Problem, str], Verdict], problem: Problem, text: st
     return ['error', 0.0, '', 'MemoryError: the verifier used more memory than allowed', True]
   except (Exception, SystemExit) as error:
     return ['error', 0.0, '', _describe(error)[:_TEXT_LIMIT], False]
-  extracted, reason = verdict.extracted[:_TEXT_LIMIT], verdict.reason[:_TEXT_LIMIT]
+  extracted, reason = verdict.extracted[:limit], verdict.reason[:_TEXT_LIMIT]
   return [verdict.verdict, float(verdict.reward), extracted, reason, False]
 
 
