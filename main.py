@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from rlvr_jax import command_line, metrics
 from rlvr_jax import config as config_lib
 
+config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run lives; default runs/<config name>.')
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks of mistakes too.')

@@ -28,10 +28,11 @@ def dotted(values: Mapping[str, Any]) -> Config:
 
 
 def get_config(arg: str = '') -> Config:
-  """The whole config with its defaults, locked: only smoke_values, task.params, study.arms grow."""
+  """The whole config with its defaults, locked: only the groups of config.FREE_GROUPS grow."""
   config = _every_key()
   config.lock()
-  for group in (config.smoke_values, config.task.params, config.study.arms, config.study.texts):
+  free = (config.smoke_values, config.task.params, config.reward.parts, config.study.arms)
+  for group in (*free, config.study.texts):
     group.unlock()
   return with_presets(config, arg)
 
@@ -125,6 +126,9 @@ def _task() -> dict[str, Any]:
     'limit': 0,  # problems used, from the first; 0: all
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
+    'module': '',  # a Python file with problems(params), and perhaps verify, prompt, environment
+    'environment': '',  # answers completions: retry | calculator | path/to/file.py:name; '': nobody
+    'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
     'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
     'allow': (),  # ids of problems that are kept although their gold does not verify
@@ -200,6 +204,9 @@ def _cells() -> dict[str, Any]:
 
 def _reward() -> dict[str, Any]:
   return {
+    # what is added up, with weights: correct (the verifier's reward), format, length, length_share,
+    # truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
+    'parts': dotted({'correct': 1.0}),
     'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
     'truncated_scale': 1.0,  # factor of a truncated completion's reward
     'truncated_score': placeholder(float),  # what it gets instead

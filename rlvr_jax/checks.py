@@ -1,8 +1,13 @@
 """Relations between keys of a config that are refused before a run starts; part of config.check."""
 
+import ast
+import difflib
+import math
 import pathlib
 import re
 from typing import Any
+
+from rlvr_jax.config_keys import ENVIRONMENTS, PARTS
 
 
 def check(config: Any) -> None:
@@ -11,10 +16,77 @@ def check(config: Any) -> None:
     check_trained(config)
   if config.job in ('train', 'study'):
     check_keep_best(config)
+    check_parts(config)
+  if config.job != 'export':
+    check_task(config)
   if config.job == 'export':
     check_export(config)
   if config.job == 'score':
     check_score(config)
+
+
+def check_parts(config: Any) -> None:
+  """The names, files and weights of reward.parts."""
+  parts = dict(config.reward.parts.items())
+  if not parts or not any(parts.values()):
+    raise ValueError(
+      f"reward.parts={parts} rewards nothing; give a part a weight, as {{'correct': 1.0}}"
+    )
+  for name, weight in parts.items():
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or not math.isfinite(weight):
+      raise ValueError(f'reward.parts[{name!r}]={weight!r}: a weight is a finite number')
+    if name not in PARTS:
+      check_named(f'reward.parts[{name!r}]', name, PARTS)
+
+
+def check_task(config: Any) -> None:
+  """The files that a task names, and its environment."""
+  path, environment = config.task.module, config.task.environment
+  if path:
+    what = f'task.module={path!r}'
+    if not path.endswith('.py'):
+      raise ValueError(f'{what} is not a Python file: give path/to/file.py')
+    check_named(what, f'{path}:problems', ())
+  if environment and environment not in ENVIRONMENTS:
+    check_named(f'task.environment={environment!r}', environment, ENVIRONMENTS)
+
+
+def check_named(what: str, name: str, known: tuple[str, ...]) -> None:
+  """ValueError, beginning with what, if 'file.py:name' is no such thing; the file is not run."""
+  file, colon, inner = name.rpartition(':')
+  if not colon or not file.endswith('.py') or not inner:
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(
+      f'{what} is not known'
+      + (f'; did you mean {near[0]!r}?' if near else '')
+      + f' (one of {", ".join(known)}, or path/to/file.py:name)'
+    )
+  path = pathlib.Path(file).expanduser()
+  if not path.is_file():
+    raise ValueError(f'{what}: there is no file {path.absolute()}')
+  try:
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+  except (SyntaxError, UnicodeDecodeError) as error:
+    raise ValueError(f'{what}: {path} is not Python: {error}') from error
+  names = top_names(tree)
+  if inner not in names and '*' not in names:
+    raise ValueError(
+      f'{what}: {path} does not define {inner}; it defines {", ".join(sorted(names)) or "nothing"}'
+    )
+
+
+def top_names(tree: ast.Module) -> set[str]:
+  """The names that a module binds at its top, '*' if it imports all of another's."""
+  names: set[str] = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+      names.add(node.name)
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+      names |= {(alias.asname or alias.name).partition('.')[0] for alias in node.names}
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+      names.add(node.id)
+  return names
 
 
 def check_keep_best(config: Any) -> None:

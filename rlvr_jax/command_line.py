@@ -1,13 +1,26 @@
 """A command line's --config flags, read and refused before absl parses the same words.
 
-Only ml_collections is imported, as by config.py.
+Only ml_collections and absl are imported.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from rlvr_jax import config as config_lib
+
+
+class DictParser(flags.ArgumentParser):
+  """A free group given whole: --config.reward.parts="{'correct': 1.0, 'my.py:length': -0.01}"."""
+
+  def parse(self, argument: Any) -> ConfigDict:
+    """The literal dict as a group whose keys may have dots."""
+    value = config_lib.parse_literal(argument) if isinstance(argument, str) else argument
+    if not isinstance(value, dict | ConfigDict):
+      raise ValueError(f"{argument!r} is no dict; write one as {{'correct': 1.0, 'format': 0.1}}")
+    return ConfigDict(dict(value.items()), allow_dotted_keys=True)
 
 
 def check_flags(argv: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from rlvr_jax.config_keys import OPEN, RULES
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
 
-FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params')
+FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params', 'reward.parts')
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
@@ -88,8 +88,9 @@ def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
 def set_key(config: Config, key: str, value: Any, source: str) -> None:
   """Sets config's leaf `key`, keeping its type (an int becomes a float, a list a tuple).
 
-  source says in a message who gave the value. Raises ValueError for an unknown key, naming the
-  nearest one and its value, and for a value of another type, naming key, given and expected.
+  A free group takes a dict, which replaces it. source says in a message who gave the value.
+  Raises ValueError for an unknown key, naming the nearest one and its value, and for a value of
+  another type, naming key, given and expected.
   """
   *groups, leaf = key.split('.')
   node = config
@@ -97,6 +98,10 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     node = node.get(group) if isinstance(node, ConfigDict) else None
   if not isinstance(node, ConfigDict) or leaf not in node:
     raise ValueError(_unknown_key(config, key, source))
+  if key in FREE_GROUPS and isinstance(value, Mapping | ConfigDict):
+    with node.unlocked():
+      node[leaf] = ConfigDict(dict(value.items()), allow_dotted_keys=True)
+    return
   if '.'.join(groups) in FREE_GROUPS and not isinstance(node[leaf], ConfigDict):
     node[leaf] = value
     return

@@ -28,6 +28,13 @@ OPEN: dict[str, type] = {
   'reward.truncated_score': float,
 }  # fmt: skip
 
+# names that tests hold against the tables of rl/parts.py and tasks/environments.py
+PARTS = (
+  'correct', 'format', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
+  'length_share', 'turns',
+)  # fmt: skip
+ENVIRONMENTS = ('retry', 'calculator')
+
 
 def _positive(x) -> bool:
   return x > 0 and math.isfinite(x)
@@ -56,6 +63,7 @@ RULES = {
   'mesh.tensor': _AXIS,
   'task.limit': _NOT_NEGATIVE,
   'task.holdout': _NOT_NEGATIVE,
+  'task.turns': _POSITIVE,
   'sampling.temperature': _NOT_NEGATIVE,
   'sampling.top_p': _SHARE,
   'sampling.top_k': _NOT_NEGATIVE,

@@ -27,7 +27,7 @@ from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
 from rlvr_jax.rl.report import PANELS, gap_of
 from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.tasks import countdown
-from rlvr_jax.tasks.load import content_hash
+from rlvr_jax.tasks.load import content_hash, environment_of
 from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,8 @@ def sample_model(
   drawn, _, (model_config, params, tokenizer) = _draw(config, workdir, name, path, problems)
   e = config.evaluate
   truncating = e.top_p < 1 or e.top_k or not e.temperature
-  if config.task.name != 'countdown' or truncating:
+  other = config.task.name != 'countdown' or config.task.module or environment_of(config.task)
+  if other or truncating:
     return drawn, None
   chances = solve_probabilities(
     params,

@@ -129,6 +129,16 @@ def unwritable_workdir(tmp_path, model_dir):
   config_lib.prepare_workdir(tmp_path / 'file' / 'run')
 
 
+def unknown_part_of_a_reward(tmp_path, model_dir):
+  config_lib.resolve(base.get_config(), {'reward.parts': {'corect': 1.0}})
+
+
+def task_file_without_problems(tmp_path, model_dir):
+  path = tmp_path / 'own_task.py'
+  path.write_text('def verify(problem, completion):\n  return True\n')
+  config_lib.resolve(base.get_config(), {'task.module': str(path)})
+
+
 def mesh_that_does_not_divide(tmp_path, model_dir):
   sharding.make_mesh(3, -1, 1)
 
@@ -159,6 +169,8 @@ CASES = {
     misspelt_key,
     prompt_longer_than_the_cache,
     unwritable_workdir,
+    unknown_part_of_a_reward,
+    task_file_without_problems,
     mesh_that_does_not_divide,
     verifier_that_hangs,
   )

@@ -33,7 +33,17 @@ ALLOWED = {
   'front': {'ground', 'eval'},  # the package itself: what it offers, looked up when asked for
 }
 # Modules of eval that run a model; all the others are statistics and reports, without jax.
-EVAL_WITH_JAX = {'run', 'fill', 'sample', 'solve', 'memorised', 'perplexity', 'reach', 'entropy'}
+EVAL_WITH_JAX = {
+  'run',
+  'fill',
+  'sample',
+  'solve',
+  'memorised',
+  'turns',
+  'perplexity',
+  'reach',
+  'entropy',
+}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 

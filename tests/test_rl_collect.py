@@ -101,7 +101,8 @@ def test_controls():
   half.scored[5] = dataclasses.replace(half.scored[5], verdict=Verdict('unparsed', 0.0))
 
   def rewards(control, seed=0):
-    config = SimpleNamespace(reward=SimpleNamespace(control=control), seed=seed)
+    reward = SimpleNamespace(control=control, parts={'correct': 1.0})
+    config = SimpleNamespace(reward=reward, seed=seed)
     return collect_lib.rewards_of(config, half).tolist()
 
   assert rewards('none') == [1, 1, 0, 0, 0, 0]

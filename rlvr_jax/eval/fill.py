@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from rlvr_jax.checkpoint import GracefulExit
-from rlvr_jax.eval import preflight, stopping
+from rlvr_jax.eval import preflight, stopping, turns
 from rlvr_jax.eval.ledger import Ledger
-from rlvr_jax.eval.run import model_uid, sampling_settings, score, store_row, template_hash
+from rlvr_jax.eval.run import (
+  draw,
+  model_uid,
+  sampling_settings,
+  score,
+  store_row,
+  template_hash,
+)
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import Progress, format_seconds
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -35,7 +42,8 @@ class Subject:
 
   encoded: token ids of the problems' prompts by `template`. weights stands for the model's content
   (load.fingerprint), data for the problems' (tasks.load): samples of other weights, or of other
-  problems under the same ids, are refused, never mixed.
+  problems under the same ids, are refused, never mixed. rules: of conversations, if completions are
+  answered.
   """
 
   name: str
@@ -46,6 +54,7 @@ class Subject:
   template: str
   weights: str
   data: str
+  rules: turns.Rules | None = None
 
   @property
   def task(self) -> str:
@@ -74,7 +83,9 @@ def sample_into_store(
   """
   store.check_writable()
   check_verifier(store, subject)
-  settings = sampling_settings(sampling, seed=seed, coupling=coupling, stream='eval')
+  settings = sampling_settings(
+    sampling, seed=seed, coupling=coupling, stream='eval', rules=subject.rules
+  )
   settings |= {'weights': subject.weights, 'data': subject.data}
   ledger = Ledger(
     store,
@@ -143,6 +154,7 @@ class _Filling:
     self.begun = time.monotonic()
     self.shown = 0.0
     self.issued = 0
+    self.outgrown = 0  # conversations
 
   def warm_up(self) -> None:
     """Compiles the programs and imports the verifier: what follows is timed at its own pace."""
@@ -216,7 +228,8 @@ class _Filling:
             temperature=self.sampling.temperature,
           ),
         )
-        lengths.append(len(one.completion.tokens))
+        lengths.append(one.completion.drawn)
+        self.outgrown += one.completion.turns is not None and one.completion.turns.outgrown
         self._show()
         if self.asked.requested:
           raise Stopped(
@@ -235,7 +248,16 @@ class _Filling:
         self.issued += 1
         yield Item(place, subject.problems[place].uid, 0, sample, subject.encoded[place])
 
-    drawn: Any = subject.engine.run(items(), self.sampling, stream='eval', model_uid=self.model_uid)
+    drawn: Any = draw(
+      subject.engine,
+      items(),
+      self.sampling,
+      subject.rules,
+      tokenizer=subject.tokenizer,
+      pool=self.pool,
+      stream='eval',
+      model_uid=self.model_uid,
+    )
     with contextlib.closing(drawn):
       for completion in drawn:
         self.pace.look()
@@ -262,6 +284,11 @@ class _Filling:
       f'{ledger.stored:,} samples of {len(ledger.draws)} problems are stored; {ledger.tokens:,} '
       f'tokens in {took}: {rates["tokens/s"]:,.0f} tokens/s, occupancy {rates["occupancy"]:.2f}'
     ]
+    if self.outgrown:
+      lines.append(
+        f'{self.outgrown:,} conversations outgrew sampling.prompt_capacity='
+        f'{self.subject.engine.prompt_capacity} and were ended there, truncated'
+      )
     if ledger.rule.stop_after:
       early = sum(one.end < ledger.rule.n for one in ledger.draws)
       away = ledger.discarded

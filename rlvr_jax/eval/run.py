@@ -10,11 +10,13 @@ import hashlib
 import logging
 import math
 import pathlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from rlvr_jax import sharding
 from rlvr_jax.config import Config
+from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.tokenizer import Tokenizer
@@ -22,7 +24,7 @@ from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
 from rlvr_jax.sampling.layout import choose_impl, shard_count
-from rlvr_jax.sampling.types import Completion, Sampling
+from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -33,11 +35,16 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """A completion, its text (stop token left out) and what the verifier says of it."""
+  """A completion, its text (stop token left out) and what the verifier says of it.
+
+  Of a conversation: all of its text, and what the verifier says of its last completion. parts:
+  values of the reward parts that the pool computed (rl/parts.py).
+  """
 
   completion: Completion
   text: str
   verdict: Verdict
+  parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def encode_prompts(
@@ -132,6 +139,27 @@ def make_mesh(config: Config):
   return None if mesh.size == 1 else mesh
 
 
+def draw(
+  engine: Engine,
+  items: Iterable[Item],
+  sampling: Sampling,
+  rules: turns.Rules | None,
+  *,
+  tokenizer: Tokenizer,
+  pool: VerifierPool,
+  stream: str,
+  model_uid: int = 0,
+) -> Iterator[Completion]:
+  """The items' completions in the order of finishing; with rules, their conversations."""
+
+  def run(items: Iterable[Item | None], sampling: Sampling) -> Iterator[Completion]:
+    return engine.run(items, sampling, stream=stream, model_uid=model_uid)
+
+  if rules is None:
+    return run(items, sampling)
+  return turns.converse(run, items, sampling, rules, tokenizer=tokenizer, pool=pool)
+
+
 def score(
   completions: Iterable[Completion],
   stop_ids: Sequence[int],
@@ -142,25 +170,39 @@ def score(
 ) -> Generator[Scored]:
   """Judges completions while the next are drawn; yields in their order.
 
-  Equal completions of a problem are decoded and sent to the pool once.
+  Equal completions of a problem are decoded and sent to the pool once. A conversation is judged by
+  its last completion; one whose environment failed is an error.
   """
   stops = set(stop_ids)
-  judged: dict[tuple[int, bytes], tuple[str, Any]] = {}
+  judged: dict[tuple[int, bytes, str], tuple[str, Any]] = {}
   waiting: collections.deque[tuple[Completion, str, Any]] = collections.deque()
   for completion in completions:
-    key = completion.item.problem, completion.tokens.tobytes()
+    talk = completion.turns
+    failed = talk.failed if talk else ''
+    key = completion.item.problem, completion.tokens.tobytes(), failed
     if key not in judged:
       tokens = completion.tokens
       written = tokens[:-1] if int(tokens[-1]) in stops else tokens
       # control tokens stay visible: to drop one would make another, perhaps correct, text of it
-      text = tokenizer.decode(written, skip_special=False)
-      judged[key] = text, pool.submit(problems[completion.item.problem], text)
+      text = answer = tokenizer.decode(written, skip_special=False)
+      if talk and talk.last:
+        answer = tokenizer.decode(written[talk.last :], skip_special=False)
+      if failed:
+        judged[key] = text, _given(Verdict('error', 0.0, '', failed))
+      else:
+        judged[key] = text, pool.submit(problems[completion.item.problem], answer)
     waiting.append((completion, *judged[key]))
     while waiting and waiting[0][2].done():
       first, text, verdict = waiting.popleft()
       yield Scored(first, text, verdict.result())
   for first, text, verdict in waiting:
     yield Scored(first, text, verdict.result())
+
+
+def _given(verdict: Verdict) -> 'Future[Verdict]':
+  future: Future[Verdict] = Future()
+  future.set_result(verdict)
+  return future
 
 
 def store_row(scored: Scored, problem: Problem, *, seed: int, temperature: float) -> Row:
@@ -187,14 +229,18 @@ def store_row(scored: Scored, problem: Problem, *, seed: int, temperature: float
     sandbox=scored.verdict.sandbox,
     entropies=completion.entropies,
     truncated_logprobs=completion.truncated_logprobs,
+    sampled=completion.turns.sampled if completion.turns else None,
   )
 
 
-def sampling_settings(sampling: Sampling, *, seed: int, coupling: str, stream: str) -> dict:
+def sampling_settings(
+  sampling: Sampling, *, seed: int, coupling: str, stream: str, rules: turns.Rules | None = None
+) -> dict:
   """What a draw depends on besides model and prompt, as stored with every shard."""
   settings = dataclasses.asdict(sampling)
   del settings['extras']  # of the same draws more is known
-  return settings | {'seed': seed, 'coupling': coupling, 'stream': stream}
+  settings |= {'seed': seed, 'coupling': coupling, 'stream': stream}
+  return settings | (rules.settings() if rules else {})
 
 
 def check_context(config: Config, model_config: ModelConfig) -> None:

@@ -34,6 +34,7 @@ from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
+from rlvr_jax.eval.turns import rules_of
 from rlvr_jax.metrics import Meter
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import fingerprint, full_name, load_model
@@ -44,7 +45,7 @@ from rlvr_jax.sampling.types import Sampling
 from rlvr_jax.sharding import path_name
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.given import Given, check_remembered, gather
-from rlvr_jax.tasks.load import content_hash, load_problems
+from rlvr_jax.tasks.load import content_hash, environment_of, load_problems
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name
 
@@ -133,6 +134,8 @@ def sample(
   fields: Mapping[str, str] | None = None,
   template: str = 'raw',
   verifier: str | Callable[..., Any] = '',
+  environment: str = '',
+  turns: int = 4,
   seed: int = 0,
   coupling: str = 'independent',
   dtype: str = 'float32',
@@ -170,6 +173,7 @@ def sample(
     workdir: the store is its folder samples/, the verdicts' journal lies beside it.
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
+    environment, turns: what answers completions, and how many a conversation has at most.
     mesh: devices on (data, fsdp, tensor).
     decode_impl: attention of the sampler: 'auto', or a name in models.decode.
     memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
@@ -194,7 +198,7 @@ def sample(
       'dry_run': dry_run,
       'model': {'name': path, 'compute_dtype': dtype},
       'mesh': dict(axes),
-      'task': {'template': template},
+      'task': {'template': template, 'environment': environment, 'turns': turns},
       'sampling': {
         'max_tokens': max_tokens,
         'extras': extras,
@@ -266,10 +270,21 @@ def draw(
   sampler_params = hand_over(None, params, mesh)
   del params, loaded  # the sampler has its own copy
   engine = run_lib.make_engine(config, sampler_params, model_config, mesh)
+  subject = Subject(
+    name,
+    engine,
+    tokenizer,
+    problems,
+    encoded,
+    config.task.template,
+    weights,
+    data,
+    rules_of(config.task, problems, tokenizer, capacity),
+  )
   with run_lib.make_pool(config, workdir) as pool:
     found = sample_into_store(
       store,
-      Subject(name, engine, tokenizer, problems, encoded, config.task.template, weights, data),
+      subject,
       rule,
       eval_sampling(config, tokenizer.eos_ids),
       pool,
@@ -365,6 +380,8 @@ def print_settings(
       f'most {s.max_tokens:,} tokens, seed {config.seed}, {s.coupling}',
     ),
   ]
+  if name := environment_of(config.task):
+    rows.append(('turns', f'at most {config.task.turns}, answered by {name}'))
   if s.stop_after:
     rows.append(
       ('stopping', f'after the first {s.first:,}, once {s.stop_after} of the draws are correct')

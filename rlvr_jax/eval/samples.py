@@ -32,7 +32,9 @@ class Row:
 
   logprob_sum is at T = 1 (None where it was not computed), logprob_sum_sampled under the sampling
   temperature. verifier and sandbox name the version and the isolation that gave the verdict.
-  entropies and truncated_logprobs are a Completion's, of each token, where they were asked for.
+  entropies and truncated_logprobs are a Completion's, of each token, where they were asked for. In
+  a conversation text and tokens hold its turns end to end, sampled says of each token whether the
+  model wrote it, and verdict is that of the last completion.
   """
 
   task: str
@@ -54,6 +56,7 @@ class Row:
   sandbox: str = ''
   entropies: Sequence[float] | np.ndarray | None = None
   truncated_logprobs: Sequence[float] | np.ndarray | None = None
+  sampled: Sequence[bool] | np.ndarray | None = None
 
   def __post_init__(self):
     if self.verdict not in VERDICTS:

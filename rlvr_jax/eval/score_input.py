@@ -9,8 +9,8 @@ from typing import Any
 from rlvr_jax.eval import shards
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import jsonl
-from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.files import rows_of
+from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.problem import VERDICTS, Problem
 
 # Where each thing is looked for, in this order, unless a column is named.
@@ -67,7 +67,7 @@ class Problems:
 
 
 def items_of_file(path: pathlib.Path, fields: Mapping[str, str], verifier: str) -> Iterator[Item]:
-  """The rows of a file of JSON lines, JSON or Parquet. ValueError with file and line for what cannot be judged."""
+  """The rows of a file (tasks/files.py). ValueError says where for what cannot be judged."""
   problems = Problems()
   for number, (where, row) in enumerate(rows_of(path), 1):
     column, value = _pick(row, fields, 'gold', where)

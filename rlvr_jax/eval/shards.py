@@ -37,11 +37,13 @@ SCHEMA = pa.schema(
   ]
 )
 
-# columns of values of each token, in shards whose samples were drawn with sampling.extras
+# columns of values of each token, in shards that have any: the first two of samples drawn with
+# sampling.extras, the last of conversations
 EXTRAS = pa.schema(
   [
     pa.field('entropies', pa.list_(pa.float32())),
     pa.field('truncated_logprobs', pa.list_(pa.float32())),
+    pa.field('sampled', pa.list_(pa.bool_())),
   ]
 )
 
@@ -103,11 +105,12 @@ def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
 def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
   """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes.
 
-  The columns of EXTRAS are there if any row has a value for one of them.
+  A column of EXTRAS is there if any row has a value for it.
   """
   schema = SCHEMA
-  if any(getattr(row, name) is not None for row in rows for name in EXTRAS.names):
-    schema = with_extras(SCHEMA)
+  for field in EXTRAS:
+    if any(getattr(row, field.name) is not None for row in rows):
+      schema = schema.append(field)
   columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
   table = pa.table(columns, schema=schema.with_metadata({METADATA_KEY: metadata.encode()}))
   temporary.parent.mkdir(parents=True, exist_ok=True)

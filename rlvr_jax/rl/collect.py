@@ -18,14 +18,15 @@ import numpy as np
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.run import Scored
+from rlvr_jax.eval.turns import Rules, rules_of
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.profiling import Phases
-from rlvr_jax.rl import rollout
+from rlvr_jax.rl import parts, rollout
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.selection import select_groups
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.sampling.engine import Engine
-from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.sampling.types import Completion, Item, Sampling, Turns
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
 
@@ -40,7 +41,10 @@ CONTROL_KEY = 0xC0  # keeps the coin of reward.control=random apart from other u
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where completions come from: problems with their prompts, and who draws and judges them."""
+  """Where completions come from: problems with their prompts, and who draws and judges them.
+
+  rules: of conversations, if completions are answered.
+  """
 
   config: Config
   engine: Engine
@@ -49,9 +53,12 @@ class Source:
   problems: Sequence[Problem]
   encoded: Sequence[tuple[int, ...]]
   phases: Phases
+  rules: Rules | None = None
 
-  def draw(self, items: Sequence[Item], sampling: Sampling, stream: str) -> list[Scored]:
-    """The items' judged completions, in the order of finishing.
+  def draw(
+    self, items: Sequence[Item], sampling: Sampling, stream: str, *, rewarded: bool = False
+  ) -> list[Scored]:
+    """The items' judged completions, in the order of finishing; rewarded: with their parts.
 
     Verdicts are made while sampling goes on; the phase 'verify' is what is waited for after it.
     """
@@ -59,7 +66,15 @@ class Source:
 
     def drawn() -> Iterator[Completion]:
       nonlocal ended
-      yield from self.engine.run(items, sampling, stream=stream)
+      yield from run_lib.draw(
+        self.engine,
+        items,
+        sampling,
+        self.rules,
+        tokenizer=self.tokenizer,
+        pool=self.pool,
+        stream=stream,
+      )
       ended = time.perf_counter()
 
     judged = run_lib.score(
@@ -69,13 +84,33 @@ class Source:
       tokenizer=self.tokenizer,
       pool=self.pool,
     )
-    found = list(judged)
+    names = parts.from_files(self.config) if rewarded else ()
+    if names:
+      asked = parts.FileParts(names, self.problems, self.pool)
+      for scored in judged:
+        asked.add(scored)
+      found = asked.all()
+    else:
+      found = list(judged)
     self.phases.add('verify', time.perf_counter() - ended)
     return found
 
   def item(self, index: int, visit: int, sample: int) -> Item:
     """One completion of a problem to be drawn."""
     return Item(index, self.problems[index].uid, visit, sample, self.encoded[index])
+
+
+def open_source(
+  config: Config,
+  engine: Engine,
+  pool: VerifierPool,
+  tokenizer: Tokenizer,
+  problems: Sequence[Problem],
+  encoded: Sequence[tuple[int, ...]],
+) -> Source:
+  """The source of a config, with the conversations that its task asks for."""
+  rules = rules_of(config.task, problems, tokenizer, config.sampling.prompt_capacity)
+  return Source(config, engine, pool, tokenizer, problems, encoded, Phases(), rules)
 
 
 @dataclasses.dataclass
@@ -130,7 +165,7 @@ def draw_groups(source: Source, draws: Sequence[tuple[int, int]]) -> list[Group]
   items = [source.item(*draw, sample) for draw in draws for sample in range(size)]
   groups = {draw: Group(*draw, []) for draw in draws}
   sampling = train_sampling(source.config, source.tokenizer.eos_ids)
-  for scored in source.draw(items, sampling, 'train'):
+  for scored in source.draw(items, sampling, 'train', rewarded=True):
     item = scored.completion.item
     groups[item.problem, item.visit].scored.append(scored)
   for group in groups.values():
@@ -186,7 +221,7 @@ def _signal(config: Config, group: Group) -> np.ndarray:
   """What dynamic sampling judges: whether answers are right, or the reward that stands for it."""
   if config.reward.control == 'none':
     return group.correct.astype(np.float64)
-  return rewards_of(config, group)
+  return correct_of(config, group)
 
 
 def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
@@ -196,7 +231,7 @@ def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
     train_sampling(source.config, source.tokenizer.eos_ids), temperature=0.0
   )
   found = {}
-  for scored in source.draw(items, sampling, 'probe'):
+  for scored in source.draw(items, sampling, 'probe', rewarded=True):
     item = scored.completion.item
     found[item.problem, item.visit] = Group(item.problem, item.visit, [scored])
   alone = [found[group.index, group.visit] for group in groups]
@@ -233,9 +268,19 @@ CONTROLS: dict[str, Callable[[Group, int], np.ndarray]] = {
 }
 
 
-def rewards_of(config: Config, group: Group) -> np.ndarray:
-  """f32[G] what the group's completions are rewarded with, by reward.control."""
+def correct_of(config: Config, group: Group) -> np.ndarray:
+  """f32[G] the verifier's rewards of the group's completions, or what reward.control says."""
   return CONTROLS[config.reward.control](group, config.seed)
+
+
+def rewards_of(config: Config, group: Group) -> np.ndarray:
+  """f32[G] what the group's completions are rewarded with: the sum of reward.parts."""
+  return parts.total(config, group.scored, correct_of(config, group))
+
+
+def part_metrics(config: Config, groups: Sequence[Group]) -> dict[str, float]:
+  """Means of the reward's parts over groups, raw and weighted."""
+  return parts.metrics(config, ((group.scored, correct_of(config, group)) for group in groups))
 
 
 def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
@@ -249,6 +294,7 @@ def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
     rewards=np.concatenate([rewards_of(config, group) for group in groups]).tolist(),
     group=[i for i, group in enumerate(groups) for _ in group.scored],
     truncated=[c.truncated for c in completions],
+    sampled=[c.turns.sampled if c.turns else None for c in completions],
   )
 
 
@@ -274,12 +320,25 @@ def to_json(queue: Sequence[Group]) -> list[dict[str, Any]]:
           'truncated': bool(s.completion.truncated),
           'text': s.text,
           'verdict': dataclasses.asdict(s.verdict),
+          **({'parts': dict(s.parts)} if s.parts else {}),
+          **({'turns': _turns_to_json(s.completion.turns)} if s.completion.turns else {}),
         }
         for s in group.scored
       ],
     }
     for group in queue
   ]
+
+
+def _turns_to_json(turns: Turns) -> dict[str, Any]:
+  return dataclasses.asdict(turns) | {'sampled': _packed(turns.sampled.astype(np.uint8))}
+
+
+def _turns_from_json(found: dict[str, Any] | None) -> Turns | None:
+  if found is None:
+    return None
+  sampled = np.frombuffer(base64.b64decode(found['sampled']), np.uint8).astype(bool)
+  return Turns(**{**found, 'sampled': sampled})
 
 
 def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:
@@ -295,8 +354,9 @@ def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:
         for name in PER_TOKEN
         if name in one
       },
+      turns=_turns_from_json(one.get('turns')),
     )
-    return Scored(completion, one['text'], Verdict(**one['verdict']))
+    return Scored(completion, one['text'], Verdict(**one['verdict']), one.get('parts', {}))
 
   return [
     Group(group['index'], group['visit'], [scored(group, one) for one in group['scored']])

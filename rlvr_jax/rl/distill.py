@@ -21,10 +21,10 @@ from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.rl import ends, learner, observe, rollout, skips
 from rlvr_jax.rl.algorithms import ALGORITHMS
-from rlvr_jax.rl.collect import Source, batch_of
+from rlvr_jax.rl.collect import batch_of, open_source
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
-from rlvr_jax.tasks.load import FAMILIES, load_problems
+from rlvr_jax.tasks.load import family, load_problems
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.prompts import writes_bos
 
@@ -68,7 +68,8 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   if config.distill.source:
     pairs = read_pairs(config.distill.source)
     return lambda i: [pairs[j] for j, _ in batch_of(i * size, size, config.seed, len(pairs))]
-  if config.task.name not in FAMILIES:
+  own = family(config.task)
+  if own is None or not hasattr(own, 'corpus'):
     raise ValueError(
       f"distill.source='': task.name={config.task.name!r} has no corpus of its own; name a JSONL "
       'file of {"prompt": ..., "completion": ...}'
@@ -77,9 +78,7 @@ def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
     chosen = rng.choices(problems, k=size)
-    return FAMILIES[config.task.name].corpus(
-      chosen, seed=rng.getrandbits(32), noise=config.distill.noise
-    )
+    return own.corpus(chosen, seed=rng.getrandbits(32), noise=config.distill.noise)
 
   return draw
 
@@ -138,9 +137,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
-    held_out = Source(
-      config, engine, pool, learn.tokenizer, looks, looks_encoded, profiling.Phases()
-    )
+    held_out = open_source(config, engine, pool, learn.tokenizer, looks, looks_encoded)
     exit_asked = stack.enter_context(GracefulExit())
     progress = stack.enter_context(
       metrics_lib.Progress(d.steps, 'fine-tuning', start=start, plain_every_s=5.0)

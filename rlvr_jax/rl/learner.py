@@ -29,6 +29,7 @@ from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl import critic as critic_lib
+from rlvr_jax.rl import parts as reward_parts
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.optimizer import make_optimizer
@@ -41,7 +42,7 @@ from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, sta
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sharding import shardings
-from rlvr_jax.tasks.load import FAMILIES, content_hash
+from rlvr_jax.tasks.load import content_hash, family
 
 
 @dataclasses.dataclass
@@ -230,6 +231,8 @@ def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
   """What decides a run's numbers: the config's keys, and the content of its model and data."""
   found = config_lib.identity(config, exclude=exclude)
   found['content of task'] = content_hash(config.task)
+  if config.job == 'train':
+    found |= reward_parts.contents(config)
   if config.distill.source and config.job == 'distill':
     found['content of distill.source'] = hash_of(pathlib.Path(config.distill.source).read_text())
   if config.model.name:
@@ -264,12 +267,13 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
 
   if config.model.name:
     return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
-  if config.task.name not in FAMILIES:
+  own = family(config.task)
+  if own is None:
     raise ValueError(
       f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
       'alphabet for; name a model (directory, .gguf or hub id)'
     )
-  tokenizer = char_tokenizer(FAMILIES[config.task.name].ALPHABET)
+  tokenizer = char_tokenizer(own.ALPHABET)
   init = config.model.init.to_dict()
   init['vocab_size'] = init['vocab_size'] or tokenizer.vocab_size
   qwen2 = init['architecture'] == 'qwen2'

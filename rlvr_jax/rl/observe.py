@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax.config import Config
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.run import Scored
 from rlvr_jax.eval.samples import SampleStore, SampleWriter
-from rlvr_jax.rl.collect import Collected, Group, Source, train_sampling
+from rlvr_jax.rl.collect import Collected, Group, Source, part_metrics, train_sampling
 from rlvr_jax.rl.types import Rollouts
 
 SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' solve rates
@@ -33,7 +35,7 @@ def look(source: Source) -> dict[str, float]:
   return {f'eval/pass@{k}': float(v) for k, v in zip(ks, values.mean(axis=0), strict=True)}
 
 
-def rollout_metrics(rollouts: Rollouts, collected: Collected) -> dict[str, float]:
+def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) -> dict[str, float]:
   """What a practitioner looks at first: rewards, verdicts, lengths, groups with a signal."""
   rewards = np.asarray(rollouts.rewards, np.float64)
   scored = [s for group in collected.groups for s in group.scored]
@@ -41,6 +43,7 @@ def rollout_metrics(rollouts: Rollouts, collected: Collected) -> dict[str, float
   rates = np.array([group.correct.mean() for group in collected.groups])
   completions = [s.completion for group in collected.drawn for s in group.scored]
   used = len(scored)
+  lengths = rollouts.completion_mask.sum(axis=1)  # tokens of the model
   row = {
     'reward/mean': float(rewards.mean()),
     'reward/std': float(rewards.std()),
@@ -48,10 +51,10 @@ def rollout_metrics(rollouts: Rollouts, collected: Collected) -> dict[str, float
     'pass@group': float((rates > 0).mean()),
     'groups/with_signal': float(((rates > 0) & (rates < 1)).mean()),
     **solved(rates),
-    'length/mean': float(np.mean(rollouts.completion_lengths)),
-    'length/max': float(np.max(rollouts.completion_lengths)),
+    'length/mean': float(np.mean(lengths)),
+    'length/max': float(np.max(lengths)),
     'truncated': float(np.mean(rollouts.truncated)),
-    'tokens/drawn': float(sum(len(c.tokens) for c in completions)),
+    'tokens/drawn': float(sum(c.drawn for c in completions)),
     'samples/drawn': float(len(completions)),
     'samples/drawn_per_used': len(completions) / used,
     'groups/dropped': float(collected.dropped),
@@ -60,7 +63,22 @@ def rollout_metrics(rollouts: Rollouts, collected: Collected) -> dict[str, float
   for name in sorted(set(names.tolist())):
     row[f'verdict/{name}'] = float((names == name).mean())
     row[f'reward/{name}'] = float(rewards[names == name].mean())
-  return row
+  return row | part_metrics(config, collected.groups) | turn_metrics(scored)
+
+
+def turn_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+  """Of conversations: completions in them, tokens of observations, shares that ended early."""
+  talks = [s.completion for s in scored if s.completion.turns]
+  turns = [talk.turns for talk in talks if talk.turns]
+  if not turns:
+    return {}
+  return {
+    'turns/mean': float(np.mean([one.count for one in turns])),
+    'turns/max': float(np.max([one.count for one in turns])),
+    'turns/observed_tokens': float(np.mean([len(talk.tokens) - talk.drawn for talk in talks])),
+    'turns/outgrown': float(np.mean([one.outgrown for one in turns])),
+    'turns/failed': float(np.mean([bool(one.failed) for one in turns])),
+  }
 
 
 def solved(rates: np.ndarray) -> dict[str, float]:
@@ -104,7 +122,11 @@ class RolloutWriter:
       problems[0].task,
       {
         **run_lib.sampling_settings(
-          sampling, seed=config.seed, coupling=config.sampling.coupling, stream='train'
+          sampling,
+          seed=config.seed,
+          coupling=config.sampling.coupling,
+          stream='train',
+          rules=source.rules,
         ),
         'run': run,
       },

@@ -123,7 +123,7 @@ def _advantages(
     kl_tok = kl_est(jnp.where(mask, old, 0.0), jnp.where(mask, ref, 0.0), algorithm.kl_kind)
   rewards = shape_rewards(
     rollouts.rewards,
-    rollouts.completion_lengths,
+    jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
     rollouts.truncated,
     mask,
     kl_tok,

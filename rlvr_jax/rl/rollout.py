@@ -18,11 +18,13 @@ def assemble(
   rewards: Sequence[float] | None = None,
   group: Sequence[int] | None = None,
   truncated: Sequence[bool] | None = None,
+  sampled: Sequence[np.ndarray | None] | None = None,
 ) -> Rollouts:
   """Rollouts of numpy arrays: prompt and completion contiguous, padded on the right to a bucket.
 
   prompts and completions are token ids, sampler_logprobs f32 per completion token; what is not
-  given is 0 (a group of its own for each row).
+  given is 0 (a group of its own for each row). sampled: bool per completion token, false on a
+  conversation's observations, which the mask leaves out; None for all.
   """
   B = len(prompts)
   prompt_lengths = np.array([len(p) for p in prompts], np.int32)
@@ -40,6 +42,10 @@ def assemble(
   mask = (index >= prompt_lengths[:, None]) & (
     index < (prompt_lengths + completion_lengths)[:, None]
   )
+  for i, own in enumerate(sampled or ()):
+    if own is not None:
+      begin = len(prompts[i])
+      mask[i, begin : begin + len(own)] &= own
   return Rollouts(
     tokens=tokens,
     prompt_lengths=prompt_lengths,

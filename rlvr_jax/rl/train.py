@@ -21,9 +21,8 @@ from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import ends, learner, observe, report, skips
+from rlvr_jax.rl import ends, learner, observe, parts, report, skips
 from rlvr_jax.rl.algorithms import Algorithm, choose
-from rlvr_jax.rl.collect import Source
 from rlvr_jax.tasks.load import load_problems
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
       f"reward.control='majority' with train.algorithm={t.algorithm!r}: its baseline is one greedy "
       'completion, of which there is no majority; take another algorithm'
     )
+  parts.check_fits(config, row.credit, row.scale)
   return row
 
 
@@ -102,10 +102,10 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
-    phases = profiling.Phases()
     tools = config, engine, pool, learn.tokenizer
-    source = Source(*tools, problems, prompts, phases)
-    held_out = Source(*tools, looks, look_prompts, profiling.Phases())
+    source = collect_lib.open_source(*tools, problems, prompts)
+    held_out = collect_lib.open_source(*tools, looks, look_prompts)
+    phases = source.phases
     queue = collect_lib.from_json(source, host['queue'])
     keep_rows = None
     if config.train.store_rollouts:
@@ -152,7 +152,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         rollouts = collect_lib.assemble(config, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
         row |= learn.steps(batch, iteration=iteration)
-      row |= observe.rollout_metrics(rollouts, collected) | phases.pop()
+      row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
 
       host['skipped_in_row'] = skips.count_skips(

@@ -15,7 +15,7 @@ class Rollouts(flax.struct.PyTreeNode):
 
   tokens: np.ndarray  # i32[B,T]
   prompt_lengths: np.ndarray  # i32[B]
-  completion_lengths: np.ndarray  # i32[B]
+  completion_lengths: np.ndarray  # i32[B] tokens after the prompt, observations included
   completion_mask: np.ndarray  # bool[B,T] sampled tokens up to and including EOS
   sampler_logprobs: np.ndarray  # f32[B,T]
   rewards: np.ndarray  # f32[B]

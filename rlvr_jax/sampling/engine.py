@@ -159,7 +159,7 @@ class Engine:
 
   def run(
     self,
-    items: Iterable[Item],
+    items: Iterable[Item | None],
     sampling: Sampling,
     *,
     stream: str = 'eval',
@@ -168,10 +168,10 @@ class Engine:
     """Yields completions in order of finishing; stream (STREAMS) and model_uid enter every key.
 
     items may be an iterator: it is asked between chunks, a little ahead of what can start, so that
-    it may decide late. Raises ValueError for an item that does not fit (at the call for a sequence,
-    else when it comes up) and for settings out of range. Abandoning the iterator early leaves the
-    engine usable (its state is rebuilt); so does a second run begun before the first has ended,
-    which ends the first.
+    it may decide late; None from it means that there is none yet. Raises ValueError for an item
+    that does not fit (at the call for a sequence, else when it comes up) and for settings out of
+    range. Abandoning the iterator early leaves the engine usable (its state is rebuilt); so does a
+    second run begun before the first has ended, which ends the first.
     """
     check_sampling(sampling, self.completion_capacity)
     if stream not in STREAMS:
@@ -180,9 +180,10 @@ class Engine:
       raise ValueError('the engine has no params: they were freed or never loaded; call load first')
     forced = False
     if isinstance(items, Sequence):
-      self._check(items, sampling)
-      forced = any(item.forced is not None for item in items)
-      checked = iter(items)
+      listed = [item for item in items if item is not None]
+      self._check(listed, sampling)
+      forced = any(item.forced is not None for item in listed)
+      checked = iter(listed)
     else:
       checked = self._checked(items, sampling)
     return self._run(checked, sampling, forced, (np.uint32(STREAMS[stream]), np.uint32(model_uid)))
@@ -191,15 +192,15 @@ class Engine:
     V = self.config.vocab_size
     check_items(items, sampling, vocabulary=V, capacity=self.prompt_capacity)
 
-  def _checked(self, items: Iterable[Item], sampling: Sampling) -> Iterator[Item]:
+  def _checked(self, items: Iterable[Item | None], sampling: Sampling) -> Iterator[Item | None]:
     for item in items:
-      self._check([item], sampling)
-      if item.forced is not None:
+      self._check([item] if item else [], sampling)
+      if item and item.forced is not None:
         raise ValueError('items with forced tokens have to come as a list, not as an iterator')
       yield item
 
   def _run(
-    self, items: Iterator[Item], sampling: Sampling, forced: bool, origin: tuple
+    self, items: Iterator[Item | None], sampling: Sampling, forced: bool, origin: tuple
   ) -> Iterator[Completion]:
     if self._current is not None:
       self._state = None
@@ -252,7 +253,9 @@ class Engine:
 class _Run:
   """One run of an engine: the items outstanding and the parts of their completions."""
 
-  def __init__(self, engine: Engine, items: Iterator[Item], sampling: Sampling, origin: tuple):
+  def __init__(
+    self, engine: Engine, items: Iterator[Item | None], sampling: Sampling, origin: tuple
+  ):
     self._engine, self._items, self._sampling, self._origin = engine, items, sampling, origin
     self._ahead: list[Item] = []  # an item that no shard could take yet
     self._idents = itertools.count()
@@ -278,11 +281,14 @@ class _Run:
       self._count(jax.device_get(emitted).counters)
 
   def _next_item(self) -> Item | None:
+    """The next item; None if there is none, or none yet."""
     if self._ahead:
       return self._ahead.pop()
-    item = None if self._exhausted else next(self._items, None)
-    self._exhausted = item is None
-    return item
+    try:
+      return next(self._items)
+    except StopIteration:
+      self._exhausted = True
+      return None
 
   def _feed(self) -> None:
     """Moves items into the shards' queues, as many as two chunks may start."""
@@ -365,7 +371,8 @@ class _Run:
         begun = (*self._parts.pop(ident), values)
         values = tuple(np.concatenate(x) for x in zip(*begun, strict=True))
       tokens, logprobs, *extras = values
-      yield Completion(item, tokens, logprobs, not stopped, *extras)
+      known = dict(zip(('entropies', 'truncated_logprobs'), extras, strict=False))
+      yield Completion(item, tokens, logprobs, not stopped, **known)
     self._most_finished = max(self._most_finished, finished // self._engine.shards)
 
   def _count(self, counters: Any) -> None:

@@ -45,12 +45,32 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Turns:
+  """Of a conversation laid end to end in one Completion: what is the model's and what is not.
+
+  sampled: bool[length], false on observations. last: where its last completion begins; count:
+  completions in it. outgrown: it was ended because the next prompt would not have fitted. failed:
+  why the environment gave no observation, '' if all went well.
+  """
+
+  sampled: np.ndarray
+  last: int
+  count: int
+  outgrown: bool = False
+  failed: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Completion:
   """One drawn completion: tokens i32[length] (stop token included), logprobs f32[length].
 
   truncated: it ended at its limit, without a stop token. With Sampling.extras, of each token and in
   nats: the entropies f32[length] of the distributions that logprobs are of, and the log-probs
   f32[length] in what top_k and top_p left of them (-inf for a forced token outside).
+
+  turns: given for a conversation (eval/turns.py), whose tokens are its completions and the
+  observations between them, and whose item is that of the first completion; then per-token values
+  are 0 on observations.
   """
 
   item: Item
@@ -59,6 +79,12 @@ class Completion:
   truncated: bool
   entropies: np.ndarray | None = None
   truncated_logprobs: np.ndarray | None = None
+  turns: Turns | None = None
+
+  @property
+  def drawn(self) -> int:
+    """Tokens that the model wrote."""
+    return len(self.tokens) if self.turns is None else int(self.turns.sampled.sum())
 
 
 @dataclasses.dataclass

@@ -4,10 +4,21 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlvr_jax.config import parse_literal
-from rlvr_jax.tasks import countdown, countdown_cot, jsonl, procedural, prompts, self_check
+from rlvr_jax.tasks import (
+  countdown,
+  countdown_cot,
+  environments,
+  jsonl,
+  module,
+  procedural,
+  prompts,
+  self_check,
+  user_file,
+)
 from rlvr_jax.tasks.datasets import load as datasets
 from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.problem import Problem, check_unique
@@ -16,6 +27,24 @@ from rlvr_jax.tasks.problem import Problem, check_unique
 FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot}
 TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
 _FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
+
+
+def family(task: Mapping[str, Any]) -> Any:
+  """The module that has the ALPHABET and corpus of a task group, None if there is none."""
+  if task.get('module'):
+    found = module.open_module(task['module'])
+    return found if hasattr(found, 'ALPHABET') else None
+  return FAMILIES.get(task['name'])
+
+
+def environment_of(task: Mapping[str, Any]) -> str:
+  """The name of a task group's environment, '' if it has none; ValueError if it cannot be used."""
+  name, path = task.get('environment') or '', task.get('module') or ''
+  if not name and path and hasattr(module.open_module(path), 'environment'):
+    name = f'{path}:environment'
+  if name:
+    environments.find(name)
+  return name
 
 
 def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]]:
@@ -27,7 +56,7 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
   ValueError names the key that does not fit.
   """
   limit, holdout = int(task['limit']) or None, int(task['holdout'])
-  if task['name'] in TASKS:
+  if task['name'] in TASKS or task.get('module'):
     for key in ('split', 'where'):
       if task.get(key):
         raise ValueError(
@@ -63,7 +92,15 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
 def _splits(task: Mapping[str, Any], limit: int | None) -> dict[str, list[Problem]]:
   """split -> problems; ('': of a task that has none)."""
   name, params = task['name'], dict(task['params'])
-  if name in _FILES:
+  if task.get('module'):
+    problems = module.make_problems(
+      task['module'],
+      params,
+      limit=limit or 0,
+      fields={k: v for k, v in task['fields'].items() if v},
+      verifier=task['verifier'],
+    )
+  elif name in _FILES:
     problems = jsonl.load_jsonl(
       task['path'],
       task=params.pop('task', name),
@@ -96,8 +133,8 @@ def _filters(task: Mapping[str, Any]) -> dict[str, Any]:
     name, equals, values = part.partition('=')
     if not equals:
       raise ValueError(f'task.where={where!r}: {part!r} is not name=value or name=value,value')
-    found = tuple(parse_literal(value.strip()) for value in values.split(','))
-    filters[name.strip()] = found if len(found) > 1 else found[0]
+    found = [parse_literal(value.strip()) for value in values.split(',')]
+    filters[name.strip()] = tuple(found) if len(found) > 1 else found[0]
   return filters
 
 
@@ -106,10 +143,10 @@ def content_hash(task: Mapping[str, Any]) -> str:
 
   How many problems are made or used is left out, so that a store can be topped up with more.
   """
-  if task['name'] in _FILES:
+  if task['name'] in _FILES and not task.get('module'):
     with open(task['path'], 'rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
-  if task['name'] in table.BENCHMARKS:
+  if task['name'] in table.BENCHMARKS and not task.get('module'):
     return datasets.benchmark_hash(
       task['name'],
       path=task['path'],
@@ -117,5 +154,9 @@ def content_hash(task: Mapping[str, Any]) -> str:
       params=_filters(task),
     )
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
+  if task.get('module'):
+    content = user_file.digest(Path(task['module']).expanduser())
+    text = json.dumps(['module', content, params], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
   text = json.dumps([task['name'], params], sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -166,6 +166,18 @@ _MATHVISTA_HINTS = {
   ),
 }
 
+# What stands before and after a user's further turn, behind a completion and its stop token.
+_CHATML = '\n<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'
+FRAMES: dict[str, tuple[str, str]] = {
+  'qwen-boxed': _CHATML,
+  'qwen25-math-cot': _CHATML,
+  'abel': ('\nuser\n', '\nassistant'),
+  'deepseek-r1': (' User: ', ' Assistant:'),
+  'livecodebench': _CHATML,
+  'easyr1': _CHATML,
+  'raw': ('\n', '\n'),
+}
+
 
 class ChatTokenizer(Protocol):
   """What 'chat' needs of a tokenizer (those of transformers have it)."""
@@ -287,3 +299,25 @@ def _render_chat(problem: Problem, template: str, tokenizer: ChatTokenizer | Non
     messages = [dict(message) for message in problem.prompt]
   opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
   return opened + chat.prefix
+
+
+def frame(template: str, tokenizer: ChatTokenizer | None = None) -> tuple[str, str]:
+  """(before, after) a user's further turn in a conversation, behind what the assistant wrote.
+
+  With CHATS both are what the tokenizer's template writes there, and before begins with what ends
+  the assistant's turn (a stop token, which the model may have written itself). Raises ValueError as
+  render does, and for a chat template that does not show both turns once.
+  """
+  if template in FRAMES:
+    return FRAMES[template]
+  written, observed = 'what-the-assistant-wrote', 'what-the-user-says'
+  messages = (('user', 'question'), ('assistant', written), ('user', observed))
+  chat = tuple({'role': role, 'content': content} for role, content in messages)
+  text = _render_chat(Problem('', '', chat, None), CHAT, tokenizer)
+  if text.count(written) != 1 or text.count(observed) != 1:
+    raise ValueError(
+      f'template={CHAT!r}: the chat template of this tokenizer does not show a conversation of two '
+      'turns, so it cannot go on; choose another task.template'
+    )
+  before, _, after = text.partition(written)[2].partition(observed)
+  return before, after

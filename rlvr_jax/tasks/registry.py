@@ -9,16 +9,16 @@ or wrong, reward 1 or 0) or a number (the reward; correct if and only if it is 1
 import dataclasses
 import difflib
 import functools
-import hashlib
 import importlib
-import importlib.util
 import math
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from rlvr_jax.tasks import user_file
 from rlvr_jax.tasks.problem import Problem, Verdict
 
 _PYTHON = '.'.join(map(str, sys.version_info[:2]))  # what programs mean depends on it
@@ -66,6 +66,11 @@ VERIFIERS: dict[str, Verifier] = {
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
 }
 
+# The pool's jobs that are no verifiers, named 'kind:name': the module has `version(name)` and
+# `load(name)`, which gives a function of (problem, text) that puts its result into a Verdict.
+CALLS = {'environment': 'rlvr_jax.tasks.environments', 'reward': 'rlvr_jax.tasks.parts'}
+JUDGE = 'judged by'  # meta of such a job's problem: [its verifier, that one's version]
+
 
 def verifier_name(problem: Problem) -> str:
   """The name of the problem's verifier: meta['verifier'], else its task if a verifier has that
@@ -84,8 +89,10 @@ def verifier_version(name: str) -> str:
   """
   if name in VERIFIERS:
     return f'{name}:{VERIFIERS[name].version}'
-  path, function = _file_and_function(name)
-  return f'{path.name}:{function}:{_digest(path)}'
+  if (call := _call(name)) is not None:
+    module, inner = call
+    return f'{name.partition(":")[0]}:{module.version(inner)}'
+  return user_file.version(*_file_and_function(name))
 
 
 def runs_programs(name: str) -> bool:
@@ -109,26 +116,41 @@ def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
     module_name, function_name = VERIFIERS[name].function.split(':')
     module = importlib.import_module(module_name)
     getattr(module, 'prepare', lambda: None)()
-  else:
-    path, function_name = _file_and_function(name)
-    if version != f'{path.name}:{function_name}:{_digest(path)}':
-      raise ValueError(
-        f'verifier={name!r} was edited while the pool was running; start again to use the new rules'
-      )
-    module_name = f'_verifier_{_digest(path)}'
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-      raise ValueError(f'verifier={name!r}: {path} is not a Python file')
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(path.parent.absolute()))  # what it imports may lie beside it
-    spec.loader.exec_module(module)
-  function = getattr(module, function_name, None)
-  if not callable(function):
+    return functools.partial(_as_verdict, name, getattr(module, function_name))
+  if version != verifier_version.__wrapped__(name):
     raise ValueError(
-      f'verifier={name!r}: {module.__file__} has no function {function_name!r}; '
-      f'it defines {", ".join(n for n in vars(module) if not n.startswith("_"))}'
+      f'verifier={name!r} was edited while the pool was running; start again to use the new rules'
     )
+  if (call := _call(name)) is not None:
+    module, inner = call
+    return module.load(inner)
+  function = user_file.find(*_file_and_function(name), f'verifier={name!r}')
+  if not callable(function):
+    raise ValueError(f'verifier={name!r} is a {type(function).__name__}, not a function')
   return functools.partial(_as_verdict, name, function)
+
+
+def is_call(name: str) -> bool:
+  """Whether a job's name is that of a call (CALLS), not of a verifier."""
+  return name.partition(':')[0] in CALLS
+
+
+def _call(name: str) -> tuple[ModuleType, str] | None:
+  kind, _, inner = name.partition(':')
+  return (importlib.import_module(CALLS[kind]), inner) if kind in CALLS else None
+
+
+def as_call(problem: Problem, name: str) -> Problem:
+  """The problem as that of a call: its own verifier stays known, by name and version."""
+  judge = verifier_name(problem)
+  meta = {**problem.meta, 'verifier': name, JUDGE: [judge, verifier_version(judge)]}
+  return dataclasses.replace(problem, meta=meta)
+
+
+def of_call(problem: Problem) -> Problem:
+  """The problem that as_call was given, with its verifier named, and JUDGE, in its meta."""
+  meta = {**problem.meta, 'verifier': problem.meta[JUDGE][0]}
+  return dataclasses.replace(problem, meta=meta)
 
 
 def _as_verdict(name: str, function: Callable[..., Any], problem: Problem, text: str) -> Verdict:
@@ -147,19 +169,13 @@ def _as_verdict(name: str, function: Callable[..., Any], problem: Problem, text:
 
 
 def _file_and_function(name: str) -> tuple[Path, str]:
-  path_text, colon, function = name.rpartition(':')
-  if not colon or not path_text.endswith('.py') or not function:
+  found = user_file.split(name)
+  if found is None:
     near = difflib.get_close_matches(name, VERIFIERS, n=1)
     raise ValueError(
       f'verifier={name!r} is not known'
       + (f'; did you mean {near[0]!r}?' if near else '')
       + f' (one of {", ".join(VERIFIERS)}, or path/to/file.py:function)'
     )
-  path = Path(path_text).expanduser()
-  if not path.is_file():
-    raise ValueError(f'verifier={name!r}: there is no file {path.absolute()}')
-  return path, function
-
-
-def _digest(path: Path) -> str:
-  return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+  user_file.existing(found[0], f'verifier={name!r}')
+  return found

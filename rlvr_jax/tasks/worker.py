@@ -18,14 +18,14 @@ from typing import Any
 
 from rlvr_jax.tasks import settings, wire
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import load_verifier, patience
+from rlvr_jax.tasks.registry import is_call, load_verifier, patience
 
 try:
   import resource
 except ImportError:  # no POSIX: run without a memory limit
   resource = None
 
-_TEXT_LIMIT = 500  # characters kept of extracted and reason
+_TEXT_LIMIT = 500  # characters kept of a verdict's extracted and reason
 _LOAD_SECONDS = 300.0
 
 
@@ -59,7 +59,7 @@ def main() -> None:
           break  # the parent gives up this verifier and ends this process
         loaded[name, version] = verify
       _arm(2 * patience(name, limit_s) + 5)
-      reply = _judge(verify, problems[index], text)
+      reply = _judge(verify, problems[index], text, None if is_call(name) else _TEXT_LIMIT)
       _arm(0)
       wire.write(send, wire.encode(reply))
 
@@ -102,8 +102,13 @@ def _load(send: int, name: str, version: str) -> Callable[[Problem, str], Verdic
   return verify
 
 
-def _judge(verify: Callable[[Problem, str], Verdict], problem: Problem, text: str) -> list[Any]:
-  """[verdict, reward, extracted, reason, sandbox, fresh]; what it raises is an 'error'."""
+def _judge(
+  verify: Callable[[Problem, str], Verdict], problem: Problem, text: str, limit: int | None
+) -> list[Any]:
+  """[verdict, reward, extracted, reason, sandbox, fresh]; what it raises is an 'error'.
+
+  limit: characters kept of extracted, None for all.
+  """
   try:
     verdict = verify(problem, text)
   except MemoryError:
@@ -112,7 +117,7 @@ def _judge(verify: Callable[[Problem, str], Verdict], problem: Problem, text: st
   except (Exception, SystemExit) as error:
     fresh = getattr(error, 'try_again', False) is True
     return ['error', 0.0, '', _describe(error)[:_TEXT_LIMIT], '', fresh]
-  extracted, reason = verdict.extracted[:_TEXT_LIMIT], verdict.reason[:_TEXT_LIMIT]
+  extracted, reason = verdict.extracted[:limit], verdict.reason[:_TEXT_LIMIT]
   return [verdict.verdict, float(verdict.reward), extracted, reason, verdict.sandbox, False]
 
 

@@ -1,0 +1,168 @@
+"""Environments: what a task says to a completion, after which the model goes on writing.
+
+An environment is a pure function in a frame that says when it is asked:
+
+  def respond(problem, state, completion):
+    return observation, state  # the observation None ends the conversation
+
+state is a JSON value of the environment's own, None at the start. It runs in the verifier pool,
+under its limits, and equal calls are made once (journal.py), so it must be deterministic. The
+verdict of a conversation is that of its last completion alone.
+"""
+
+import dataclasses
+import difflib
+import functools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from rlvr_jax.config_keys import ENVIRONMENTS as NAMES
+from rlvr_jax.tasks import user_file
+from rlvr_jax.tasks.calculator import ArithmeticTextError, calculate
+from rlvr_jax.tasks.problem import Problem, Verdict
+from rlvr_jax.tasks.registry import JUDGE, as_call, load_verifier, of_call
+
+Respond = Callable[[Problem, Any, str], tuple[str | None, Any]]
+TIMEOUT = 'Time limit exceeded.'  # the observation of a call that took too long
+WHAT = 'task.environment'
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+  """respond, and when it is asked.
+
+  stops: texts that end a completion as its stop token does; what the model wrote behind one is cut
+  off. at_end: whether completions that end by the stop token are answered, or the conversation's
+  last. inline: the observation follows the completion as it is, in the model's own turn; else it is
+  a turn of the user's in the prompt's template. rules: the version of a built-in.
+  """
+
+  respond: Respond
+  stops: tuple[str, ...] = ()
+  at_end: bool = True
+  inline: bool = False
+  rules: str = ''
+
+  def __post_init__(self):
+    if not callable(self.respond):
+      raise ValueError(
+        f'{WHAT}: respond is a {type(self.respond).__name__}, where a function of (problem, state, '
+        'completion) is expected'
+      )
+    if isinstance(self.stops, str) or not all(isinstance(s, str) and s for s in self.stops):
+      raise ValueError(f"{WHAT}: stops={self.stops!r} must be texts, as ('</calc>',)")
+    if not self.stops and not self.at_end:
+      raise ValueError(f'{WHAT}: with at_end=False and no stops it would never be asked')
+
+
+def retry(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any]:
+  """'Wrong, try again' by the problem's own verifier, until it is right; state counts the tries."""
+  verdict = load_verifier(*problem.meta[JUDGE])(problem, completion).verdict
+  tries = (state or 0) + 1
+  if verdict == 'correct':
+    return None, tries
+  if verdict == 'unparsed':
+    return 'No final answer was found. Try again.', tries
+  return 'Your answer is wrong. Try again.', tries
+
+
+_CALC = re.compile(r'<calc>((?:(?!<calc>).)*)</calc>\s*\Z', re.DOTALL)
+
+
+def calculator(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any]:
+  """<result>VALUE</result> for a completion that ends in <calc>EXPRESSION</calc>."""
+  found = _CALC.search(completion)
+  if found is None:
+    return None, state
+  try:
+    value = calculate(found[1])
+  except ArithmeticTextError as error:
+    value = f'error: {error}'
+  return f'<result>{value}</result>', state
+
+
+ENVIRONMENTS: dict[str, Environment] = {
+  'retry': Environment(retry, rules='retry-1'),
+  'calculator': Environment(
+    calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-1'
+  ),
+}
+
+
+def find(name: str) -> Environment:
+  """The environment of a name: a built-in, or 'file.py:name' of a function or an Environment.
+
+  Raises ValueError for any other, naming the nearest.
+  """
+  if name in ENVIRONMENTS:
+    return ENVIRONMENTS[name]
+  found = user_file.find(*_place(name), f'{WHAT}={name!r}')
+  if isinstance(found, Environment):
+    return found
+  if isinstance(found, str) and found in ENVIRONMENTS:
+    return ENVIRONMENTS[found]
+  if callable(found):
+    return Environment(cast(Respond, found))
+  raise ValueError(
+    f'{WHAT}={name!r} is {found!r}: expected a function of (problem, state, completion), an '
+    f'Environment, or one of {", ".join(ENVIRONMENTS)}'
+  )
+
+
+def version(name: str) -> str:
+  """The version of an environment's rules; of a file's, its content."""
+  if name in ENVIRONMENTS:
+    return ENVIRONMENTS[name].rules
+  return user_file.version(*_place(name))
+
+
+def load(name: str) -> Callable[[Problem, str], Verdict]:
+  """The environment as a job of the pool: text is JSON [state, completion], extracted the reply."""
+  return functools.partial(_reply, name, find(name))
+
+
+def call_text(state: Any, completion: str) -> str:
+  """The text of such a job."""
+  return json.dumps([state, completion])
+
+
+def reply_of(verdict: Verdict) -> tuple[str | None, Any]:
+  """(observation, state) from what such a job gave."""
+  observation, state = json.loads(verdict.extracted)
+  return observation, state
+
+
+def job_of(problem: Problem, name: str) -> Problem:
+  """The problem as that of calls of the named environment; see registry.as_call."""
+  return as_call(problem, f'environment:{name}')
+
+
+def _reply(name: str, environment: Environment, problem: Problem, text: str) -> Verdict:
+  state, completion = json.loads(text)
+  reply = environment.respond(of_call(problem), state, completion)
+  if not isinstance(reply, tuple) or len(reply) != 2:
+    raise TypeError(
+      f'environment {name} returned a {type(reply).__name__}; return (observation or None, state)'
+    )
+  if not isinstance(reply[0], str | None) or reply[0] == '':
+    raise TypeError(f'environment {name}: the observation {reply[0]!r} is neither text nor None')
+  try:
+    return Verdict('unparsed', 0.0, json.dumps(reply))
+  except TypeError as error:
+    raise TypeError(f'environment {name}: the state must be a JSON value ({error})') from error
+
+
+def _place(name: str) -> tuple[Path, str]:
+  found = user_file.split(name)
+  if found is None:
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    raise ValueError(
+      f'{WHAT}={name!r} is not known'
+      + (f'; did you mean {near[0]!r}?' if near else '')
+      + f' (one of {", ".join(NAMES)}, or path/to/file.py:name)'
+    )
+  user_file.existing(found[0], f'{WHAT}={name!r}')
+  return found
