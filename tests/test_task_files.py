@@ -72,7 +72,7 @@ def test_what_a_file_may_give_and_how_it_becomes_problems(tmp_path):
     "  if params.get('dicts'):\n"
     "    return [{'question': 'a', 'answer': 'b', 'tests': [1, 2], 'only_here': 1},\n"
     "            {'question': 'c', 'answer': 'd', 'tests': [3]}]\n"
-    "  return (Problem(str(i), 'mine', 'p', None, {}) for i in range(10**9))\n",
+    "  return (Problem(str(i), 'mine', 'p', '1', {}) for i in range(10**9))\n",
   )
   endless, _ = load_lib.load_problems(task(module=path, limit=3))
   assert [(p.id, p.task, p.prompt[0]['content']) for p in endless] == [
