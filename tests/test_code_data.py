@@ -162,18 +162,22 @@ def test_broken_programs_are_never_correct():
     plain.append((programs, row['entry_point'], inputs))
   jobs, kinds, equivalent, slow = [], collections.Counter(), 0, []
   for (given, others, loops), (right, *outputs) in zip(tasks, plain_outputs(plain), strict=True):
-    if '!' in right:  # too slow for the plain run
+    if '!' in right or '~' in right:  # too slow for the plain run
       slow.append(given.id)
       continue
     chosen = [pair for pair, out in zip(others, outputs, strict=True) if differ(out, right)]
     equivalent += len(others) - len(chosen)
-    chosen += loops[: int(given.id.split('/')[1]) % 8 == 0]
-    for kind, text in chosen:
+    endless = {text for (_, text), out in zip(others, outputs, strict=True) if '~' in out}
+    for kind, text in [*chosen, *loops]:
+      if kind == 'infinite loop' or text in endless:  # a time-out each: some are enough
+        kinds['endless'] += 1
+        if kinds['endless'] % 12 != 1:
+          continue
       kinds[kind] += 1
       jobs.append((given, fenced(text)))
-  assert len(slow) <= 5
+  assert len(slow) <= 15
   assert len(jobs) >= WRONG, kinds
-  assert set(kinds) == {'off by one', 'wrong return', 'empty body', 'infinite loop'}
+  assert {'off by one', 'wrong return', 'empty body', 'infinite loop'} <= set(kinds)
   verdicts = judge(jobs, limit_s=5.0)
   counts = collections.Counter(v.verdict for v in verdicts)
   print(len(jobs), dict(kinds), counts, f'equivalent {equivalent}, too slow {slow}')
