@@ -48,7 +48,7 @@ Answer = dict[str, Any]
 def verify_code(problem: Problem, completion: str) -> Verdict:
   """Runs the program of a completion against the problem's tests."""
   answer = problem.answer
-  judge = _KINDS.get(answer.get('kind')) if isinstance(answer, dict) else None
+  judge = _KINDS.get(str(answer.get('kind'))) if isinstance(answer, dict) else None
   if judge is None:
     raise ValueError(
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '

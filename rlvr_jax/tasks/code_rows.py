@@ -165,13 +165,14 @@ def evalplus_answer(row: Row) -> dict[str, Any]:
   """
   task, prompt, entry = _text(row, 'task_id'), _text(row, 'prompt'), _text(row, 'entry_point')
   mbpp = task.startswith('Mbpp')
-  inputs = []
+  inputs: list[list[Any]] = []
   for field in ('base_input', 'plus_input'):
     given = row.get(field)
-    # an empty object stands for an empty list in a few rows
-    if not isinstance(given, list) and given != {}:
+    if given == {}:  # stands for an empty list in a few rows
+      given = []
+    if not isinstance(given, list):
       raise ValueError(f'{field}={str(given)[:60]!r} must be a list of argument lists')
-    inputs += list(given)
+    inputs += given
   if mbpp:
     inputs = _typed(int(task.rpartition('/')[2]), inputs)
   solution = _text(row, 'canonical_solution')

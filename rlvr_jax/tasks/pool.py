@@ -187,8 +187,10 @@ class VerifierPool:
   def _take(self, job_seconds: float) -> list[_Job]:
     """Waits for jobs; empty when the pool closes. Whoever takes some gives up its turn after."""
     with self._changed:
-      while not self._closed and (turn := self._turn()) == 'wait':
+      turn = self._turn()
+      while not self._closed and turn == 'wait':
         self._changed.wait()
+        turn = self._turn()
       if self._closed:
         return []
       self._running += 1

@@ -26,6 +26,9 @@ MAX_NODES = 100_000  # of a linked list or a tree
 LARGE = 4_000_000
 _CHUNK = 4096
 _LONG_BITS = 8192  # an int beyond these is written in hex: decimal digits take quadratic time
+_BASES: tuple[Any, ...] = (
+  *(int, float, complex, str, tuple, list, dict, set, frozenset, collections.deque),
+)
 _SAME_HASH = 64  # equal hashes in one set or dict that no honest output has
 
 
@@ -110,7 +113,7 @@ def _encode_rare(value: Any, keep: Keep, depth: int) -> Any:
     return {'F': f'{value.numerator}/{value.denominator}'}
   if type(value) is decimal.Decimal:
     return {'D': str(value)}
-  for base in (int, float, complex, str, tuple, list, dict, set, frozenset, collections.deque):
+  for base in _BASES:
     if isinstance(value, base) and type(value) is not base:
       plain = str.__str__(value) if base is str else base(value)
       return encode(plain, keep, depth) if type(plain) is base else {'h': keep(value)}
