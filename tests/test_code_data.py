@@ -141,39 +141,48 @@ def few_inputs(row):
   return {**row, 'base_input': small[:INPUTS], 'plus_input': []}
 
 
+@pytest.mark.filterwarnings('ignore::SyntaxWarning', 'ignore::DeprecationWarning')
 def test_broken_programs_are_never_correct():
   """Variants that plainly run give other outputs than the canonical solution on some input."""
-  jobs, kinds, slow = [], collections.Counter(), []
+  tasks, plain = [], []
   for row in [*rows(PLUS['humaneval_plus']), *rows(PLUS['mbpp_plus'])]:
     row = few_inputs(row)
     answer = code_rows.evalplus_answer(row)
     if answer.get('oracle'):  # another rule than equality decides there
       continue
-    inputs = [[codec.decode(value) for value in arguments] for arguments in answer['inputs']]
     variants = mutants(solution(row), row['entry_point'])
     loops = [pair for pair in variants if pair[0] == 'infinite loop']
     others = [pair for pair in variants if pair[0] != 'infinite loop']
     random.Random(row['task_id']).shuffle(others)
     others.sort(key=lambda pair: pair[0] != 'empty body')
     others = others[:PER_TASK]
+    tasks.append((problem(row['task_id'], {**answer, 'limit_s': 1.0}), others, loops))
+    inputs = [[codec.decode(value) for value in arguments] for arguments in answer['inputs']]
     programs = [solution(row), *(text for _, text in others)]
-    right, *outputs = plain_outputs(programs, row['entry_point'], inputs)
-    if '!' in right:  # too slow for the plain run
-      slow.append(row['task_id'])
+    plain.append((programs, row['entry_point'], inputs))
+  jobs, kinds, equivalent, slow = [], collections.Counter(), 0, []
+  for (given, others, loops), (right, *outputs) in zip(tasks, plain_outputs(plain), strict=True):
+    if '!' in right or '~' in right:  # too slow for the plain run
+      slow.append(given.id)
       continue
-    given = problem(row['task_id'], {**answer, 'limit_s': 1.0})
     chosen = [pair for pair, out in zip(others, outputs, strict=True) if differ(out, right)]
-    chosen += loops[: int(row['task_id'].split('/')[1]) % 8 == 0]
-    for kind, text in chosen:
+    equivalent += len(others) - len(chosen)
+    endless = {text for (_, text), out in zip(others, outputs, strict=True) if '~' in out}
+    for kind, text in [*chosen, *loops]:
+      if kind == 'infinite loop' or text in endless:  # a time-out each: some are enough
+        kinds['endless'] += 1
+        if kinds['endless'] % 12 != 1:
+          continue
       kinds[kind] += 1
       jobs.append((given, fenced(text)))
-  assert len(slow) <= 5
+  assert len(slow) <= 15
   assert len(jobs) >= WRONG, kinds
-  assert set(kinds) == {'off by one', 'wrong return', 'empty body', 'infinite loop'}
+  assert {'off by one', 'wrong return', 'empty body', 'infinite loop'} <= set(kinds)
   verdicts = judge(jobs, limit_s=5.0)
-  print(len(jobs), dict(kinds), collections.Counter(v.verdict for v in verdicts), slow)
+  counts = collections.Counter(v.verdict for v in verdicts)
+  print(len(jobs), dict(kinds), counts, f'equivalent {equivalent}, too slow {slow}')
   called_correct = [
     (p.id, text) for (p, text), v in zip(jobs, verdicts, strict=True) if v.verdict == 'correct'
   ]
   assert called_correct == []
-  assert all(v.verdict in ('wrong', 'timeout') for v in verdicts)
+  assert set(counts) <= {'wrong', 'timeout'}

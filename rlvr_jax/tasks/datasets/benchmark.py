@@ -31,8 +31,9 @@ class Benchmark:
   """kind decides the template (prompts.PAPER); released: when its problems could be read first.
 
   filters: task.params that choose among its rows -> the meta they compare with; window: the dates
-  (from, before) taken unless params say otherwise. rows: problems we counted in each split.
-  divide: makes the splits of a file that holds several. skip: Parquet columns that are not read.
+  (from, before) taken unless params say otherwise. rows: problems in each split, where we or its
+  authors counted them. divide: makes the splits of a file that holds several. skip: Parquet columns
+  that are not read. repeating: its file holds problems many times, and each counts once.
   """
 
   about: str
@@ -46,6 +47,7 @@ class Benchmark:
   window: tuple[str, str] = ('', '')
   divide: Callable[[list[Problem]], dict[str, list[Problem]]] | None = None
   skip: tuple[str, ...] = ()
+  repeating: bool = False
 
   @property
   def verifier(self) -> str:

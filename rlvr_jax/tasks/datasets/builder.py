@@ -91,7 +91,7 @@ def read_rows(
         left_out[made] = left_out.get(made, 0) + 1
         continue
       identity = made.id or str(number - 1)
-      if identity in ids and name in REPEATING:
+      if identity in ids and benchmark.repeating:
         left_out['repeated'] = left_out.get('repeated', 0) + 1
         continue
       ids.add(identity)
@@ -100,9 +100,6 @@ def read_rows(
   if not problems:
     raise ValueError(f'{files[0].path}: no row of this file belongs to {name} ({left_out})')
   return problems, left_out
-
-
-REPEATING = ('dapo_math_17k',)  # whose files hold problems many times
 
 
 def read_prepared(prepared: Prepared) -> list[Problem]:

@@ -61,8 +61,6 @@ def prepared_splits(name: str, *, path: str = '', split: str = '') -> dict[str, 
   sought = [benchmark.sources[0].split] if benchmark.divide else wanted if split else []
   files = sources.find_files(name, benchmark, path, sought)
   if not benchmark.divide:
-    if split and path:  # the user says which split the one file is
-      files = [f for f in files if f.split in wanted]
     files = [f for f in files if f.split in wanted]
     if not files:
       raise ValueError(

@@ -178,6 +178,7 @@ MATHS: dict[str, Benchmark] = {
     ),
     rows.dapo,
     'Apache-2.0', '2025-03-17',
+    repeating=True,
   ),
   'math12k': Benchmark(
     "MATH-12k: MATH's 12,500 problems without MATH500, which is its test split",
