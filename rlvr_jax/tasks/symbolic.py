@@ -200,10 +200,17 @@ def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
       symbol: sympy.Rational(start) + sympy.Rational(step) * (i * i + i)
       for i, symbol in enumerate(symbols)
     }
-    a, b = first.evalf(_DIGITS, subs=place), second.evalf(_DIGITS, subs=place)
+    a, b = (_without_dust(side.evalf(_DIGITS, subs=place)) for side in (first, second))
     if _is_number(a) and _is_number(b):
       pairs.append((a, b))
   return pairs
+
+
+def _without_dust(value: Any) -> Any:
+  """0 for what is left where terms cancel: a number without a correct digit, as sympy marks it."""
+  import sympy
+
+  return sympy.Integer(0) if value.is_Float and value._prec <= 4 else value
 
 
 def _is_number(value: Any) -> bool:
