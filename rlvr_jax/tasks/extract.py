@@ -22,8 +22,9 @@ _PHRASE = re.compile(
   re.IGNORECASE,
 )
 _INLINE = re.compile(r'(?:\$\$?|\\\(|\\\[)(.+?)(?:\$\$?|\\\)|\\\])')
+_INLINE_HERE = re.compile(r'\s*' + _INLINE.pattern, re.DOTALL)
 _DISPLAY = re.compile(r'(?:\$\$|\\\[)\s*(.+?)\s*(?:\$\$|\\\])', re.DOTALL)
-_MONEY = re.compile(r'[\d.,]+\s+.*')  # what stands between the signs of "$18 and $20"
+_MONEY = re.compile(r'[\d.,]+\s+.*', re.DOTALL)  # what stands between the signs of "$18 and $20"
 _NUMBER = re.compile(  # 1,234.5  .5  3/4  $12  7%  1.5e-3  2 \times 10^{5}
   r'[-\u2212]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
   r'(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[\u00d7*])\s*10\s*\^\s*\{?[-+\u2212]?\d+\}?|\s*/\s*\d+)?%?'
@@ -139,7 +140,7 @@ def _after_phrase(text: str) -> Extracted | None:
   if display := _DISPLAY.match(rest):
     return Extracted(display[1], 'phrase')
   line = rest.split('\n', 1)[0]
-  inline = _INLINE.match(line.lstrip())
+  inline = _INLINE_HERE.match(rest)
   # "$18 and $20" is money, "$x+1$" is mathematics.
   if inline is not None and not _MONEY.fullmatch(inline[1]):
     return Extracted(inline[1].strip(), 'phrase')

@@ -96,7 +96,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\\neq(?![a-zA-Z])', r'\\ne'),
     (r'\\varnothing(?![a-zA-Z])', r'\\emptyset'),
     (r'\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree(?![a-zA-Z])', ''),
-    (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'),
+    (r'\\frac\s*(\d|\\pi)\s*(\d)', r'\\frac{\1}{\2}'),
     (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
     (r'(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])', r'\1{\2}'),
     (r'\{,\}', ','),

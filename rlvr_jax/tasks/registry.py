@@ -53,7 +53,9 @@ VERIFIERS: dict[str, Verifier] = {
     'rlvr_jax.tasks.math:verify_math', 'strict-2', ('math-verify', 'latex2sympy2_extended', 'sympy')
   ),
   'paper': Verifier(
-    'rlvr_jax.tasks.paper_grade:verify_paper', 'paper-1', ('latex2sympy2_extended', 'sympy')
+    'rlvr_jax.tasks.paper_grade:verify_paper',
+    'paper-1',
+    ('antlr4-python3-runtime', 'latex2sympy2_extended', 'sympy'),
   ),
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)

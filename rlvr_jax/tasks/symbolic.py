@@ -11,6 +11,7 @@ from typing import Any
 
 _MAX_DEPTH = 40  # of brackets; the parser's time grows steeply with it
 _DIGITS = 40  # working precision of numerical comparisons
+_HUGE = 10**20
 # Any two different expressions that occur as answers differ at these places; they are positive, so
 # that sqrt(x^2) = x and log rules hold as a reader takes them.
 _PLACES = (('1.3717', '0.2153'), ('37.6180', '7.0719'), ('0.6180', '0.0719'))
@@ -154,9 +155,12 @@ def _same_value(first: Any, second: Any) -> bool:
   if not first.free_symbols and not second.free_symbols:
     return _same_constant(first, second)
   pairs = _at_places(first, second)
-  if pairs:
-    return all(_close(a, b, _tolerance(first, second)) for a, b in pairs)
-  return _math_verify(first, second)
+  if not pairs:
+    return _math_verify(first, second)
+  if not all(_close(a, b, _tolerance(first, second)) for a, b in pairs):
+    return False
+  # where all values are huge, a difference of 1 is lost in the digits
+  return bool(min(abs(a) for a, _ in pairs) < _HUGE) or _same_exactly(first, second)
 
 
 def _same_constant(first: Any, second: Any) -> bool:
@@ -167,7 +171,20 @@ def _same_constant(first: Any, second: Any) -> bool:
     return bool(first == second)
   if first.is_Integer and second.is_Float:
     return bool(second == first)
-  return _close(a, b, _tolerance(first, second))
+  if not _close(a, b, _tolerance(first, second)):
+    return False
+  return bool(abs(a) < _HUGE) or _same_exactly(first, second)
+
+
+def _same_exactly(first: Any, second: Any) -> bool:
+  """Whether the difference is zero by exact arithmetic; no for numbers of over 10,000 digits."""
+  import sympy
+
+  if first.has(sympy.Float) or second.has(sympy.Float):
+    return True  # a decimal fraction holds no more digits than were compared
+  if not first.free_symbols and abs(first.evalf(_DIGITS)) > sympy.Integer(10) ** 10_000:
+    return bool(first == second)
+  return bool(sympy.expand((first - second).doit()) == 0)
 
 
 def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
@@ -183,10 +200,17 @@ def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
       symbol: sympy.Rational(start) + sympy.Rational(step) * (i * i + i)
       for i, symbol in enumerate(symbols)
     }
-    a, b = first.evalf(_DIGITS, subs=place), second.evalf(_DIGITS, subs=place)
+    a, b = (_without_dust(side.evalf(_DIGITS, subs=place)) for side in (first, second))
     if _is_number(a) and _is_number(b):
       pairs.append((a, b))
   return pairs
+
+
+def _without_dust(value: Any) -> Any:
+  """0 for what is left where terms cancel: a number without a correct digit, as sympy marks it."""
+  import sympy
+
+  return sympy.Integer(0) if value.is_Float and value._prec <= 4 else value
 
 
 def _is_number(value: Any) -> bool:
