@@ -67,8 +67,12 @@ def _every_key() -> Config:
       'evaluate': _evaluate(),
       'verifier': {
         'workers': 2,  # processes
-        'limit_s': 10.0,  # wall-clock seconds for one verdict, then it is 'timeout'
-        'memory_mb': 4096,  # MiB of address space for one worker
+        # wall-clock seconds for one verdict, then it is 'timeout'; for one run of a program it is
+        # seconds of CPU, and twice as many by the clock
+        'limit_s': 10.0,
+        'memory_mb': 4096,  # MiB of address space for one worker, and for one program
+        'sandbox': 'landlock+seccomp',  # what programs need: this | seccomp | rlimits
+        'allow_unsafe': False,  # run programs below that level all the same
       },
       'study': {
         'title': '',  # of the report
@@ -117,7 +121,7 @@ def _task() -> dict[str, Any]:
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
     'module': '',  # a Python file with problems(params), and perhaps verify, prompt, environment
-    'environment': '',  # answers completions: retry | calculator | path/to/file.py:name; '': nobody
+    'environment': '',  # answers completions: retry | calculator | python | file.py:name
     'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | reasoning_gym | path/to/file.py:function
   }

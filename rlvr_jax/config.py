@@ -60,6 +60,7 @@ PACKAGES = (
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
   'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
+  'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter',

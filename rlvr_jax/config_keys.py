@@ -33,7 +33,7 @@ PARTS = (
   'correct', 'format', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
   'length_share', 'turns',
 )  # fmt: skip
-ENVIRONMENTS = ('retry', 'calculator')
+ENVIRONMENTS = ('retry', 'calculator', 'python')
 
 
 def _positive(x) -> bool:
@@ -119,4 +119,5 @@ RULES = {
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,
   'verifier.memory_mb': _POSITIVE,
+  'verifier.sandbox': _one_of('landlock+seccomp', 'seccomp', 'rlimits'),
 }

@@ -125,7 +125,11 @@ def make_pool(config: Config, workdir: pathlib.Path) -> VerifierPool:
   """The verifier pool of a config, with its journal in the workdir."""
   v = config.verifier
   return VerifierPool(
-    v.workers, limit_s=v.limit_s, memory_mb=v.memory_mb, journal=workdir / 'verdicts.jsonl'
+    v.workers,
+    limit_s=v.limit_s,
+    memory_mb=v.memory_mb,
+    journal=workdir / 'verdicts.jsonl',
+    settings={'sandbox': v.sandbox, 'allow_unsafe': v.allow_unsafe},
   )
 
 
@@ -222,6 +226,7 @@ def store_row(scored: Scored, problem: Problem, *, seed: int, temperature: float
     verifier=verifier_version(verifier_name(problem)),
     extracted=scored.verdict.extracted,
     reason=scored.verdict.reason,
+    sandbox=scored.verdict.sandbox,
     entropies=completion.entropies,
     truncated_logprobs=completion.truncated_logprobs,
     sampled=completion.turns.sampled if completion.turns else None,

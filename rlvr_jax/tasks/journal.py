@@ -1,5 +1,6 @@
 """Verdicts already given, in memory and, if asked, on disk: a time-out is decided once."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -70,8 +71,7 @@ class Journal:
     for key, verdict in entries:
       self._verdicts[key] = verdict
       if self._file is not None:
-        row = [key.hex(), verdict.verdict, verdict.reward, verdict.extracted, verdict.reason]
-        lines.append(json.dumps(row) + '\n')
+        lines.append(json.dumps([key.hex(), *dataclasses.astuple(verdict)]) + '\n')
     self._write(''.join(lines).encode())
 
   def _write(self, data: bytes) -> None:
@@ -115,5 +115,5 @@ class Journal:
 
 def _parse(line: bytes) -> tuple[bytes, Verdict]:
   row: list[Any] = json.loads(line)
-  key, verdict, reward, extracted, reason = row
-  return bytes.fromhex(key), Verdict(verdict, reward, extracted, reason)
+  key, *fields = row
+  return bytes.fromhex(key), Verdict(*fields)  # those of older journals say nothing of a sandbox

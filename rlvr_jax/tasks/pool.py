@@ -10,8 +10,11 @@ hand. POSIX only when run (it waits on pipes); importing it is portable.
 
 import collections
 import dataclasses
+import logging
 import os
 import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,11 +22,14 @@ from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.journal import Journal, job_key, problem_digest
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.process import WorkerProcess
-from rlvr_jax.tasks.registry import verifier_name, verifier_version
+from rlvr_jax.tasks.registry import patience, runs_programs, verifier_name, verifier_version
+
+log = logging.getLogger(__name__)
 
 _BATCH_SECONDS = 0.05
 _BATCH_JOBS = 512
 _START_SECONDS = 120.0
+_QUIET_SECONDS = 10.0
 _LOAD_SECONDS = 120.0  # importing a verifier; sympy takes 1-2 s, more on a busy machine
 
 
@@ -36,6 +42,7 @@ class _Job:
   text: str
   future: Future[Verdict]
   alone: bool = False  # second try, in a process that has run nothing before
+  quiet: bool = False  # second try, while no other job runs
 
 
 class VerifierPool:
@@ -48,8 +55,11 @@ class VerifierPool:
     memory_mb: address space of a worker in MiB (where the platform can limit it); 0 is no limit.
     journal: JSONL file of verdicts, read at the start and appended to; None keeps them in memory.
 
+    settings: what else verifiers may want to know (settings.py).
+
   A job whose process dies, or that runs out of memory, is tried once more in a fresh process, so
-  that what earlier jobs left behind cannot decide it; then its verdict is 'error'.
+  that what earlier jobs left behind cannot decide it; then its verdict is 'error'. A program that
+  took too long is run once more while nothing else is, so that a busy machine cannot decide it.
   """
 
   def __init__(
@@ -58,6 +68,7 @@ class VerifierPool:
     limit_s: float = 10.0,
     memory_mb: int = 4096,
     journal: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
   ):
     if workers < 1:
       raise ValueError(f'workers={workers} must be at least 1')
@@ -65,9 +76,13 @@ class VerifierPool:
       raise ValueError(f'limit_s={limit_s} must be a positive number of seconds')
     if memory_mb < 0:
       raise ValueError(f'memory_mb={memory_mb} must be at least 0 (0 is no limit)')
-    self._limit_s, self._memory_mb = limit_s, memory_mb
+    self._limit_s, self._memory_mb, self._settings = limit_s, memory_mb, dict(settings or {})
     self._journal = Journal(journal)
     self._queue: collections.deque[_Job] = collections.deque()
+    self._quiet: collections.deque[tuple[float, _Job]] = collections.deque()  # since when
+    self._running = 0  # batches in hand
+    self._quiet_runs = False
+    self._levels: set[str] = set()  # of sandboxes, said once each
     self._pending: dict[bytes, Future[Verdict]] = {}
     # by identity, with the problem, so that no other can take its place
     self._digests: dict[int, tuple[Problem, bytes]] = {}
@@ -114,8 +129,9 @@ class VerifierPool:
     """Ends the workers; jobs not yet judged are cancelled."""
     with self._changed:
       self._closed = True
-      dropped = list(self._queue)
+      dropped = [*self._queue, *(job for _, job in self._quiet)]
       self._queue.clear()
+      self._quiet.clear()
       self._changed.notify_all()
       processes = [process for process in self._processes if process is not None]
     for job in dropped:
@@ -162,21 +178,42 @@ class VerifierPool:
       except Exception as error:  # whoever waits for these jobs must hear of it
         self._fail([job for job in batch if not job.future.done()], error)
         self._stop_process(slot)
+      with self._changed:
+        self._running -= 1
+        self._quiet_runs = False
+        self._changed.notify_all()
     self._stop_process(slot)
 
   def _take(self, job_seconds: float) -> list[_Job]:
-    """Waits for jobs; empty when the pool closes."""
+    """Waits for jobs; empty when the pool closes. Whoever takes some gives up its turn after."""
     with self._changed:
-      while not self._queue and not self._closed:
+      while not self._closed and (turn := self._turn()) == 'wait':
         self._changed.wait()
       if self._closed:
         return []
+      self._running += 1
+      if turn == 'quiet':
+        self._quiet_runs = True
+        return [self._quiet.popleft()[1]]
       share = -(-len(self._queue) // len(self._threads))
       size = max(1, min(int(_BATCH_SECONDS / job_seconds), _BATCH_JOBS, share))
       batch = [self._queue.popleft()]
       while len(batch) < size and not batch[0].alone and not self._queue[0].alone:
         batch.append(self._queue.popleft())
       return batch
+
+  def _turn(self) -> str:
+    """What a free slot may do now: 'queue', 'quiet' (a job that must run alone), or 'wait'.
+
+    Jobs that must run alone wait until nothing else does, but not for ever: once the first of them
+    has waited for _QUIET_SECONDS, no other work is begun before it.
+    """
+    if self._quiet_runs:
+      return 'wait'
+    due = self._quiet and time.monotonic() - self._quiet[0][0] > _QUIET_SECONDS
+    if self._queue and not due:
+      return 'queue'
+    return 'quiet' if self._quiet and not self._running else 'wait'
 
   def _run_batch(self, slot: int, batch: list[_Job], job_seconds: float) -> float:
     """Runs jobs until all are done or the process is lost; the rest goes back to the queue.
@@ -189,10 +226,11 @@ class VerifierPool:
       return job_seconds
     first_of_process = process.jobs == 0
     done = 0
-    for event in process.run(_batch_message(batch), self._limit_s, _LOAD_SECONDS):
+    limits = [patience(job.verifier, self._limit_s) for job in batch]
+    for event in process.run(_batch_message(batch), limits, _LOAD_SECONDS):
       if event.kind == 'verdicts':
         assert done + len(event.verdicts) <= len(batch)
-        self._settle(batch[done : done + len(event.verdicts)], event.verdicts)
+        self._settle_or_repeat(batch[done : done + len(event.verdicts)], event.verdicts)
         done += len(event.verdicts)
         if done == len(batch):
           return 0.5 * job_seconds + 0.5 * max(event.seconds / len(batch), 1e-6)
@@ -206,12 +244,29 @@ class VerifierPool:
         rest = [job, *rest]
       elif event.kind == 'timeout' or job.alone or (first_of_process and done == 0):
         verdict = 'timeout' if event.kind == 'timeout' else 'error'
-        self._settle([job], [Verdict(verdict, 0.0, '', event.why)])
+        self._settle_or_repeat([job], [Verdict(verdict, 0.0, '', event.why)])
       else:
         job.alone = True
         rest = [job, *rest]
       self._requeue(rest)
     return job_seconds
+
+  def _settle_or_repeat(self, jobs: list[_Job], verdicts: list[Verdict]) -> None:
+    """Settles the jobs, but for programs that took too long while others ran."""
+    settled = []
+    for job, verdict in zip(jobs, verdicts, strict=True):
+      if verdict.verdict != 'timeout' or job.quiet or not runs_programs(job.verifier):
+        settled.append((job, verdict))
+        continue
+      job.quiet = True
+      with self._changed:
+        dropped = self._closed
+        if not dropped:
+          self._quiet.append((time.monotonic(), job))
+          self._changed.notify_all()
+      if dropped:
+        job.future.cancel()
+    self._settle([job for job, _ in settled], [verdict for _, verdict in settled])
 
   def _settle(self, jobs: list[_Job], verdicts: list[Verdict]) -> None:
     with self._changed:
@@ -223,6 +278,10 @@ class VerifierPool:
       )
       for job in jobs:
         del self._pending[job.key]
+      levels = {verdict.sandbox for verdict in verdicts} - self._levels - {''}
+      self._levels |= levels
+    for level in levels:
+      log.info('programs run under %s', level)
     for job, verdict in zip(jobs, verdicts, strict=True):
       if job.future.set_running_or_notify_cancel():
         job.future.set_result(verdict)
@@ -238,10 +297,14 @@ class VerifierPool:
   def _give_up(self, jobs: list[_Job], verifier: str, why: str) -> None:
     """Fails the jobs, here and in the queue, of a verifier that cannot be loaded."""
     with self._changed:
-      jobs = [job for job in [*jobs, *self._queue] if job.verifier == verifier]
+      waiting = [*self._queue, *(job for _, job in self._quiet)]
+      jobs = [job for job in [*jobs, *waiting] if job.verifier == verifier]
       others = [job for job in self._queue if job.verifier != verifier]
       self._queue.clear()
       self._queue.extend(others)
+      later = [(since, job) for since, job in self._quiet if job.verifier != verifier]
+      self._quiet.clear()
+      self._quiet.extend(later)
     self._fail(jobs, ValueError(f'verifier={verifier!r} could not be loaded: {why}'))
 
   def _requeue(self, jobs: list[_Job]) -> None:
@@ -262,7 +325,7 @@ class VerifierPool:
       self._stop_process(slot)
       process = None
     if process is None:
-      process = WorkerProcess(self._memory_mb, self._limit_s, _START_SECONDS)
+      process = WorkerProcess(self._memory_mb, self._limit_s, _START_SECONDS, self._settings)
       with self._changed:
         if not self._closed:
           self._processes[slot] = process

@@ -32,12 +32,16 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a verifier says. reward is what the learner gets; it never decides the verdict."""
+  """What a verifier says. reward is what the learner gets; it never decides the verdict.
+
+  sandbox: the isolation under which the completion was run, where it is a program; '' if not.
+  """
 
   verdict: VerdictName
   reward: float
   extracted: str = ''
   reason: str = ''
+  sandbox: str = ''
 
   def __post_init__(self):
     if self.verdict not in VERDICTS:

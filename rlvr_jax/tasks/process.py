@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import selectors
 import signal
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,16 +43,18 @@ class WorkerProcess:
   with it. Raises RuntimeError with what it printed if it does not come up within start_s seconds.
   """
 
-  def __init__(self, memory_mb: int, limit_s: float, start_s: float):
+  def __init__(self, memory_mb: int, limit_s: float, start_s: float, settings: Mapping[str, Any]):
     self.jobs = 0
-    self._limit_s = limit_s
     self._lock = threading.Lock()  # a reaped pid may be anybody's: never signal it
     self._reaped = False
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
     with tempfile.TemporaryFile() as errors:
       self._popen = subprocess.Popen(
         # -P: files of the working directory must not shadow the standard library.
-        [sys.executable, '-P', '-m', 'rlvr_jax.tasks.worker', str(memory_mb), str(limit_s)],
+        [
+          *(sys.executable, '-P', '-m', 'rlvr_jax.tasks.worker'),
+          *(str(memory_mb), str(limit_s), json.dumps(dict(settings))),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -75,10 +78,14 @@ class WorkerProcess:
           f'small. It printed: {text[-2000:] or "nothing"}'
         )
 
-  def run(self, batch: dict[str, Any], limit_s: float, load_s: float) -> Iterator[Event]:
-    """Sends a batch (wire.py) and yields what happens until its last job is done or one is lost."""
+  def run(self, batch: dict[str, Any], limits_s: Sequence[float], load_s: float) -> Iterator[Event]:
+    """Sends a batch (wire.py) and yields what happens until its last job is done or one is lost.
+
+    limits_s: seconds for each of its jobs; load_s: for importing a verifier.
+    """
     start = time.monotonic()
     left = len(batch['jobs'])
+    limit_s = limits_s[0]
     loading = False
     try:
       wire.write(self._send, wire.encode(batch))
@@ -103,12 +110,13 @@ class WorkerProcess:
           if 'failed' in frame:
             lost = Event('failed', frame['why'])
         else:
-          verdict, reward, extracted, reason, fresh = frame
+          *fields, fresh = frame
           if fresh:
-            lost = Event('died', reason)
+            lost = Event('died', fields[3])
             break
-          verdicts.append(Verdict(verdict, reward, extracted, reason))
+          verdicts.append(Verdict(*fields))
       if frames:
+        limit_s = limits_s[min(len(limits_s) - left + len(verdicts), len(limits_s) - 1)]
         deadline = time.monotonic() + (load_s if loading else limit_s)
       if verdicts:
         left -= len(verdicts)

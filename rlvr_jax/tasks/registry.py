@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 from rlvr_jax.tasks import user_file
 from rlvr_jax.tasks.problem import Problem, Verdict
 
+_PYTHON = '.'.join(map(str, sys.version_info[:2]))  # what programs mean depends on it
+
 VerifyFunction = Callable[[Problem, str], Verdict | bool | int | float]
 
 
@@ -28,12 +31,15 @@ class Verifier:
   """Where a verifier lives ('module:function') and the version of its rules.
 
   distributions are the installed packages whose rules it takes part in: their versions belong to
-  the verifier's version.
+  the verifier's version. One that runs_programs keeps the limits itself, of every run; its
+  time-outs count if they are some again with nothing else running. `prepare()` of its module, if
+  there is one, is called when it is loaded.
   """
 
   function: str
   rules: str
   distributions: tuple[str, ...] = ()
+  runs_programs: bool = False
 
   @property
   def version(self) -> str:
@@ -49,6 +55,9 @@ VERIFIERS: dict[str, Verifier] = {
   'reasoning_gym': Verifier(
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),
+  'code': Verifier(
+    'rlvr_jax.tasks.code:verify_code', f'code-1+python-{_PYTHON}', runs_programs=True
+  ),
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
@@ -56,7 +65,12 @@ VERIFIERS: dict[str, Verifier] = {
 
 # The pool's jobs that are no verifiers, named 'kind:name': the module has `version(name)` and
 # `load(name)`, which gives a function of (problem, text) that puts its result into a Verdict.
-CALLS = {'environment': 'rlvr_jax.tasks.environments', 'reward': 'rlvr_jax.tasks.parts'}
+# 'programs' are environments that run programs, and keep the limits of these themselves.
+CALLS = {
+  'environment': 'rlvr_jax.tasks.environments',
+  'programs': 'rlvr_jax.tasks.environments',
+  'reward': 'rlvr_jax.tasks.parts',
+}
 JUDGE = 'judged by'  # meta of such a job's problem: [its verifier, that one's version]
 
 
@@ -83,6 +97,19 @@ def verifier_version(name: str) -> str:
   return user_file.version(*_file_and_function(name))
 
 
+def runs_programs(name: str) -> bool:
+  """Whether the named verifier (or call) runs what the completion says."""
+  if is_call(name):
+    return name.startswith('programs:')
+  return name in VERIFIERS and VERIFIERS[name].runs_programs
+
+
+def patience(name: str, limit_s: float) -> float:
+  """Seconds after which a job of the verifier is lost. Where it keeps the limit itself, of each of
+  many runs, that is late: for what goes wrong in it."""
+  return 200.0 + 40.0 * limit_s if runs_programs(name) else limit_s
+
+
 def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
   """Imports the named verifier and wraps what it returns into a Verdict.
 
@@ -91,8 +118,9 @@ def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
   """
   if name in VERIFIERS:
     module_name, function_name = VERIFIERS[name].function.split(':')
-    function = getattr(importlib.import_module(module_name), function_name)
-    return functools.partial(_as_verdict, name, function)
+    module = importlib.import_module(module_name)
+    getattr(module, 'prepare', lambda: None)()
+    return functools.partial(_as_verdict, name, getattr(module, function_name))
   if version != verifier_version.__wrapped__(name):
     raise ValueError(
       f'verifier={name!r} was edited while the pool was running; start again to use the new rules'

@@ -2,8 +2,8 @@
 
 Parent to worker: {'problems': [...], 'jobs': [[problem's index, verifier, version, text], ...]}.
 Worker to parent: first {'ready': true}; then one frame a job, in order, [verdict, reward,
-extracted, reason, fresh], where fresh asks for a new process; and before and after a verifier is
-imported {'loading': name} and {'loaded': name}, or {'failed': name, 'why': text}.
+extracted, reason, sandbox, fresh], where fresh asks for a new process; and before and after a
+verifier is imported {'loading': name} and {'loaded': name}, or {'failed': name, 'why': text}.
 """
 
 import json

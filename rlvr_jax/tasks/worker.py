@@ -6,6 +6,7 @@ the process at its end; a kernel timer, re-armed for each job, ends it when a ve
 interpreter lock and that thread cannot run. Neither jax nor any verifier is imported at the start.
 """
 
+import json
 import os
 import queue
 import signal
@@ -15,9 +16,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from rlvr_jax.tasks import wire
+from rlvr_jax.tasks import settings, wire
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import is_call, load_verifier
+from rlvr_jax.tasks.registry import is_call, load_verifier, patience
 
 try:
   import resource
@@ -29,8 +30,12 @@ _LOAD_SECONDS = 300.0
 
 
 def main() -> None:
-  """Serves jobs until the parent closes the pipe. Arguments: memory limit in MiB, seconds a job."""
+  """Serves jobs until the parent closes the pipe.
+
+  Arguments: memory limit in MiB, seconds a job, further settings (settings.py) as JSON.
+  """
   memory_mb, limit_s = int(sys.argv[1]), float(sys.argv[2])
+  settings.use({'limit_s': limit_s, 'memory_mb': memory_mb, **json.loads(sys.argv[3])})
   receive, send = _take_pipes()
   if resource is not None and memory_mb > 0:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -53,7 +58,7 @@ def main() -> None:
         if verify is None:
           break  # the parent gives up this verifier and ends this process
         loaded[name, version] = verify
-      _arm(2 * limit_s + 5)
+      _arm(2 * patience(name, limit_s) + 5)
       reply = _judge(verify, problems[index], text, None if is_call(name) else _TEXT_LIMIT)
       _arm(0)
       wire.write(send, wire.encode(reply))
@@ -100,7 +105,7 @@ def _load(send: int, name: str, version: str) -> Callable[[Problem, str], Verdic
 def _judge(
   verify: Callable[[Problem, str], Verdict], problem: Problem, text: str, limit: int | None
 ) -> list[Any]:
-  """[verdict, reward, extracted, reason, fresh]; whatever the verifier raises is an 'error'.
+  """[verdict, reward, extracted, reason, sandbox, fresh]; what it raises is an 'error'.
 
   limit: characters kept of extracted, None for all.
   """
@@ -108,11 +113,12 @@ def _judge(
     verdict = verify(problem, text)
   except MemoryError:
     # What filled the memory may stay (caches), so the next job gets a fresh process.
-    return ['error', 0.0, '', 'MemoryError: the verifier used more memory than allowed', True]
+    return ['error', 0.0, '', 'MemoryError: the verifier used more memory than allowed', '', True]
   except (Exception, SystemExit) as error:
-    return ['error', 0.0, '', _describe(error)[:_TEXT_LIMIT], False]
+    fresh = getattr(error, 'try_again', False) is True
+    return ['error', 0.0, '', _describe(error)[:_TEXT_LIMIT], '', fresh]
   extracted, reason = verdict.extracted[:limit], verdict.reason[:_TEXT_LIMIT]
-  return [verdict.verdict, float(verdict.reward), extracted, reason, False]
+  return [verdict.verdict, float(verdict.reward), extracted, reason, verdict.sandbox, False]
 
 
 def _describe(error: BaseException) -> str:

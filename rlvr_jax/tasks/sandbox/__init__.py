@@ -1,0 +1,1 @@
+"""Untrusted Python programs under Landlock, seccomp and rlimits (docs/sandbox.md)."""
