@@ -79,13 +79,17 @@ def check_named(what: str, name: str, known: tuple[str, ...]) -> None:
 def top_names(tree: ast.Module) -> set[str]:
   """The names that a module binds at its top, '*' if it imports all of another's."""
   names: set[str] = set()
-  for node in ast.walk(tree):
+  nodes: list[ast.AST] = list(tree.body)
+  while nodes:
+    node = nodes.pop()
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
       names.add(node.name)
-    elif isinstance(node, ast.Import | ast.ImportFrom):
+      continue  # what is inside is not the module's
+    if isinstance(node, ast.Import | ast.ImportFrom):
       names |= {(alias.asname or alias.name).partition('.')[0] for alias in node.names}
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
       names.add(node.id)
+    nodes += ast.iter_child_nodes(node)
   return names
 
 

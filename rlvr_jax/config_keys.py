@@ -33,7 +33,7 @@ PARTS = (
   'correct', 'format', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
   'length_share', 'turns',
 )  # fmt: skip
-ENVIRONMENTS = ('retry', 'calculator')
+ENVIRONMENTS = ('retry', 'calculator', 'python')
 
 
 def _positive(x) -> bool:

@@ -156,7 +156,7 @@ def test_a_config_names_only_what_is_there(values, message):
 def test_names_in_configs_are_those_of_the_tables():
   assert set(config_keys.PARTS) == {'correct', *parts.PARTS}
   assert set(config_keys.ENVIRONMENTS) == set(environments.ENVIRONMENTS)
-  assert set(prompts.FRAMES) == set(prompts.TEMPLATES)
+  assert all(len(prompts.frame(name)) == 2 for name in prompts.TEMPLATES)
 
 
 # --- parts of a reward
@@ -319,6 +319,30 @@ def test_the_calculator_answers_what_ends_in_a_question(pool):
   assert say('<calc>1/0</calc>') == '<result>error: division by zero</result>'
   assert say('<calc>__import__("os")</calc>').startswith('<result>error: only numbers')
   assert say('<calc>1</calc> is one') is None
+
+
+def test_a_python_session_runs_in_the_sandbox():
+  problem = Problem('1', 'mine', 'p', '42', {})
+
+  def say(pool, state, program):
+    text = f'Let me see: <python>{program}</python>'
+    verdict = reply(pool, problem, 'python', state, text)
+    if verdict.verdict == 'timeout':
+      return environments.TIMEOUT, state
+    assert verdict.verdict == 'unparsed', verdict.reason
+    return environments.reply_of(verdict)
+
+  with VerifierPool(1, limit_s=1.0) as pool:
+    said, state = say(pool, None, 'x = 6\nprint("here")\n')
+    assert said == '<output>here\n</output>'
+    assert say(pool, state, 'print(7 * x)')[0] == '<output>42\n</output>'
+    said, after = say(pool, state, 'print(1)\ny = 1 / 0')
+    assert said == '<output>1\nZeroDivisionError: division by zero</output>'
+    assert after == state
+    secret = say(pool, state, 'open("/etc/passwd").read()')[0]
+    assert 'PermissionError' in secret
+    assert say(pool, state, 'while True: pass')[0] == environments.TIMEOUT
+    assert environments.reply_of(reply(pool, problem, 'python', None, 'no program'))[0] is None
 
 
 ENVIRONMENT = """

@@ -1,10 +1,11 @@
 """A task in one file: sums, judged by a rule of its own, with a hint after a wrong answer.
 
-  python main.py --config=configs/eval_math.py --config.task.module=docs/examples/sums.py \
-    --config.task.template=chat --config.task.verifier='' --workdir=runs/sums
+  python main.py --config=configs/sample.py --config.task.module=docs/examples/sums.py \
+    --config.task.limit=20 --config.task.turns=2 --config.evaluate.n=4 \
+    --config.sampling.max_tokens=16 --workdir=runs/sums
 
-`brief` is a part of a reward: --config.reward.parts="{'correct': 1.0,
-'docs/examples/sums.py:brief': 0.1}" in a training run.
+`brief` is a part of a reward, in a training run: --config.reward.parts="{'correct': 1.0,
+'docs/examples/sums.py:brief': 0.1}".
 """
 
 import random

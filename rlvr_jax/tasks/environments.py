@@ -6,8 +6,8 @@ An environment is a pure function in a frame that says when it is asked:
     return observation, state  # the observation None ends the conversation
 
 state is a JSON value of the environment's own, None at the start. It runs in the verifier pool,
-under its limits, and equal calls are made once (journal.py), so it must be deterministic. The
-verdict of a conversation is that of its last completion alone.
+under its limits, and equal calls are made once (journal.py), so it must be deterministic; one that
+raises TimeoutError took too long. The verdict of a conversation is that of its last completion.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import difflib
 import functools
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,14 @@ from rlvr_jax.config_keys import ENVIRONMENTS as NAMES
 from rlvr_jax.tasks import user_file
 from rlvr_jax.tasks.calculator import ArithmeticTextError, calculate
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import JUDGE, as_call, load_verifier, of_call
+from rlvr_jax.tasks.registry import (
+  JUDGE,
+  as_call,
+  load_verifier,
+  of_call,
+  runs_programs,
+  verifier_name,
+)
 
 Respond = Callable[[Problem, Any, str], tuple[str | None, Any]]
 TIMEOUT = 'Time limit exceeded.'  # the observation of a call that took too long
@@ -60,11 +68,15 @@ class Environment:
 
 def retry(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any]:
   """'Wrong, try again' by the problem's own verifier, until it is right; state counts the tries."""
-  verdict = load_verifier(*problem.meta[JUDGE])(problem, completion).verdict
+  judged = load_verifier(*problem.meta[JUDGE])(problem, completion)
   tries = (state or 0) + 1
-  if verdict == 'correct':
+  if judged.verdict == 'correct':
     return None, tries
-  if verdict == 'unparsed':
+  if judged.verdict == 'timeout':
+    raise TimeoutError(judged.reason)
+  if judged.verdict == 'error':
+    raise RuntimeError(judged.reason)
+  if judged.verdict == 'unparsed':
     return 'No final answer was found. Try again.', tries
   return 'Your answer is wrong. Try again.', tries
 
@@ -84,11 +96,54 @@ def calculator(problem: Problem, state: Any, completion: str) -> tuple[str | Non
   return f'<result>{value}</result>', state
 
 
+_PROGRAM = re.compile(r'<python>((?:(?!<python>).)*)</python>\s*\Z', re.DOTALL)
+_LINE = re.compile(r' \(line [0-9]+\)\Z')  # of _SESSION, which nobody has seen
+_MOST_SHOWN = 2000  # characters of a program's output
+# what earlier programs of the conversation defined is there, what they printed is not
+_SESSION = """import contextlib, io
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+  for source in {earlier!r}:
+    exec(source, globals())
+exec({program!r}, globals())
+"""
+
+
+def python(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any]:
+  """<output>TEXT</output> for a completion that ends in <python>PROGRAM</python>.
+
+  The program runs in the sandbox, after those of the conversation that ended well; state is the
+  list of these. TEXT is what it printed, and the last line of its traceback.
+  """
+  from rlvr_jax.tasks import code  # the sandbox is there only where programs run
+  from rlvr_jax.tasks.sandbox.confine import Limits
+  from rlvr_jax.tasks.settings import SETTINGS
+
+  found = _PROGRAM.search(completion)
+  if found is None:
+    return None, state
+  earlier, program = list(state or []), textwrap.dedent(found[1])
+  limits = Limits(2 * SETTINGS.limit_s, SETTINGS.limit_s, SETTINGS.memory_mb)
+  source = _SESSION.format(earlier=earlier, program=program)
+  outcome = code.sandbox().run_main(source, '', limits)
+  why = outcome.why(limits)
+  if outcome.timed_out:
+    raise TimeoutError(why)
+  text = outcome.stdout.decode(errors='replace')
+  if len(text) > _MOST_SHOWN:
+    text = f'{text[:_MOST_SHOWN]}...'
+  if not why:
+    return f'<output>{text}</output>', [*earlier, program]
+  lines = outcome.stderr.decode(errors='replace').strip().splitlines()
+  last = _LINE.sub('', lines[-1][:_MOST_SHOWN]) if lines else why
+  return f'<output>{text}{last}</output>', earlier
+
+
 ENVIRONMENTS: dict[str, Environment] = {
   'retry': Environment(retry, rules='retry-1'),
   'calculator': Environment(
     calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-1'
   ),
+  'python': Environment(python, stops=('</python>',), at_end=False, inline=True, rules='python-1'),
 }
 
 
@@ -120,7 +175,14 @@ def version(name: str) -> str:
 
 
 def load(name: str) -> Callable[[Problem, str], Verdict]:
-  """The environment as a job of the pool: text is JSON [state, completion], extracted the reply."""
+  """The environment as a job of the pool: text is JSON [state, completion], extracted the reply.
+
+  Raises ValueError if programs would run below the level of sandbox that is asked for.
+  """
+  if find(name).respond is python:
+    from rlvr_jax.tasks import code
+
+    code.prepare()
   return functools.partial(_reply, name, find(name))
 
 
@@ -137,12 +199,16 @@ def reply_of(verdict: Verdict) -> tuple[str | None, Any]:
 
 def job_of(problem: Problem, name: str) -> Problem:
   """The problem as that of calls of the named environment; see registry.as_call."""
-  return as_call(problem, f'environment:{name}')
+  programs = name == 'python' or (name == 'retry' and runs_programs(verifier_name(problem)))
+  return as_call(problem, f'{"programs" if programs else "environment"}:{name}')
 
 
 def _reply(name: str, environment: Environment, problem: Problem, text: str) -> Verdict:
   state, completion = json.loads(text)
-  reply = environment.respond(of_call(problem), state, completion)
+  try:
+    reply = environment.respond(of_call(problem), state, completion)
+  except TimeoutError as error:
+    return Verdict('timeout', 0.0, '', str(error))
   if not isinstance(reply, tuple) or len(reply) != 2:
     raise TypeError(
       f'environment {name} returned a {type(reply).__name__}; return (observation or None, state)'

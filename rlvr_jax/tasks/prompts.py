@@ -169,12 +169,8 @@ _MATHVISTA_HINTS = {
 # What stands before and after a user's further turn, behind a completion and its stop token.
 _CHATML = '\n<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'
 FRAMES: dict[str, tuple[str, str]] = {
-  'qwen-boxed': _CHATML,
-  'qwen25-math-cot': _CHATML,
   'abel': ('\nuser\n', '\nassistant'),
   'deepseek-r1': (' User: ', ' Assistant:'),
-  'livecodebench': _CHATML,
-  'easyr1': _CHATML,
   'raw': ('\n', '\n'),
 }
 
@@ -304,12 +300,15 @@ def _render_chat(problem: Problem, template: str, tokenizer: ChatTokenizer | Non
 def frame(template: str, tokenizer: ChatTokenizer | None = None) -> tuple[str, str]:
   """(before, after) a user's further turn in a conversation, behind what the assistant wrote.
 
-  With CHATS both are what the tokenizer's template writes there, and before begins with what ends
-  the assistant's turn (a stop token, which the model may have written itself). Raises ValueError as
-  render does, and for a chat template that does not show both turns once.
+  With a template that is not text both are what the tokenizer's chat template writes there, and
+  before begins with what ends the assistant's turn (a stop token, which the model may have written
+  itself). Raises ValueError as render does, and for a chat template that does not show both turns
+  once.
   """
   if template in FRAMES:
     return FRAMES[template]
+  if '<|im_start|>' in TEMPLATES.get(template, ''):
+    return _CHATML
   written, observed = 'what-the-assistant-wrote', 'what-the-user-says'
   messages = (('user', 'question'), ('assistant', written), ('user', observed))
   chat = tuple({'role': role, 'content': content} for role, content in messages)

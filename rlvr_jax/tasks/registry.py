@@ -70,7 +70,12 @@ VERIFIERS: dict[str, Verifier] = {
 
 # The pool's jobs that are no verifiers, named 'kind:name': the module has `version(name)` and
 # `load(name)`, which gives a function of (problem, text) that puts its result into a Verdict.
-CALLS = {'environment': 'rlvr_jax.tasks.environments', 'reward': 'rlvr_jax.tasks.parts'}
+# 'programs' are environments that run programs, and keep the limits of these themselves.
+CALLS = {
+  'environment': 'rlvr_jax.tasks.environments',
+  'programs': 'rlvr_jax.tasks.environments',
+  'reward': 'rlvr_jax.tasks.parts',
+}
 JUDGE = 'judged by'  # meta of such a job's problem: [its verifier, that one's version]
 
 
@@ -98,7 +103,9 @@ def verifier_version(name: str) -> str:
 
 
 def runs_programs(name: str) -> bool:
-  """Whether the named verifier runs what the completion says."""
+  """Whether the named verifier (or call) runs what the completion says."""
+  if is_call(name):
+    return name.startswith('programs:')
   return name in VERIFIERS and VERIFIERS[name].runs_programs
 
 
