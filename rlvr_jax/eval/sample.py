@@ -222,7 +222,13 @@ def sample(
         'top_k': top_k,
         'flush_s': float(flush_s),
       },
-      'verifier': {'workers': workers, 'limit_s': float(limit_s), 'memory_mb': memory_mb},
+      'verifier': {
+        'workers': workers,
+        'limit_s': float(limit_s),
+        'memory_mb': memory_mb,
+        'sandbox': 'landlock+seccomp',
+        'allow_unsafe': False,
+      },
     }
   )  # fmt: skip
   config_lib.check_values(config)
