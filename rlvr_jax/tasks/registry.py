@@ -115,6 +115,7 @@ def patience(name: str, limit_s: float) -> float:
   return 200.0 + 40.0 * limit_s if runs_programs(name) else limit_s
 
 
+@functools.cache
 def load_verifier(name: str, version: str) -> Callable[[Problem, str], Verdict]:
   """Imports the named verifier and wraps what it returns into a Verdict.
 
@@ -147,6 +148,12 @@ def is_call(name: str) -> bool:
 def _call(name: str) -> tuple[ModuleType, str] | None:
   kind, _, inner = name.partition(':')
   return (importlib.import_module(CALLS[kind]), inner) if kind in CALLS else None
+
+
+def judges(name: str, problem: Problem) -> list[tuple[str, str]]:
+  """(name, version) of the verifiers that a job may ask besides its own: an environment's."""
+  asks = name.partition(':')[0] in ('environment', 'programs') and JUDGE in problem.meta
+  return [(problem.meta[JUDGE][0], problem.meta[JUDGE][1])] if asks else []
 
 
 def as_call(problem: Problem, name: str) -> Problem:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlvr_jax.tasks import settings, wire
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import is_call, load_verifier, patience
+from rlvr_jax.tasks.registry import is_call, judges, load_verifier, patience
 
 try:
   import resource
@@ -51,13 +51,9 @@ def main() -> None:
     batch = batches.get()
     problems = [wire.problem_from_json(value) for value in batch['problems']]
     for index, name, version, text in batch['jobs']:
-      verify = loaded.get((name, version))
-      if verify is None:
-        _arm(_LOAD_SECONDS)
-        verify = _load(send, name, version)
-        if verify is None:
-          break  # the parent gives up this verifier and ends this process
-        loaded[name, version] = verify
+      if not _load_all(send, [*judges(name, problems[index]), (name, version)], loaded):
+        break  # the parent gives up this verifier and ends this process
+      verify = loaded[name, version]
       _arm(2 * patience(name, limit_s) + 5)
       reply = _judge(verify, problems[index], text, None if is_call(name) else _TEXT_LIMIT)
       _arm(0)
@@ -91,15 +87,24 @@ def _arm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _load(send: int, name: str, version: str) -> Callable[[Problem, str], Verdict] | None:
-  wire.write(send, wire.encode({'loading': name}))
-  try:
-    verify = load_verifier(name, version)
-  except (Exception, SystemExit) as error:
-    wire.write(send, wire.encode({'failed': name, 'why': _describe(error)}))
-    return None
-  wire.write(send, wire.encode({'loaded': name}))
-  return verify
+def _load_all(
+  send: int,
+  wanted: list[tuple[str, str]],
+  loaded: dict[tuple[str, str], Callable[[Problem, str], Verdict]],
+) -> bool:
+  """Loads those that are not; false, and the parent knows why, if one cannot be."""
+  for name, version in wanted:
+    if (name, version) in loaded:
+      continue
+    _arm(_LOAD_SECONDS)
+    wire.write(send, wire.encode({'loading': name}))
+    try:
+      loaded[name, version] = load_verifier(name, version)
+    except (Exception, SystemExit) as error:
+      wire.write(send, wire.encode({'failed': name, 'why': _describe(error)}))
+      return False
+    wire.write(send, wire.encode({'loaded': name}))
+  return True
 
 
 def _judge(
