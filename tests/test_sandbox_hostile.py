@@ -14,7 +14,8 @@ from rlvr_jax.tasks import code
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.sandbox.host import Limits, Sandbox
-from tests.hostile import ATTACKS, CALLS
+from tests.hostile import ATTACKS
+from tests.hostile_calls import CALLS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
 LIMIT = 0.35  # of CPU; twice that by the clock
