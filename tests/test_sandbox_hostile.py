@@ -14,9 +14,12 @@ from rlvr_jax.tasks import code
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.sandbox.host import Limits, Sandbox
-from tests.hostile import ATTACKS, CALLS
+from tests import hostile
+from tests.hostile_calls import CALLS
+from tests.hostile_outputs import OUTPUTS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
+ATTACKS = hostile.ATTACKS | OUTPUTS
 LIMIT = 0.35  # of CPU; twice that by the clock
 # What no program can know: read, it gives itself away.
 EXPECTED = [918273, 'zebra']

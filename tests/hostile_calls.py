@@ -1,0 +1,28 @@
+"""System calls that the sandbox refuses, by name: (x86-64, aarch64)."""
+
+CALLS = {
+  'execve': (59, 221), 'execveat': (322, 281), 'ptrace': (101, 117),
+  'process_vm_readv': (310, 270), 'process_vm_writev': (311, 271), 'mount': (165, 40),
+  'umount2': (166, 39), 'pivot_root': (155, 41), 'chroot': (161, 51), 'unshare': (272, 97),
+  'setns': (308, 268), 'keyctl': (250, 219), 'add_key': (248, 217), 'bpf': (321, 280),
+  'perf_event_open': (298, 241), 'userfaultfd': (323, 282), 'io_uring_setup': (425, 425),
+  'io_uring_enter': (426, 426), 'memfd_create': (319, 279), 'socket': (41, 198),
+  'connect': (42, 203), 'bind': (49, 200), 'listen': (50, 201), 'sendmsg': (46, 211),
+  'shmget': (29, 194), 'semget': (64, 190), 'msgget': (68, 186), 'mq_open': (240, 180),
+  'kexec_load': (246, 104), 'init_module': (175, 105), 'finit_module': (313, 273),
+  'reboot': (169, 142), 'swapon': (167, 224), 'open_by_handle_at': (304, 265),
+  'name_to_handle_at': (303, 264), 'setsid': (112, 157), 'setpgid': (109, 154),
+  'setuid': (105, 146), 'setresuid': (117, 147), 'capset': (126, 91), 'seccomp': (317, 277),
+  'sched_setaffinity': (203, 122), 'sched_setscheduler': (144, 119), 'setpriority': (141, 140),
+  'pidfd_open': (434, 434), 'pidfd_getfd': (438, 438), 'pidfd_send_signal': (424, 424),
+  'tkill': (200, 130), 'rt_sigqueueinfo': (129, 138), 'fchmod': (91, 52), 'truncate': (76, 45),
+  'ftruncate': (77, 46), 'mkdirat': (258, 34), 'symlinkat': (265, 36), 'linkat': (266, 37),
+  'unlinkat': (263, 35), 'renameat2': (316, 276), 'fchmodat': (268, 53), 'fchownat': (260, 54),
+  'utimensat': (280, 88), 'setxattr': (188, 5), 'fanotify_init': (300, 262),
+  'inotify_init1': (294, 26), 'quotactl': (179, 60), 'acct': (163, 89), 'syslog': (103, 116),
+  'personality': (135, 92), 'clock_settime': (227, 112), 'settimeofday': (164, 170),
+  'sethostname': (170, 161), 'vmsplice': (278, 75), 'splice': (275, 76), 'mlock': (149, 228),
+  'migrate_pages': (256, 238), 'kcmp': (312, 272), 'ioprio_set': (251, 30),
+  'landlock_create_ruleset': (444, 444), 'memfd_secret': (447, 447), 'openat2': (437, 437),
+  'fsopen': (430, 430), 'open_tree': (428, 428), 'move_mount': (429, 429),
+}  # fmt: skip
