@@ -101,7 +101,7 @@ def test_no_text_breaks_the_extraction(text):
 
 
 def test_a_long_completion_takes_no_time():
-  start = time.monotonic()
+  start = time.process_time()
   for text in ('{' * 100_000, '\\boxed{' * 20_000, 'answer is ' * 20_000, '1,' * 100_000):
     extract_answer(text)
-  assert time.monotonic() - start < 2.0
+  assert time.process_time() - start < 2.0
