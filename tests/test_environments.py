@@ -196,10 +196,16 @@ def test_a_further_turn_is_what_the_chat_template_writes():
       return said + '<assistant>' * add_generation_prompt
 
   assert prompts.frame('chat', Chat()) == ('<end><user>', '<end><assistant>')
+  begun = '<end><assistant>' + prompts.assistant_prefix('evalplus')
+  assert prompts.frame('evalplus', Chat()) == ('<end><user>', begun)
   Chat.apply_chat_template = lambda self, conversation, **_: conversation[-1]['content']
   with pytest.raises(ValueError, match='does not show a conversation'):
     prompts.frame('chat', Chat())
   assert prompts.frame('qwen-boxed')[1].endswith('<|im_start|>assistant\n')
+  assert prompts.frame('livecodebench')[1].endswith('<|im_start|>assistant\n```python')
+  for template in prompts.TEMPLATES:
+    before, after = prompts.frame(template)
+    assert all((before, after))
 
 
 def test_conversations_of_a_file_are_json(tmp_path):

@@ -300,15 +300,17 @@ def _render_chat(problem: Problem, template: str, tokenizer: ChatTokenizer | Non
 def frame(template: str, tokenizer: ChatTokenizer | None = None) -> tuple[str, str]:
   """(before, after) a user's further turn in a conversation, behind what the assistant wrote.
 
+  after ends with the assistant_prefix of the template, as the first prompt does.
   With a template that is not text both are what the tokenizer's chat template writes there, and
   before begins with what ends the assistant's turn (a stop token, which the model may have written
   itself). Raises ValueError as render does, and for a chat template that does not show both turns
   once.
   """
-  if template in FRAMES:
-    return FRAMES[template]
-  if '<|im_start|>' in TEMPLATES.get(template, ''):
-    return _CHATML
+  prefix = assistant_prefix(template)
+  if template in TEMPLATES:
+    qwens = '<|im_start|>' in TEMPLATES[template]
+    before, after = _CHATML if qwens else FRAMES[template]
+    return before, after + prefix
   written, observed = 'what-the-assistant-wrote', 'what-the-user-says'
   messages = (('user', 'question'), ('assistant', written), ('user', observed))
   chat = tuple({'role': role, 'content': content} for role, content in messages)
@@ -319,4 +321,4 @@ def frame(template: str, tokenizer: ChatTokenizer | None = None) -> tuple[str, s
       'turns, so it cannot go on; choose another task.template'
     )
   before, _, after = text.partition(written)[2].partition(observed)
-  return before, after
+  return before, after + prefix
