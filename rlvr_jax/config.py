@@ -22,7 +22,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rlvr_jax import checks
-from rlvr_jax.config_keys import OPEN, RULES
+from rlvr_jax.config_keys import ADDED, OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
@@ -266,6 +266,7 @@ def identity(config: Config, exclude: Iterable[str] = ()) -> dict[str, Any]:
   """The keys that decide a run's numbers, as JSON values; keys or groups in exclude are left out.
 
   It goes into checkpoints, so that one of another config can be refused with its differing keys.
+  Of keys that came later (config_keys.ADDED) the value that stands for their absence is left out.
   """
   unseen = (*UNSEEN_BY_RESULTS, *exclude)
   kept = {
@@ -273,7 +274,8 @@ def identity(config: Config, exclude: Iterable[str] = ()) -> dict[str, Any]:
     for key, value in flatten(config).items()
     if not any(key == name or key.startswith(f'{name}.') for name in unseen)
   }
-  return json.loads(json.dumps(kept))
+  kept = json.loads(json.dumps(kept))
+  return {key: value for key, value in kept.items() if key not in ADDED or value != ADDED[key]}
 
 
 def fingerprint(config: Config, exclude: Iterable[str] = ()) -> str:

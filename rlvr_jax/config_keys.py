@@ -36,6 +36,20 @@ PARTS = (
 ENVIRONMENTS = ('retry', 'calculator', 'python')
 
 
+# Keys that came later, at the value that means what was before: no identity holds it, so that runs
+# and stages made without the key go on.
+ADDED = {
+  'reward.parts': {'correct': 1.0},
+  'task.allow': [],
+  'task.environment': '',
+  'task.module': '',
+  'task.self_check': 'auto',
+  'task.split': '',
+  'task.turns': 4,
+  'task.where': '',
+}
+
+
 def _positive(x) -> bool:
   return x > 0 and math.isfinite(x)
 

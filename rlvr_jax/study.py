@@ -24,7 +24,7 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.models.load import load_model
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
-from rlvr_jax.rl.report import PANELS, gap_of
+from rlvr_jax.rl.report import gap_of, panels_of
 from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash, environment_of
@@ -228,6 +228,7 @@ def write(
   rows = {
     name: metrics_lib.read_metrics(workdir / 'arms' / name / 'metrics.jsonl') for name in stages
   }
+  shown = {name: rows[name] for name in shown_arms(stages)}
   publish(
     config,
     workdir,
@@ -238,8 +239,8 @@ def write(
     title=config.study.title or f'{config.name}: base against RL on {problems[0].task}',
     seconds=seconds,
     sampler_learner_gap=gap_of(rows),
-    training={name: rows[name] for name in shown_arms(stages)},
-    panels=PANELS,
+    training=shown,
+    panels=panels_of(shown),
     texts=list(config.study.texts.items()),
   )
 

@@ -9,6 +9,7 @@ import pytest
 from configs import base
 from rlvr_jax import command_line
 from rlvr_jax import config as config_lib
+from rlvr_jax.config_keys import ADDED
 
 
 def test_smoke_values_yield_to_explicit_overrides_and_apply_only_in_smoke():
@@ -179,3 +180,12 @@ def test_check_flags_reads_both_spellings_and_passes_sound_ones(tmp_path):
       command_line.check_flags(['main.py', *words])
   with pytest.raises(OSError, match='no such file'):
     command_line.check_flags(['main.py', f'--config={tmp_path}/none.py'])
+
+
+def test_keys_that_came_later_leave_identities_as_they_were():
+  config = base.get_config()
+  assert not ADDED.keys() & config_lib.identity(config).keys()
+  flat = config_lib.flatten(config)
+  assert {key: json.loads(json.dumps(flat[key])) for key in ADDED} == ADDED  # they are defaults
+  config.task.turns = 2
+  assert config_lib.identity(config)['task.turns'] == 2

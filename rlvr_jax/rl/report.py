@@ -7,6 +7,7 @@ the run's sample store, under 'start' and 'step-N'; report.html and results.json
 import logging
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +34,12 @@ PANELS = (
   Panel('gap/max', 'sampler-learner gap, max', log=True),
   Panel('grad_norm', 'gradient norm', log=True),
 )
+
+
+def panels_of(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Panel]:
+  """Those of PANELS that some row of some run has: without looks there is no held-out pass@1."""
+  known = {key for rows in runs.values() for row in rows for key in row}
+  return [panel for panel in PANELS if panel.key in known]
 
 
 def write(
@@ -82,7 +89,7 @@ def write(
     seconds=meter.seconds,
     sampler_learner_gap=gap_of({end: rows}),
     training={end: rows},
-    panels=[panel for panel in PANELS if any(panel.key in row for row in rows)],
+    panels=panels_of({end: rows}),
   )
 
 
