@@ -23,7 +23,7 @@ def get_config(arg: str = ''):
   if pass10:
     config.evaluate.update({'n': 20, 'ks': (1, 5, 10), 'headline_k': 5, 'problems': 40})
     config.evaluate.update({'temperature': 0.6, 'top_p': 0.95})
-  config.sampling.update({'slots': 32, 'bank_rows': 16, 'prompt_capacity': 768, 'chunk': 16})
+  config.sampling.update({'slots': 32, 'bank_rows': 32, 'prompt_capacity': 768, 'chunk': 16})
   config.sampling.max_tokens = 768
   config.smoke_values.update({'evaluate.problems': 2, 'sampling.max_tokens': 64})
   return base.with_presets(config, arg)
