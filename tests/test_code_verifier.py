@@ -204,6 +204,15 @@ READS = 'import sys\na, b = map(int, sys.stdin.buffer.read().split())\nprint(a +
     (ASSERTS, 'def add(a, b): return a + 1', 'wrong', 'AssertionError'),
     (ASSERTS, 'def add(a, b): raise KeyError(a)', 'wrong', 'KeyError'),
     (ASSERTS, 'x = 1', 'wrong', "defines no 'add'"),
+    # a model's own examples and a last line that was cut are no part of the function
+    ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\nassert add(1, 1) == 3', 'correct', '2 calls'),
+    ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\nexit(1)', 'correct', '2 calls'),
+    ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\n\nprint(add(1, (2', 'correct', '2 calls'),
+    ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\nadd = 5\n1 / 0', 'wrong', 'TypeError'),
+    ({**CALLS, 'expected': [3, 7]}, f'1 / 0\n{WHOLE}', 'wrong', 'ZeroDivisionError'),
+    ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\ndef add(a, b):\n  return (', 'correct', '2 calls'),
+    (ASSERTS, f'{WHOLE}\nassert add(1, 1) == 3', 'correct', 'the test passed'),
+    (STDIN, f'{READS}\nassert 0', 'wrong', 'exit code 1'),
     ({**ASSERTS, 'limit_s': 1.0}, 'import time\ntime.sleep(99)', 'timeout', 'no end within 2 s'),
   ],
 )

@@ -12,6 +12,9 @@ closed runs to the end):
 A program that does not define the entry point, of a problem whose prompt begins its definition
 (HumanEval), is the continuation of the prompt: prompt + program, indented if its first line is not,
 up to the first line at the margin that neither defines nor imports.
+
+Of a function's program the definitions count: what a model wrote below them, examples or tests of
+its own that fail, or a line that was cut, does not (sandbox/program.py).
 """
 
 import re

@@ -208,7 +208,8 @@ class Sandbox:
         [pipes.memory(json.dumps(test_job).encode()), answers, requests_end, result_end],
         limits,
       )
-      job = pipes.memory(json.dumps({'program': program}).encode())
+      asked = {'program': program, 'names': list(names.values())}
+      job = pipes.memory(json.dumps(asked).encode())
       served = self._begin('serve', [job, requests, answers_end], limits)
       pipes.close_given(keep=result)
       said = bytearray()

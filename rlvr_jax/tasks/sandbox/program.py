@@ -4,6 +4,7 @@ Everything below shares its memory with the program, so nothing of it is trusted
 here is what the program says its outputs are, and the parent compares them.
 """
 
+import ast
 import atexit
 import itertools
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from rlvr_jax.tasks.sandbox import codec
 
+_CUTS = 50  # beginnings of lines that are tried as a program's end
 _MAX_ITEMS = 1_000_000  # taken from an iterator
 
 
@@ -63,7 +65,7 @@ def run_calls(source: str, entry: str, method_of: str, inputs: list[Any], out: i
   The first line says {'loaded': true} or {'failed': why}; then {'ok': value} or {'raised': what}.
   """
   try:
-    space = _execute(source, 'program')
+    space = _define(source, [method_of or entry])
     function = find(space, entry, method_of)
   except BaseException as error:
     os.write(out, codec.dumps({'failed': describe(error)}))
@@ -85,12 +87,15 @@ def find(space: dict[str, Any], entry: str, method_of: str) -> Callable[..., Any
   return space[entry]
 
 
-def serve_requests(source: str, receive: int, send: int) -> None:
-  """Answers a test's requests, one line each (judge.py), until it closes its end."""
+def serve_requests(source: str, names: list[str], receive: int, send: int) -> None:
+  """Answers a test's requests, one line each (judge.py), until it closes its end.
+
+  names: what the test asks the program for.
+  """
   requests = os.fdopen(receive, 'rb')
   objects: list[Any] = []
   try:
-    space = _execute(source, 'program')
+    space = _define(source, names)
   except BaseException as error:
     write_all(send, codec.dumps({'failed': describe(error)}))
     return
@@ -150,14 +155,57 @@ def _type_only(value: Any) -> list[Any]:
   return [0, type(value).__name__]
 
 
-def _execute(source: str, name: str) -> dict[str, Any]:
-  """Runs source as a module of that name and returns its globals."""
+def _define(source: str, wanted: list[str]) -> dict[str, Any]:
+  """The globals of a program that is to define the `wanted` names.
+
+  Models write examples and tests of their own below a function, and their last line is cut where
+  the tokens ended. So text that does not parse is left out from its last statements on, and a
+  statement that raises ends the program; unless one of `wanted` is not defined by then.
+  """
+  space = _module('program')
+  statements = _statements(source)
+  futures: list[ast.stmt] = [
+    s for s in statements if isinstance(s, ast.ImportFrom) and s.module == '__future__'
+  ]
+  for statement in statements:
+    code = compile(ast.Module([*futures, statement], []), '<program>', 'exec', dont_inherit=True)
+    try:
+      exec(code, space)
+    except BaseException:
+      if not all(name in space for name in wanted):
+        raise
+      break
+  return space
+
+
+def _statements(source: str) -> list[ast.stmt]:
+  """The program's statements; of one that does not parse those before the error, if there are."""
+  try:
+    return ast.parse(source, '<program>').body
+  except SyntaxError as error:
+    lines = source.split('\n')
+    begins = [i for i, line in enumerate(lines) if line[:1].isalpha() or line[:1] in ('_', '@')]
+    for begin in reversed(begins[1:][-_CUTS:]):
+      try:
+        return ast.parse('\n'.join(lines[:begin]), '<program>').body
+      except SyntaxError:
+        continue
+    raise error
+
+
+def _module(name: str) -> dict[str, Any]:
   module = types.ModuleType(name)
   module.__dict__['__builtins__'] = __builtins__
   sys.modules[name] = module
   sys.argv = ['program.py']
-  exec(compile(source, '<program>', 'exec', dont_inherit=True), module.__dict__)
   return module.__dict__
+
+
+def _execute(source: str, name: str) -> dict[str, Any]:
+  """Runs source as a module of that name and returns its globals."""
+  space = _module(name)
+  exec(compile(source, '<program>', 'exec', dont_inherit=True), space)
+  return space
 
 
 def describe(error: BaseException) -> str:

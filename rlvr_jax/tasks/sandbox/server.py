@@ -234,7 +234,7 @@ def run_mode(mode: str, job: dict[str, Any], fds: list[int]) -> int:
   if mode == 'calls':
     program.run_calls(job['program'], job['entry_point'], job['method_of'], job['inputs'], fds[0])
   elif mode == 'serve':
-    program.serve_requests(job['program'], fds[0], fds[1])
+    program.serve_requests(job['program'], job['names'], fds[0], fds[1])
   elif mode == 'judge':
     result = judge.run_test(job, fds[0], fds[1])
     program.write_all(fds[2], json.dumps(result).encode() + b'\n')
