@@ -93,8 +93,7 @@ def test_conversations_in_the_store(tmp_path, capsys):
     rlvr_jax.sample(model, ROWS, 8, **options)
 
 
-@pytest.fixture(scope='module')
-def changes(task):
+def changes_of(task):
   """Of a run on a task in one file, with conversations and parts."""
   return {
     'task.module': task,
@@ -106,6 +105,11 @@ def changes(task):
     'train.export': True,
     'train.micro_tokens': 2048,
   }
+
+
+@pytest.fixture(scope='module')
+def changes(task):
+  return changes_of(task)
 
 
 @pytest.fixture(scope='module')
@@ -153,9 +157,20 @@ def test_a_kill_in_the_middle_changes_nothing(changes, whole, cache, tmp_path):
 
 
 @pytest.mark.check
-def test_conversations_with_dynamic_sampling_survive_a_kill(changes, cache, tmp_path):
+def test_conversations_with_dynamic_sampling_survive_a_kill(cache, tmp_path):
   """Groups wait in the queue of a checkpoint with their turns and parts."""
-  more = changes | {'train.algorithm': 'dapo', 'train.prompts': 3, 'train.most_draws': 6}
+  path = tmp_path / 'half_right.py'  # so that groups have a signal
+  path.write_text(
+    TASK.replace(
+      'make_problems, verify', 'make_problems\nfrom rlvr_jax.tasks import countdown'
+    ).replace('if verify(', 'if countdown.verify(')
+    + '\ndef verify(problem, completion):\n  return len(completion) % 2 == 0\n'
+  )
+  more = changes_of(str(path)) | {
+    'train.algorithm': 'dapo',
+    'train.prompts': 3,
+    'train.most_draws': 6,
+  }
   train(loops.config(**more), tmp_path / 'whole')
   assert loops.killed_in_iteration(tmp_path / 'run', 3, cache, **more) == -signal.SIGKILL
   train(loops.config(**more), tmp_path / 'run')
