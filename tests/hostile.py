@@ -169,7 +169,7 @@ def attack():
 import glob, os
 def attack():
   found = []
-  homes = [*glob.glob('/root/*'), *glob.glob('/home/*/*')]
+  homes = [*glob.glob(os.path.expanduser('~/*')), *glob.glob('{home}/*')]
   for path in ('{canary}', '/etc/passwd', '/etc/shadow', *homes):
     try:
       found.append(open(path).read())

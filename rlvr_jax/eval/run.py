@@ -174,19 +174,19 @@ def score(
   its last completion; one whose environment failed is an error.
   """
   stops = set(stop_ids)
-  judged: dict[tuple[int, bytes, str], tuple[str, Any]] = {}
+  judged: dict[tuple[int, bytes, int, str], tuple[str, Any]] = {}
   waiting: collections.deque[tuple[Completion, str, Any]] = collections.deque()
   for completion in completions:
     talk = completion.turns
-    failed = talk.failed if talk else ''
-    key = completion.item.problem, completion.tokens.tobytes(), failed
+    failed, last = (talk.failed, talk.last) if talk else ('', 0)
+    key = completion.item.problem, completion.tokens.tobytes(), last, failed
     if key not in judged:
       tokens = completion.tokens
       written = tokens[:-1] if int(tokens[-1]) in stops else tokens
       # control tokens stay visible: to drop one would make another, perhaps correct, text of it
       text = answer = tokenizer.decode(written, skip_special=False)
-      if talk and talk.last:
-        answer = tokenizer.decode(written[talk.last :], skip_special=False)
+      if last:
+        answer = tokenizer.decode(written[last:], skip_special=False)
       if failed:
         judged[key] = text, _given(Verdict('error', 0.0, '', failed))
       else:

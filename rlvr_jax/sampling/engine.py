@@ -194,9 +194,10 @@ class Engine:
 
   def _checked(self, items: Iterable[Item | None], sampling: Sampling) -> Iterator[Item | None]:
     for item in items:
-      self._check([item] if item else [], sampling)
-      if item and item.forced is not None:
-        raise ValueError('items with forced tokens have to come as a list, not as an iterator')
+      if item is not None:
+        self._check([item], sampling)
+        if item.forced is not None:
+          raise ValueError('items with forced tokens have to come as a list, not as an iterator')
       yield item
 
   def _run(

@@ -11,7 +11,6 @@ raises TimeoutError took too long. The verdict of a conversation is that of its 
 """
 
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -222,13 +221,4 @@ def _reply(name: str, environment: Environment, problem: Problem, text: str) -> 
 
 
 def _place(name: str) -> tuple[Path, str]:
-  found = user_file.split(name)
-  if found is None:
-    near = difflib.get_close_matches(name, NAMES, n=1)
-    raise ValueError(
-      f'{WHAT}={name!r} is not known'
-      + (f'; did you mean {near[0]!r}?' if near else '')
-      + f' (one of {", ".join(NAMES)}, or path/to/file.py:name)'
-    )
-  user_file.existing(found[0], f'{WHAT}={name!r}')
-  return found
+  return user_file.place(name, NAMES, f'{WHAT}={name!r}')

@@ -7,7 +7,6 @@ or wrong, reward 1 or 0) or a number (the reward; correct if and only if it is 1
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import math
@@ -185,13 +184,4 @@ def _as_verdict(name: str, function: Callable[..., Any], problem: Problem, text:
 
 
 def _file_and_function(name: str) -> tuple[Path, str]:
-  found = user_file.split(name)
-  if found is None:
-    near = difflib.get_close_matches(name, VERIFIERS, n=1)
-    raise ValueError(
-      f'verifier={name!r} is not known'
-      + (f'; did you mean {near[0]!r}?' if near else '')
-      + f' (one of {", ".join(VERIFIERS)}, or path/to/file.py:function)'
-    )
-  user_file.existing(found[0], f'verifier={name!r}')
-  return found
+  return user_file.place(name, VERIFIERS, f'verifier={name!r}')

@@ -1,9 +1,11 @@
 """Things in a Python file of the user's: 'path/to/file.py:name', known by the file's content."""
 
+import difflib
 import functools
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,24 @@ def split(name: str) -> tuple[Path, str] | None:
   if not colon or not path.endswith('.py') or not inner:
     return None
   return Path(path).expanduser(), inner
+
+
+def place(name: str, known: Iterable[str], what: str) -> tuple[Path, str]:
+  """(path, name in it) of 'path/to/file.py:name', for a name that is none of the known ones.
+
+  ValueError, beginning with `what` (key=value), names the nearest known one, or the missing file.
+  """
+  found = split(name)
+  if found is None:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    raise ValueError(
+      f'{what} is not known'
+      + (f'; did you mean {near[0]!r}?' if near else '')
+      + f' (one of {", ".join(names)}, or path/to/file.py:name)'
+    )
+  existing(found[0], what)
+  return found
 
 
 def existing(path: Path, what: str) -> Path:
