@@ -55,7 +55,6 @@ class VerifierPool:
       verifier does not count.
     memory_mb: address space of a worker in MiB (where the platform can limit it); 0 is no limit.
     journal: JSONL file of verdicts, read at the start and appended to; None keeps them in memory.
-
     settings: what else verifiers may want to know (settings.py).
 
   A job whose process dies, or that runs out of memory, is tried once more in a fresh process, so
