@@ -9,7 +9,7 @@ import pytest
 
 from configs import cot as cot_config
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import cot_job
+from rlvr_jax.eval import cot_job, report, results
 from rlvr_jax.eval.samples import SampleStore
 from tests.test_eval_samples import make_row
 
@@ -139,6 +139,22 @@ def test_a_judge_counts_only_beside_readers(run, tmp_path):
     read, judged = (e['cot_pass_at_k']['1'] for e in (entry, entry['judge']))
     assert judged[0] == pytest.approx(read[0])
     assert judged[3] - judged[2] >= read[3] - read[2]
+
+
+def test_the_runs_report_shows_what_readers_found(run, tmp_path):
+  work = tmp_path / 'cot'
+  job(run, work)
+  anna, judge = verdicts(work, 'anna', sound), verdicts(work, 'judge', sound)
+  found = job(run, work, **{'cot.judge': judge, 'cot.readers': f'{anna},{anna}'})
+  store = SampleStore(run / 'samples')
+  models = [results.ModelResult(m, m, store.counts(m, 'jsonl')) for m in SOLVED]
+  study = results.analyse(models, resamples=20)
+  document = report.write_study(tmp_path / 'out', study, title='x', wall_seconds=1.0, cot=found)
+  assert document['cot']['models'].keys() == SOLVED.keys()
+  page = (tmp_path / 'out' / 'report.html').read_text()
+  assert 'Validity of reasoning' in page
+  assert 'Cohen&#39;s kappa of the two readers is 1.00' in page
+  assert 'judge, corrected' in page
 
 
 def test_what_does_not_fit_is_named(run, tmp_path):

@@ -190,7 +190,7 @@ def test_every_count_leads_to_the_problems_behind_it(written):
   page = (written[0] / 'report.html').read_text()
   sizes = written[1]['coverage']
   for name, size in sizes.items():
-    assert f'<a href="#problems?min=1&amp;set={name}">{size}</a>' in page
+    assert f'<a href="#problems?set={name}&amp;min=1">{size}</a>' in page
   assert '<a href="#problems?bin=1%3A0">' in page
   assert '<a href="#problems?k=16&amp;sort=pass%3A1&amp;down=1">' in page
   assert '<a href="#problems?test=worse&amp;sort=p&amp;k=1">' in page

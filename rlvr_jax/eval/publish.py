@@ -50,6 +50,7 @@ def publish(
     task=task,
     trees=figures_tree.tree_figure(analysed, store, task),
     two=_second_verdicts(config, workdir, store, analysed, problems),
+    cot=_read_reasoning(workdir),
     samples=browse.pick_samples(
       store,
       analysed.few(),
@@ -63,6 +64,12 @@ def publish(
   _print_summary(document, analysed.headline_k)
   print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
   return document
+
+
+def _read_reasoning(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What job=cot found in WORKDIR/cot, if it was run there."""
+  path = workdir / 'cot' / 'cot.json'
+  return json.loads(path.read_text()) if path.exists() else None
 
 
 def _second_verdicts(

@@ -131,6 +131,7 @@ def write_study(
   task: str = '',
   trees: Plot | None = None,
   two: TwoVerifiers | None = None,
+  cot: Mapping[str, Any] | None = None,
   samples: Sequence[ShownProblem] = (),
   provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -139,11 +140,13 @@ def write_study(
   training: rows of metrics by run name, drawn as the given panels. texts: (title, text) that the
   study wants said first, paragraphs divided by blank lines. extra: keys of results.json; its
   'claims' are shown first. task: the benchmark, beside whose curves stands what was printed of it.
-  trees: figures_tree.tree_figure. two: the same samples under a second verifier.
+  trees: figures_tree.tree_figure. two: the same samples under a second verifier. cot: the document
+  of job=cot.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   extra = dict(extra or {}) | ({'two_verifiers': two_verifiers.entry(two)} if two else {})
+  extra |= {'cot': cot} if cot else {}
   document = results.build_results(
     study, wall_seconds=wall_seconds, sampler_learner_gap=sampler_learner_gap, extra=extra
   )
@@ -167,6 +170,7 @@ def write_study(
       *(Section(heading, text.split('\n\n')) for heading, text in texts),
       *_sections(study, document, task, curves),
       *([_two_section(two)] if two else []),
+      *([_cot_section(cot)] if cot else []),
       *more_sections,
       _settings_section(study, document, more_tables),
     ],
@@ -238,6 +242,26 @@ def _two_section(two: TwoVerifiers) -> Section:
   )
   plots = [two_verifiers.two_curves(two)]
   return Section('Two verifiers, two boundaries', [text], plots, two_verifiers.two_tables(two))
+
+
+def _cot_section(cot: Mapping[str, Any]) -> Section:
+  labels = ', '.join(f'{count} {name}' for name, count in cot['labels'].items())
+  text = (
+    f'{cot["read"]} correct completions, a random sample of every stratum of problems by their '
+    f'number of correct completions, were read without knowing the model by '
+    f'{" and ".join(cot["readers"])}: {labels}. cot_pass@k counts a completion only if answer and '
+    'reasoning are right; unsure counts as not valid.'
+  )
+  if cot['kappa']:
+    value, low, high = cot['kappa']
+    text += f" Cohen's kappa of the two readers is {value:.2f} ({low:.2f} to {high:.2f})."
+  if 'judge' in cot:
+    text += (
+      f' A judge, {cot["judge"]["name"]}, agreed with readers on {cot["judge"]["hits"]} of '
+      f'{cot["judge"]["valid"]} valid and {cot["judge"]["rejections"]} of '
+      f'{cot["judge"]["invalid"]} invalid completions; its estimate is corrected for that.'
+    )
+  return Section('Validity of reasoning', [text], tables=[tables.cot_table(cot)])
 
 
 def _filled(section: Section) -> bool:

@@ -301,6 +301,27 @@ def histogram_table(study: Study, document: Mapping[str, Any]) -> Table:
   )
 
 
+def cot_table(cot: Mapping[str, Any]) -> Table:
+  """cot_pass@k beside pass@k, by model and by who judged."""
+  rows = []
+  for model, by_readers in cot['models'].items():
+    for who, entry in (('readers', by_readers), ('judge, corrected', by_readers.get('judge'))):
+      if entry is None:
+        continue
+      for k, (value, upper, low, high) in entry['cot_pass_at_k'].items():
+        more = f' to {findings.percent(upper)}' if upper - value > 5e-4 else ''
+        shown = f'{findings.percent(value)}{more} ({findings.ranged(low, high)})'
+        plain = findings.percent(by_readers['pass_at_k'][k])
+        rows.append([model, who, int(k), shown, plain, _interval(entry['validity'])])
+  return Table(
+    'cot_pass@k',
+    ['model', 'judged by', 'k', 'cot_pass@k', 'pass@k', 'valid, of correct completions'],
+    rows,
+    'Where k reaches beyond what was read of a problem, the value is a range.',
+    sortable=True,
+  )
+
+
 def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> Table:
   """Where every sample went: verdicts, truncation, tokens. browsed: the browser's models."""
   models = document['models']

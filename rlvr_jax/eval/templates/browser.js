@@ -136,10 +136,16 @@ const browser = (() => {
   };
 
   const option = (value, label, current) => make('option', { value, selected: String(value) === String(current) }, label);
-  const set = (changes) => { state = { ...state, ...changes }; limit = STEP; draw(); };
+  const address = () => { // the view, so that it can be sent to someone
+    const changed = Object.entries(state).filter(([key, value]) => String(value) !== String(FRESH[key]));
+    try {
+      history.replaceState(null, '', `#problems?${new URLSearchParams(changed)}`);
+    } catch { /* where a page may not change its address, the view still works */ }
+  };
+  const set = (changes) => { state = { ...state, ...changes }; limit = STEP; draw(); address(); };
   const controls = make('div', { class: 'controls' }), list = make('div', { class: 'scroll' }), count = make('p', { class: 'note', role: 'status' });
   const more = make('button', { type: 'button', onclick: () => { limit += 2 * STEP; draw(); } }, 'Show more');
-  const reset = make('button', { type: 'button', onclick: () => { state = { ...FRESH }; limit = STEP; history.replaceState(null, '', '#problems'); build(); draw(); } }, 'Clear');
+  const reset = make('button', { type: 'button', onclick: () => { set({ ...FRESH }); build(); draw(); } }, 'Clear');
   let sets, thresholds;
   const build = () => {
     let waiting = 0;
@@ -206,6 +212,10 @@ const browser = (() => {
     document.getElementById('problems').scrollIntoView();
   };
   window.addEventListener('hashchange', fromAddress);
+  document.addEventListener('click', (event) => { // again the same link: the address does not change
+    const link = event.target.closest?.('a[href^="#problems?"]');
+    if (link && link.getAttribute('href') === location.hash) fromAddress();
+  });
   place.append(controls, count, list, more);
   build();
   draw();

@@ -48,7 +48,7 @@ const renderMath = (() => {
   const TEXT = new Set(['text', 'textbf', 'textit', 'textrm', 'textsf', 'texttt', 'mbox', 'hbox',
     'emph', 'textnormal']);
   const IGNORED = new Set(['displaystyle', 'textstyle', 'scriptstyle', 'scriptscriptstyle', 'limits',
-    'nolimits', 'nonumber', 'notag', 'hline', 'allowbreak', 'strut', 'left.', 'mathstrut']);
+    'nolimits', 'nonumber', 'notag', 'hline', 'allowbreak', 'strut', 'mathstrut']);
   const SIZES = /^(?:[bB]igg?[lrm]?)$/;
   const element = (name, children = [], attributes = {}) => {
     const made = document.createElementNS(NS, name);
@@ -92,8 +92,9 @@ const renderMath = (() => {
       return text.slice(1, -1);
     }
     argument() {
-      if (this.peek() !== '{') return this.atom();
-      this.next();
+      const first = this.next();
+      if (/[0-9]/.test(first)) return element('mn', [first]);
+      if (first !== '{') { this.at -= 1; return this.atom(); }
       const inside = this.row((token) => token === '}');
       this.expect('}');
       return inside;
@@ -203,7 +204,9 @@ const renderMath = (() => {
         this.raw();
         return element('mrow');
       }
-      if (name === 'pmod') return element('mrow', ['(mod\u00a0', ')'].map((text) => element('mtext', [text])).toSpliced(1, 0, this.argument()));
+      if (name === 'pmod') {
+        return element('mrow', [element('mtext', ['(mod\u00a0']), this.argument(), element('mtext', [')'])]);
+      }
       if (name === 'bmod') return element('mo', ['mod'], { lspace: '.3em', rspace: '.3em' });
       if (name === 'not') return element('mo', [`${this.atom().textContent}\u0338`]);
       if (name === 'left') return this.fenced();
