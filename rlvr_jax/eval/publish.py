@@ -1,5 +1,6 @@
 """From measured models to results.json and report.html: what evaluate and study have in common."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -7,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import browse, report, results
+from rlvr_jax.eval import browse, claims, report, results
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
@@ -24,11 +26,13 @@ def publish(
   headline: Sequence[str],
   title: str,
   seconds: float,
+  claim_inputs: claims.Inputs | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
-  headline: (base, trained) or (name,); more: further arguments of report.write_study.
+  headline: (base, trained) or (name,); claim_inputs: what the claims ledger cannot find itself, its
+  settings left open being the config's; more: further arguments of report.write_study.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -39,6 +43,7 @@ def publish(
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
+    claims=_claim_inputs(config, workdir, models, headline, claim_inputs or claims.Inputs()),
   )
   document = report.write_study(
     workdir,
@@ -58,6 +63,26 @@ def publish(
   _print_summary(document, analysed.headline_k)
   print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
   return document
+
+
+def _claim_inputs(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  models: Sequence[ModelResult],
+  headline: Sequence[str],
+  given: claims.Inputs,
+) -> claims.Inputs:
+  """The given inputs; what they leave open from the config, claims.json and reach.parquet."""
+  settings = given.settings or settings_of(config)
+  found = {'settings': settings}
+  if given.registration is None:
+    found['registration'] = register(workdir, settings)
+  path = workdir / 'reach.parquet'
+  if given.reach is None and path.exists() and len(headline) == 2:
+    base = next(model for model in models if model.name == headline[0])
+    truncates = base.settings.get('top_p', 1.0) < 1 or bool(base.settings.get('top_k', 0))
+    found['reach'] = claims.read_reach(path, *headline, truncates=truncates)
+  return dataclasses.replace(given, **found)
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:

@@ -6,6 +6,7 @@ over problems with intervals.mean_interval.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -25,15 +26,17 @@ def needed(k: int, tau: float) -> int:
   return max(1, math.ceil(tau * k - ROUNDING * max(1, k)))
 
 
-def at_least(n: np.ndarray, c: np.ndarray, k: int, successes: int) -> np.ndarray:
-  """Chance that `successes` or more of k of a problem's n samples, c of them correct, are: f64[P].
+def tails(n: np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
+  """Chance that i or more of k of a problem's n samples, c of them correct, are: f64[P, k + 1].
 
-  The unbiased estimate of P(Binomial(k, p) >= successes): a hypergeometric tail.
+  Column i. The unbiased estimate of P(Binomial(k, p) >= i): a hypergeometric tail.
   """
   n, c = np.asarray(n, np.int64), np.asarray(c, np.int64)
   pass_at_k.check_ks([k], int(n.min()))
   pairs, where = np.unique(np.stack([n, c]), axis=1, return_inverse=True)
-  return np.clip(stats.hypergeom.sf(successes - 1, *pairs, k), 0.0, 1.0)[where.ravel()]
+  total, right = pairs[:, :, None]
+  chance = stats.hypergeom.pmf(np.arange(k + 1), total, right, k)
+  return np.clip(np.cumsum(chance[:, ::-1], axis=1)[:, ::-1], 0.0, 1.0)[where.ravel()]
 
 
 def g_pass_at_k(n: np.ndarray, c: np.ndarray, k: int, tau: float) -> np.ndarray:
@@ -41,7 +44,7 @@ def g_pass_at_k(n: np.ndarray, c: np.ndarray, k: int, tau: float) -> np.ndarray:
 
   tau -> 0 gives pass@k, tau = 1 gives pass^k.
   """
-  return at_least(n, c, k, needed(k, tau))
+  return tails(n, c, k)[:, needed(k, tau)]
 
 
 def mg_pass_at_k(n: np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
@@ -50,11 +53,9 @@ def mg_pass_at_k(n: np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
   For even k it is the sum 2/k sum_{i > k/2} G-pass@k_{i/k} of arXiv 2412.13147; for odd k the
   middle term has half its weight, as the integral has it.
   """
-  n, c = np.asarray(n, np.int64), np.asarray(c, np.int64)
-  total = np.zeros(len(n))
-  for i in range(k // 2 + 1, k + 1):
-    total += at_least(n, c, k, i) * (0.5 if 2 * i - 1 == k else 1.0)
-  return total * 2 / k
+  i = np.arange(k // 2 + 1, k + 1)
+  weight = np.where(2 * i - 1 == k, 0.5, 1.0)
+  return tails(n, c, k)[:, i] @ weight * 2 / k
 
 
 def pass_power_k(n: np.ndarray, c: np.ndarray, ks: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -63,35 +64,43 @@ def pass_power_k(n: np.ndarray, c: np.ndarray, ks: Sequence[int] | np.ndarray) -
   return 1.0 - pass_at_k.estimate(n, n - c, ks)
 
 
-def cover_at(counts: Counts, taus: Sequence[float] = TAUS, *, level: float = 0.95, **options):
+def covers(counts: Counts, taus: Sequence[float] = TAUS) -> np.ndarray:
+  """Whether a problem's raw rate c / n is at least tau, as f64[P, K]."""
+  shares = np.asarray([_share(tau) for tau in taus])
+  return (counts.c[:, None] >= shares * counts.n[:, None] * (1 - ROUNDING)).astype(np.float64)
+
+
+def cover_at(
+  counts: Counts, taus: Sequence[float] = TAUS, *, level: float = 0.95, **options: Any
+) -> Band:
   """Cover@tau: share of problems with a solve rate of at least tau, a Band over taus.
 
   The rate is the raw c / n (Dragoi et al. 2025, arXiv 2510.08325), so a problem near tau is
   counted by chance; cover_posterior takes that out. options: resamples, seed.
   """
-  taus = np.asarray([_share(tau) for tau in taus])
-  met = counts.c[:, None] >= taus * counts.n[:, None] * (1 - ROUNDING)
-  return mean_interval(met.astype(np.float64), level=level, **options)
+  return mean_interval(covers(counts, taus), level=level, **options)
+
+
+def cover_chances(
+  counts: Counts, found: extrapolate.Fit, taus: Sequence[float] = TAUS[:-1]
+) -> np.ndarray:
+  """P(solve rate >= tau | c of n correct) of each problem by a fit: f64[P, K]."""
+  shares = np.asarray([_share(tau) for tau in taus])
+  a, b = (found.a + counts.c)[:, None], (found.b + counts.n - counts.c)[:, None]
+  solvable = 1 - extrapolate.unsolvable(found, counts.n, counts.c)
+  return solvable[:, None] * stats.beta.sf(shares, a, b)
 
 
 def cover_posterior(
-  counts: Counts,
-  taus: Sequence[float] = TAUS,
-  *,
-  found: extrapolate.Fit | None = None,
-  level: float = 0.95,
-  **options,
+  counts: Counts, taus: Sequence[float] = TAUS[:-1], *, level: float = 0.95, **options: Any
 ) -> Band:
   """Cover@tau with the noise of n samples taken out: mean over problems of P(p >= tau | c).
 
-  By the zero-inflated beta-binomial fit of extrapolate (`found`, or fitted here).
+  By the zero-inflated beta-binomial of extrapolate, which gives tau = 1 no chance. options as in
+  cover_at.
   """
-  taus = np.asarray([_share(tau) for tau in taus])
-  found = extrapolate.fit(counts.n, counts.c) if found is None else found
-  a, b = (found.a + counts.c)[:, None], (found.b + counts.n - counts.c)[:, None]
-  solvable = 1 - extrapolate.unsolvable(found, counts.n, counts.c)
-  chance = solvable[:, None] * stats.beta.sf(taus, a, b)
-  return mean_interval(chance, level=level, **options)
+  found = extrapolate.fit(counts.n, counts.c)
+  return mean_interval(cover_chances(counts, found, taus), level=level, **options)
 
 
 def _share(tau: float) -> float:
