@@ -40,6 +40,7 @@ def write_report(
   title: str,
   subtitle: str = '',
   claims: Sequence[claims_shown.Claim] = (),
+  registered: str = '',
   findings: Sequence[Finding] = (),
   sections: Sequence[Section] = (),
   embedded: Embedded | None = None,
@@ -48,7 +49,7 @@ def write_report(
 ) -> None:
   """Writes one HTML file that needs nothing else: figures inline, no script or style from outside.
 
-  Claims stand first, sections above the problems, provenance and closing below. provenance maps a
+  Claims stand first (registered: when their rules were written down), sections above the problems, provenance and closing below. provenance maps a
   heading to text, to a list of lines (commands), or to a mapping (versions). Everything is escaped.
   """
   environment = jinja2.Environment(
@@ -78,6 +79,7 @@ def write_report(
     subtitle=subtitle,
     contents=contents,
     claims=claims,
+    registered=registered,
     findings=findings,
     sections=sections,
     embedded=embedded,
@@ -164,6 +166,7 @@ def write_study(
       f'{study.headline_k}, {study.level:.0%} intervals; {_duration(wall_seconds)} in all'
     ),
     claims=claims_shown.shown(document),
+    registered=claims_shown.registered(document),
     findings=findings(study, document),
     sections=[
       *_first_sections(study, document, task, trees),

@@ -343,7 +343,7 @@ def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> T
         for verdict in names
       ),
       entry['truncated'],
-      entry['tokens'],
+      entry['tokens'] or None,  # where no length is known
       leading(entry['never_solved'], name, bin='0'),
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
     ]
