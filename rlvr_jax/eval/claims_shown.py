@@ -35,7 +35,7 @@ def shown(document: Mapping[str, Any]) -> list[Claim]:
       ('needed', row.get('needed')),
       ('measured as', row.get('estimand')),
       ('rule', row.get('rule')),
-      ('margin', _number(row.get('margin'))),
+      ('margin', None if row.get('margin') is None else f'{row["margin"]:g}'),
       ('note', row.get('note')),
     )
     view = {**_BEHIND[key], 'k': row['k']} if paired and key in _BEHIND and 'k' in row else {}
