@@ -196,7 +196,7 @@ def tree_figure(study: Study, store: SampleStore, task: str) -> Plot | None:
     'All samples of two problems, as trees',
     f'From left to right as written: samples that begin with the same tokens share a branch, as '
     f'wide as their number; {LEVELS} forks are drawn, and branches of under {SMALLEST:.0%} of the '
-    f'samples as one (grey edge). Picked by rule, {rules}.',
+    f'samples as one (paler). Picked by rule, {rules}.',
     to_svg(figure),
   )
 
@@ -262,7 +262,7 @@ def _ribbon(
     (WRONG, '////', total / 2 - right, -total / 2),
   )
   bend = 0.55 * (x1 - x0)
-  edge = '#777777' if node.others else 'white'
+  alpha = 0.5 if node.others else 1.0
   for colour, hatch, high, low in parts:
     if high - low <= 0:
       continue
@@ -273,7 +273,14 @@ def _ribbon(
     codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
     width = 0.6 if high - low > 0.01 else 0.0
     axes.add_patch(
-      PathPatch(Path(points, codes), facecolor=colour, edgecolor=edge, hatch=hatch, linewidth=width)
+      PathPatch(
+        Path(points, codes),
+        facecolor=colour,
+        edgecolor='white',
+        alpha=alpha,
+        hatch=hatch,
+        linewidth=width,
+      )
     )
 
 
