@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rlvr_jax.eval import coverage, shards
 from rlvr_jax.eval.intervals import beta_interval
@@ -145,7 +144,7 @@ def _first_rows(
   names = [place.get(name, -1) for name in encoded.dictionary.to_pylist()]
   problem = np.array(names, np.int64)[encoded.indices.to_numpy()]
   sample = table['sample'].to_numpy()
-  wrong = ~np.asarray(pc.equal(table['verdict'], 'correct').to_numpy())
+  wrong = np.array([verdict != 'correct' for verdict in table['verdict'].to_pylist()], bool)
   kept = np.flatnonzero((problem >= 0) & (table['visit'].to_numpy() == 0))
   by_verdict = kept[np.lexsort([sample[kept], wrong[kept], problem[kept]])]
   by_sample = kept[np.lexsort([sample[kept], problem[kept]])]
@@ -165,7 +164,7 @@ def _first_rows(
     columns = shards.read_shard(paths[number], list(_SHOWN)).take(row[mine]).to_pylist()
     rows |= dict(zip(mine.tolist(), columns, strict=True))
   for at in taken:
-    found.setdefault(ids[problem[at]], []).append({**rows[at], 'sample': int(sample[at])})
+    found.setdefault(ids[int(problem[at])], []).append({**rows[at], 'sample': int(sample[at])})
   return found
 
 

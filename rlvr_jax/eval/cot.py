@@ -200,7 +200,7 @@ def _interval(
   number of problems, value (1 - value) / variance, at most that of the weights.
   """
   means = [part.mean(axis=0) for part in parts]
-  value = sum(share * mean for share, mean in zip(shares, means, strict=True))
+  value = np.asarray(shares) @ np.stack(means)
   variance = (
     sum(share * (mean - value) ** 2 for share, mean in zip(shares, means, strict=True)) / problems
   )
