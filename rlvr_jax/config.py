@@ -37,6 +37,7 @@ JOBS = {
   'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
   'score': 'rlvr_jax.eval.score:score',
+  'cot': 'rlvr_jax.eval.cot_job:cot_job',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -65,7 +66,8 @@ UNSEEN_BY_RESULTS = (
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score',
+  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
+  'evaluate.second_verifier',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip
@@ -254,6 +256,11 @@ def _check_evaluate(config: Config) -> None:
     raise ValueError(
       f'evaluate.ks={ks} asks for pass@{max(ks)} with {key}={n} samples; '
       f'raise {key} or drop the larger k'
+    )
+  if config.claims.k > n:
+    raise ValueError(
+      f'claims.k={config.claims.k} is above {key}={n}: no claim could be judged at that k; raise '
+      f'{key} or lower claims.k'
     )
   if headline > max(1, n // 4):
     raise ValueError(

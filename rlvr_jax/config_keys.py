@@ -26,6 +26,7 @@ OPEN: dict[str, type] = {
   'train.overlong_filter': bool,
   'train.band': tuple,
   'reward.truncated_score': float,
+  'claims.temperature': float,
 }  # fmt: skip
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
@@ -122,6 +123,8 @@ RULES = {
   'distill.noise': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
   'distill.checkpoint_every': _POSITIVE,
   'task.self_check': _one_of('auto', 'refuse', 'drop', 'off'),
+  'cot.problems': _POSITIVE,
+  'cot.completions': _POSITIVE,
   'data.ngram': _POSITIVE,
   'data.probe': _NOT_NEGATIVE,
   'data.shown': (lambda x: 0 < x < 1, 'is a share of a question: between 0 and 1'),
@@ -134,6 +137,13 @@ RULES = {
   'evaluate.top_p': _SHARE,
   'evaluate.top_k': _NOT_NEGATIVE,
   'evaluate.flush_s': _POSITIVE,
+  'claims.k': _NOT_NEGATIVE,
+  'claims.sharpen': _NOT_NEGATIVE,
+  'claims.shrink': _NOT_NEGATIVE,
+  'claims.reach': (lambda x: 0 < x < 1, 'is a share: between 0 and 1'),
+  'claims.expand': _NOT_NEGATIVE,
+  'claims.alike': _POSITIVE,
+  'claims.gap': _NOT_NEGATIVE,
   'score.examples': _NOT_NEGATIVE,
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,

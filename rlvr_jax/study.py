@@ -18,6 +18,7 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.eval import preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
@@ -70,6 +71,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   stages = {name: arm_config(config, 'train', values) for name, values in arms.items()}
   problems = sample_lib.evaluation_problems(config)
   meter = metrics_lib.Meter(_read_meter(workdir))
+  register(workdir, settings_of(config))
   say_price(config, workdir, problems, list(stages))
   if config.dry_run:
     return

@@ -1,5 +1,6 @@
 """From measured models to results.json and report.html: what evaluate and study have in common."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -7,28 +8,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import browse, report, results
+from rlvr_jax.eval import browse, claims, figures_tree, report, results, two_verifiers
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.registry import verifier_name
 
 
 def publish(
   config: config_lib.Config,
   workdir: pathlib.Path,
-  store: SampleStore,
+  store: SampleStore | None,
   models: Sequence[ModelResult],
   problems: Sequence[Problem],
   *,
   headline: Sequence[str],
   title: str,
   seconds: float,
+  claim_inputs: claims.Inputs | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
-  headline: (base, trained) or (name,); more: further arguments of report.write_study.
+  headline: (base, trained) or (name,); claim_inputs: what the claims ledger cannot find itself, its
+  settings left open being the config's; more: further arguments of report.write_study. store None
+  shows no completions, where only their counts are known.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -39,25 +45,77 @@ def publish(
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
+    claims=_claim_inputs(config, workdir, models, headline, claim_inputs or claims.Inputs()),
   )
+  task = problems[0].task
   document = report.write_study(
     workdir,
     analysed,
     title=title,
     wall_seconds=seconds,
+    task=task,
+    trees=figures_tree.tree_figure(analysed, store, task) if store else None,
+    two=_second_verdicts(config, workdir, store, analysed, problems) if store else None,
+    cot=_read_reasoning(workdir),
     samples=browse.pick_samples(
       store,
       analysed.few(),
-      problems[0].task,
+      task,
       {p.id: _shown_prompt(p, config.task.template) for p in problems},
-      answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},
-    ),
+      answers={
+        p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems if p.answer is not None
+      },
+    )
+    if store
+    else (),
     provenance=provenance(config),
     **more,
   )
   _print_summary(document, analysed.headline_k)
   print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
   return document
+
+
+def _read_reasoning(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What job=cot found in WORKDIR/cot, if it was run there."""
+  path = workdir / 'cot' / 'cot.json'
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def _second_verdicts(
+  config: config_lib.Config, workdir: pathlib.Path, store: SampleStore, study, problems
+) -> two_verifiers.TwoVerifiers | None:
+  """The samples under evaluate.second_verifier, if there is one."""
+  second = config.evaluate.second_verifier
+  if not second:
+    return None
+  names = [model.name for model in study.models]
+  files = two_verifiers.rejudge(config, workdir, store, names, problems, second)
+  first = verifier_name(problems[0])
+  named = 'strict' if first == 'math' else first
+  return two_verifiers.two_verifiers(
+    study, two_verifiers.rescored(study, files), names=(named, second)
+  )
+
+
+def _claim_inputs(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  models: Sequence[ModelResult],
+  headline: Sequence[str],
+  given: claims.Inputs,
+) -> claims.Inputs:
+  """The given inputs; what they leave open from the config, claims.json and reach.parquet."""
+  settings = given.settings or settings_of(config)
+  found: dict[str, Any] = {'settings': settings}
+  if given.registration is None:
+    found['registration'] = register(workdir, settings)
+  path = workdir / 'reach.parquet'
+  if given.reach is None and path.exists() and len(headline) == 2:
+    base = next(model for model in models if model.name == headline[0])
+    truncates = base.settings.get('top_p', 1.0) < 1 or bool(base.settings.get('top_k', 0))
+    found['reach'] = claims.read_reach(path, *headline, truncates=truncates)
+  return dataclasses.replace(given, **found)
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:

@@ -1,13 +1,14 @@
 """The tables of the report, and per-problem numbers as CSV and Parquet."""
 
 import dataclasses
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rlvr_jax.eval import findings
+from rlvr_jax.eval import coverage, findings
 from rlvr_jax.eval.intervals import beta_interval
 from rlvr_jax.eval.results import Study, headline_points
 
@@ -26,8 +27,28 @@ class Table:
   sortable: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Linked:
+  """A cell that leads to the problems behind it: query is a view of the report's browser."""
+
+  value: Any
+  query: str
+
+
+def behind(**view: Any) -> str:
+  """The address within the report of a view of its problems (templates/browser.js).
+
+  set: both | base_only | rl_only | neither, at min correct samples; bin: 'model:bin', verdict:
+  'model:verdict', by the model's place among those shown; test: better | worse; deciding: 0 | 1;
+  k, sort ('c:model', 'pass:model', 'change', 'p', ...), down: 0 | 1; id: one problem.
+  """
+  return f'problems?{urllib.parse.urlencode(view)}'
+
+
 def show(cell: Any) -> str:
   """A cell as text: whole numbers with separators, others to 4 significant digits."""
+  if isinstance(cell, Linked):
+    return show(cell.value)
   if cell is None:
     return '\N{EN DASH}'
   if isinstance(cell, bool):
@@ -39,7 +60,7 @@ def show(cell: Any) -> str:
   return str(cell)
 
 
-def _interval(triple: Sequence[float]) -> str:
+def interval(triple: Sequence[float]) -> str:
   value, low, high = triple
   return f'{findings.percent(value)} ({findings.ranged(low, high)})'
 
@@ -52,7 +73,16 @@ def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
   for k in headline_points(study):
     mark = ' (headline)' if k == study.headline_k else ' (above n/4)' if k > n / 4 else ''
     rows.append(
-      [f'{k}{mark}', *(_interval(models[m.name]['pass_at_k'][str(k)]) for m in study.models)]
+      [
+        f'{k}{mark}',
+        *(
+          Linked(
+            interval(models[m.name]['pass_at_k'][str(k)]),
+            behind(k=k, sort=f'pass:{place}', down=1),
+          )
+          for place, m in enumerate(study.models)
+        ),
+      ]
     )
   return Table('pass@k', ['k', *(model.name for model in study.models)], rows)
 
@@ -64,9 +94,9 @@ def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
   n = int(study.ks[-1])
   ks = sorted({1, study.headline_k, n})
   base = document['models'][study.headline[0]]['pass_at_k']
-  rows: list[list[Any]] = [[study.headline[0], None, *(_interval(base[str(k)]) for k in ks), None]]
+  rows: list[list[Any]] = [[study.headline[0], None, *(interval(base[str(k)]) for k in ks), None]]
   for entry in document['algorithms']:
-    shown = (_interval(entry['pass_at_k'][str(k)]) for k in ks)
+    shown = (interval(entry['pass_at_k'][str(k)]) for k in ks)
     deviation = findings.percent(entry['seed_sd'][str(study.headline_k)])
     rows.append([entry['algorithm'], len(entry['seeds']), *shown, deviation])
   return Table(
@@ -95,20 +125,22 @@ def comparison_table(document: Mapping[str, Any]) -> Table | None:
       high = f'beyond {cross["n"]}' if cross['high_beyond'] else findings.number(cross['high'])
       low = f'beyond {cross["n"]}' if cross['low_beyond'] else findings.number(cross['low'])
       where = f'{findings.number(cross["value"])} ({low} to {high})'
-    rows.append(
-      [
-        f'{entry["b"]} against {entry["a"]}',
-        *(
-          f'{findings.points(v)} ({findings.points(low)} to {findings.points(high)})'
-          for v, low, high in (entry['difference']['1'], entry['difference'][k])
-        ),
-        where,
-        sets.get('base_only'),
-        sets.get('rl_only'),
-        entry.get('problems_better'),
-        entry.get('problems_worse'),
+    cells: list[Any] = [
+      f'{findings.points(v)} ({findings.points(low)} to {findings.points(high)})'
+      for v, low, high in (entry['difference']['1'], entry['difference'][k])
+    ]
+    names = ('base_only', 'rl_only')
+    found = [*map(sets.get, names), entry.get('problems_better'), entry.get('problems_worse')]
+    if (entry['a'], entry['b']) == (document['headline']['a'], document['headline']['b']):
+      views = [behind(k=at, sort='change') for at in (1, k)]
+      cells = [Linked(cell, view) for cell, view in zip(cells, views, strict=True)]
+      views = [behind(set=name) for name in names]
+      views += [behind(test=test, sort='p', k=1) for test in ('better', 'worse')]
+      found = [
+        None if cell is None else Linked(cell, view)
+        for cell, view in zip(found, views, strict=True)
       ]
-    )
+    rows.append([f'{entry["b"]} against {entry["a"]}', *cells, where, *found])
   return Table(
     'Every model against its base',
     [
@@ -134,7 +166,10 @@ def coverage_table(study: Study) -> Table | None:
   ):
     for sets in several:
       p = findings.p_value(sets.mcnemar_p)
-      rows.append([f'≥ {sets.threshold}', what, *sets.sizes().values(), p])
+      view: dict[str, Any] = {'min': sets.threshold}
+      view |= {'deciding': 0} if several is comparison.sets_without_deciding else {}
+      counted = [Linked(size, behind(set=name, **view)) for name, size in sets.sizes().items()]
+      rows.append([f'≥ {sets.threshold}', what, *counted, p])
   return Table(
     'Coverage with exact paired tests',
     ['correct samples', 'problems counted', 'both', f'{a} only', f'{b} only', 'neither', 'McNemar'],
@@ -153,7 +188,7 @@ def reached_table(study: Study, document: Mapping[str, Any]) -> Table | None:
   rows = []
   for threshold in next(iter(known.values()))['share']:
     cells = [
-      f'{entry["problems"][threshold]} = {_interval(entry["share"][threshold])}'
+      f'{entry["problems"][threshold]} = {interval(entry["share"][threshold])}'
       for entry in known.values()
     ]
     rows.append([f'≥ {threshold}', *cells])
@@ -198,17 +233,50 @@ def exact_tables(document: Mapping[str, Any]) -> list[Table]:
   ]
 
 
-def verdict_table(document: Mapping[str, Any]) -> Table:
-  """Where every sample went: verdicts, truncation, tokens."""
-  models = document['models']
-  names = list(dict.fromkeys(name for entry in models.values() for name in entry['verdicts']))
+def histogram_table(study: Study, document: Mapping[str, Any]) -> Table:
+  """Problems per accuracy bin of every model shown, each leading to them."""
   rows = [
     [
       name,
-      *(entry['verdicts'].get(verdict) for verdict in names),
+      *(
+        Linked(
+          document['models'][model.name]['accuracy_histogram'][at], behind(bin=f'{place}:{at}')
+        )
+        for place, model in enumerate(study.models)
+      ),
+    ]
+    for at, name in enumerate(coverage.BINS)
+  ]
+  return Table(
+    'Problems by the share of their samples that are correct',
+    ['share correct', *(model.name for model in study.models)],
+    rows,
+  )
+
+
+def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> Table:
+  """Where every sample went: verdicts, truncation, tokens. browsed: the browser's models."""
+  models = document['models']
+  names = list(dict.fromkeys(name for entry in models.values() for name in entry['verdicts']))
+
+  def leading(cell: int | None, name: str, **view: str) -> Any:
+    if not cell or name not in browsed:
+      return cell
+    place = list(browsed).index(name)
+    return Linked(cell, behind(**{key: f'{place}:{value}' for key, value in view.items()}))
+
+  rows = [
+    [
+      name,
+      *(
+        entry['verdicts'].get(verdict)
+        if verdict in ('correct', 'wrong')
+        else leading(entry['verdicts'].get(verdict), name, verdict=verdict)
+        for verdict in names
+      ),
       entry['truncated'],
-      entry['tokens'],
-      entry['never_solved'],
+      entry['tokens'] or None,  # where no length is known
+      leading(entry['never_solved'], name, bin='0'),
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
     ]
     for name, entry in models.items()
@@ -264,30 +332,3 @@ def problem_columns(study: Study) -> pa.Table:
     columns['fisher_p'] = tests.p
     columns['fisher_adjusted'] = tests.adjusted
   return pa.table(columns)
-
-
-def problem_table(study: Study) -> Table:
-  """The same for reading: counts and rates of every problem."""
-  numbers = problem_columns(study).to_pydict()
-  head = ['problem']
-  for model in study.models:
-    head += [f'{model.name} correct', f'{model.name} %']
-    head += [f'{model.name} exact %'] if model.exact is not None else []
-  head += ['coverage'] if 'coverage' in numbers else []
-  if 'fisher_adjusted' in numbers:
-    head.append(f'adjusted p, {study.headline[1]} against {study.headline[0]}')
-  rows = []
-  for i, problem in enumerate(numbers['problem_id']):
-    row: list[Any] = [problem]
-    for model in study.models:
-      row += [numbers[f'{model.name}.c'][i], _small(100 * numbers[f'{model.name}.rate'][i])]
-      row += [_small(100 * numbers[f'{model.name}.exact'][i])] if model.exact is not None else []
-    row += [numbers['coverage'][i]] if 'coverage' in numbers else []
-    row += [_small(numbers['fisher_adjusted'][i])] if 'fisher_adjusted' in numbers else []
-    rows.append(row)
-  n = study.model(study.headline[0]).counts.smallest_n
-  return Table('Every problem', head, rows, f'n = {n} samples a problem and model.', sortable=True)
-
-
-def _small(value: float) -> float:
-  return float(f'{value:.3g}')
