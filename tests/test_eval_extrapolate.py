@@ -121,12 +121,12 @@ def test_the_interval_beyond_n_holds_the_truth():
   zero, a, b, n, ks = 0.2, 0.4, 3.0, 64, np.array([1, 64, 1024])
   truth = extrapolate.marginal(extrapolate.Fit(zero, a, b, 0.0), ks)
   held = np.zeros(3)
-  runs = 40
+  runs = 30
   for run in range(runs):
     _, c = draw(rng, 100, n, zero, a, b)
-    found = extrapolate.extrapolate(make(n, c), ks, refits=40, seed=run)
+    found = extrapolate.extrapolate(make(n, c), ks, refits=30, seed=run)
     held += (found.low <= truth) & (truth <= found.high)
-  assert (held / runs >= 0.85).all()  # 0.95 promised where the form is true; 3 SDs of 40 runs
+  assert (held / runs >= 0.83).all()  # 0.95 promised where the form is true; 3 SDs of 30 runs
 
 
 def test_a_crossing_beyond_n_is_found_and_called_extrapolated():

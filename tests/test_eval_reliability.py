@@ -139,6 +139,9 @@ def test_guess_correction_finds_the_reasoning_rate_again():
   assert (gap < raw_gap).all()
   assert raw_gap[2] > 0.1
   assert gap[:2].max() < 0.01
+  assert (found.corrected.low <= truth).all()
+  assert (truth <= found.corrected.high).all()
+  assert (found.undecidable == 0).all()
   assert (found.cautious.value <= found.corrected.value).all()
   np.testing.assert_allclose(
     found.guessing.value, pass_at_k.exact(guesses.rates, ks).mean(axis=0), atol=1e-12
