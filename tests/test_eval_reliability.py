@@ -130,7 +130,7 @@ def test_guess_correction_finds_the_reasoning_rate_again():
   rng = np.random.default_rng(3)
   problems, n, ks = 400, 256, [1, 16, 64]
   r = rng.beta(0.5, 6.0, problems) * (rng.uniform(size=problems) < 0.6)
-  g = rng.uniform(0, 0.01, problems)
+  g = rng.uniform(0, 0.009, problems)
   counts = make(n, rng.binomial(n, 1 - (1 - r) * (1 - g)))
   guesses = make(20_000, rng.binomial(20_000, g))
   found = guess.corrected_pass_at_k(counts, guesses, ks, resamples=500)

@@ -74,7 +74,7 @@ def _claim_inputs(
 ) -> claims.Inputs:
   """The given inputs; what they leave open from the config, claims.json and reach.parquet."""
   settings = given.settings or settings_of(config)
-  found = {'settings': settings}
+  found: dict[str, Any] = {'settings': settings}
   if given.registration is None:
     found['registration'] = register(workdir, settings)
   path = workdir / 'reach.parquet'
