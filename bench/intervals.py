@@ -165,7 +165,7 @@ def difference(runs: int = 2000) -> Gates:
   ]
 
 
-def all_bands(runs: int = 200) -> Gates:
+def all_bands(runs: int = 150) -> Gates:
   """Simultaneous bands."""
   return [
     _gate(
