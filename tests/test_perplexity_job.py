@@ -49,7 +49,7 @@ def made(tmp_path_factory):
     workdir = config_lib.prepare_workdir(root / name)
     config_lib.save(config, workdir)
     sample.evaluate(config, workdir)
-  lines = [{'id': '1', 'answer': 'ab'}, {'id': '3', 'answer': ['jjjj', 'j']}]
+  lines = [{'id': '0', 'answer': 'ab'}, {'id': '2', 'answer': ['jjjj', 'j']}]
   (root / 'gold.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
   return root
 
@@ -75,7 +75,7 @@ def test_every_row_is_the_score_of_its_completion(made, done):
   assert document['models']['two']['settings'] == {
     'jsonl': {'temperature': 0.9, 'top_p': 0.9, 'top_k': 0, 'max_tokens': 6}
   }
-  prompts = {str(i + 1): f'a+{row["answer"]}?' for i, row in enumerate(ROWS)}
+  prompts = {str(i): f'a+{row["answer"]}?' for i, row in enumerate(ROWS)}
   stored = {
     name: {
       (r['problem_id'], r['sample']): r
@@ -83,7 +83,7 @@ def test_every_row_is_the_score_of_its_completion(made, done):
     }
     for name in ('one', 'two')
   }
-  gold = {('1', 0): 'ab', ('3', 0): 'jjjj', ('3', 1): 'j'}
+  gold = {('0', 0): 'ab', ('2', 0): 'jjjj', ('2', 1): 'j'}
   for name in ('one', 'two'):
     config, params, tokenizer = load_model(made / f'model_{name}')
     mine = [r for r in rows if r['model'] == name]

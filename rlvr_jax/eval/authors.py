@@ -7,6 +7,7 @@ JSON lines of {"problem_id", "completion"} (or a list of completions), an author
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from rlvr_jax.eval import shards
 from rlvr_jax.eval.score_input import COLUMNS
 from rlvr_jax.tasks.files import rows_of
 
-_KEYS = ['problem_id', 'visit', 'sample', 'verdict', 'length', 'finish', 'logprob_sum_sampled']
+_LISTED = ('task', 'problem_id', 'visit', 'sample', 'length', 'finish', 'verdict', 'verifier')
+_READ = ('problem_id', 'sample', 'tokens', 'text', 'finish', 'logprob_sum_sampled', 'verdict')
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*')  # as the store's folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +66,20 @@ class Author:
 
 
 def split_names(text: str | Sequence[str]) -> list[tuple[str, str]]:
-  """'a=runs/x,runs/y' as [(name, path)], the name '' where none is given."""
+  """'a=runs/x,runs/y' as [(name, path)], the name '' where none is given.
+
+  ValueError for a name that cannot be a folder's.
+  """
   words = text.split(',') if isinstance(text, str) else [w for t in text for w in t.split(',')]
   pairs = []
   for word in filter(None, (w.strip() for w in words)):
     name, equals, path = word.partition('=')
-    pairs.append((name.strip(), path.strip()) if equals else ('', word))
+    name = name.strip()
+    if equals and not _NAME.fullmatch(name):
+      raise ValueError(
+        f'{word!r}: {name!r} cannot be a name; NAME=PATH takes letters, digits and ._-+@: only'
+      )
+    pairs.append((name, path.strip()) if equals else ('', word))
   return pairs
 
 
@@ -153,7 +164,7 @@ def listing(author: Author) -> Listing:
       np.arange(len(found)),
     )
   paths = shards.shard_paths(author.path)
-  tables = [shards.read_shard(path, [*_KEYS, 'task', 'verifier']) for path in paths]
+  tables = [shards.read_shard(path, list(_LISTED)) for path in paths]
   shards.check_verifiers(paths, tables)
   shards.check_keys(paths, tables, author.task)
   columns: dict[str, list[np.ndarray]] = {}
@@ -179,10 +190,9 @@ def read(author: Author, wanted: Listing, chosen: Collection[int]) -> Iterator[W
     yield from (w for i, w in enumerate(_written_in(author.path)) if i in keep)
     return
   paths = shards.shard_paths(author.path)
-  names = ['problem_id', 'sample', 'text', 'verdict', 'finish', 'tokens', 'logprob_sum_sampled']
   for number in np.unique(wanted.shard[index]).tolist():
     rows = wanted.row[index[wanted.shard[index] == number]]
-    for row in shards.read_shard(paths[number], [*names, 'sampled']).take(rows).to_pylist():
+    for row in shards.read_shard(paths[number], [*_READ, 'sampled']).take(rows).to_pylist():
       sampled = row['sampled']
       yield Written(
         row['problem_id'],

@@ -173,7 +173,9 @@ def select(
         f'{len(strangers)} problems of {task} that have completions are not among the '
         f'{len(problems[task])} problems given, e.g. {strangers[:3]}; give those that were sampled'
       )
-    wanted = known[: p.problems or None] if not p.problem_ids else list(p.problem_ids)
+    wanted = (
+      known[: p.problems or None] if not p.problem_ids else [str(name) for name in p.problem_ids]
+    )
     if missing := sorted(set(wanted) - set(known)):
       raise ValueError(f'perplexity.problem_ids: nobody has completions of {missing[:3]}')
     targets[task] = importance_targets(config, group, wanted, models) if p.reach else {}
@@ -292,7 +294,7 @@ def score_author(
   author = asked.author
   folder = workdir / 'perplexity' / model.name / author.name / author.task
   p = config.perplexity
-  sizes = {'shown': p.shown, 'micro_tokens': p.micro_tokens, 'mesh': mesh}
+  sizes: dict[str, Any] = {'shown': p.shown, 'micro_tokens': p.micro_tokens, 'mesh': mesh}
   sizes['chunk'] = min(config.model.logprob_chunk, likelihood.CHUNK)
   metadata = part_metadata(model, author, template, p.shown)
   done = done_keys(folder, metadata)

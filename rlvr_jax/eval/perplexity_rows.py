@@ -218,7 +218,7 @@ def done_keys(folder: pathlib.Path, metadata: Mapping[str, Any]) -> set[tuple[st
         f'{path} was scored otherwise ({"; ".join(differing)}); give the old values, delete '
         f'{folder}, or take another --workdir'
       )
-    table = pq.read_table(path, columns=['problem_id', 'sample'])
+    table = pq.ParquetFile(path).read(['problem_id', 'sample'])
     done |= set(zip(table['problem_id'].to_pylist(), table['sample'].to_pylist(), strict=True))
   return done
 
@@ -247,7 +247,7 @@ def write_part(
 def read_parts(workdir: pathlib.Path, models: Sequence[str], authors: Sequence[Author]) -> pa.Table:
   """Every row scored, of these models and authors, by model, author, task, problem and sample."""
   tables = [
-    pq.read_table(path).replace_schema_metadata(None)
+    pq.ParquetFile(path).read().replace_schema_metadata(None)
     for model in models
     for author in authors
     for path in shards.shard_paths(workdir / 'perplexity' / model / author.name / author.task)
