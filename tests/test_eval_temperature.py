@@ -149,3 +149,37 @@ def test_entropy_of_stored_extras():
   assert entropy_of_store(rows).value == pytest.approx(12 / 8)
   with pytest.raises(ValueError, match='1 of 4 samples have no entropies'):
     entropy_of_store(rows.set_column(2, 'entropies', pa.array([[1.0], None, [1.0], [1.0]])))
+
+
+def test_an_engines_entropies_are_those_of_its_completions():
+  """Against the plain forward: the tempered distribution's entropy, summed over a completion."""
+  import tiny
+  from exactness import log_softmax, plain_logits
+
+  from rlvr_jax.eval.entropy import measure_with, sweep
+  from rlvr_jax.sampling.engine import Engine
+  from rlvr_jax.sampling.layout import hand_over
+  from rlvr_jax.sampling.types import Item, Sampling
+  from rlvr_jax.tasks.problem import Problem
+
+  config, params = tiny.make(num_layers=1)
+  sizes = {'slots': 4, 'bank_rows': 4, 'prompt_capacity': 32, 'completion_capacity': 6}
+  engine = Engine(hand_over(None, params), config, steps=4, **sizes)
+  problems = [Problem(f'p{i}', 't', '', '') for i in range(3)]
+  encoded = [(1, 2, 3), (40,), (5, 200)]
+  sampling = Sampling(1.0, top_p=0.9, stop_ids=tuple(range(0, 400, 40)), max_tokens=6)
+  measure = measure_with(engine, problems, encoded, sampling, model_uid=7)
+  draws = measure(0.7, 3, 2)
+  assert draws.problem.tolist() == [0, 1, 2] * 3
+  items = [Item(i, problems[i].uid, 0, s, encoded[i]) for s in (2, 3, 4) for i in range(3)]
+  again = Sampling(0.7, 0.9, 0, sampling.stop_ids, 6)
+  drawn = engine.run(items, again, stream='probe', model_uid=7)
+  same = {(c.item.sample, c.item.problem): c for c in drawn}
+  for place, key in enumerate(sorted(same)):
+    logp = log_softmax(plain_logits(params, config, same[key]) / 0.7)
+    assert draws.tokens[place] == len(same[key].tokens)
+    expected = -(np.exp(logp) * logp).sum()
+    assert draws.entropy[place] == pytest.approx(expected, abs=1e-3)
+  grid = sweep(measure, (0.3, 1.5), 4)
+  assert [t for t, _ in grid] == [0.3, 1.5]
+  assert grid[0][1].value + 5 * grid[0][1].error < grid[1][1].value

@@ -40,6 +40,8 @@ def plots(table: pa.Table, document: Mapping[str, Any]) -> list[Plot]:
     drawn.append(
       violin_figure(together, name='perplexity', title=f'Perplexity, {len(ids)} problems together')
     )
+  if len(document['models']) > 2:
+    drawn.append(evolution_figure(table, list(document['models']), samples=samples))
   if document['reach']:
     drawn.append(reach_figure(document['reach']))
   if document['importance']:
@@ -118,6 +120,36 @@ def _plain_log(axes: Any) -> None:
   axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)].tolist()))
   axes.yaxis.set_minor_locator(NullLocator())
   axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
+
+
+@_drawn
+def evolution_figure(table: pa.Table, models: Sequence[str], *, samples: int = 0) -> Plot:
+  """PPL of each author's completions under each model in turn (checkpoints, in their order)."""
+  figure, axes = _axes((6.0, 4.2))
+  for place, author in enumerate(dict.fromkeys(author for _, author in perplexity.pairs(table))):
+    found = perplexity.evolution(table, models, author, samples=samples)
+    xs = np.array([models.index(one.model) for one in found])
+    value = np.array([one.value for one in found])
+    low = np.array([one.value if one.low is None else one.low for one in found])
+    high = np.array([one.value if one.high is None else one.high for one in found])
+    colour = COLOURS[place % len(COLOURS)]
+    marker = MARKERS[place % len(MARKERS)]
+    axes.errorbar(
+      xs + 0.04 * place, value, [value - low, high - value], color=colour, marker=marker,
+      capsize=3, linewidth=1.8, label=f'of {author}',
+    )  # fmt: skip
+  axes.set_yscale('log')
+  _plain_log(axes)
+  axes.set_xticks(range(len(models)), models, rotation=30 if len(models) > 4 else 0, fontsize=9)
+  axes.set_ylabel('perplexity')
+  axes.legend(loc='best')
+  return Plot(
+    'perplexity evolution',
+    'Perplexity over models',
+    'Geometric mean over problems with its t-interval, of each author under each model, in the '
+    'order in which the models were given.',
+    _svg(figure),
+  )
 
 
 @_drawn
