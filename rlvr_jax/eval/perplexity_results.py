@@ -34,7 +34,7 @@ def write(
   """Writes every file from the rows; returns what perplexity.json holds.
 
   models: what is said of each, by name. plan: samples (of each problem, for the distribution of
-  PPL), importance (draws), targets {task: Targets}.
+  PPL), targets {task: Targets}, most {author: draws that importance estimates may use}.
   """
   document = results(table, models, authors, plan)
   pq.write_table(table.drop_columns([*_TOKEN_COLUMNS, 'key']), workdir / 'perplexity.parquet')
@@ -75,9 +75,7 @@ def results(
     }
     if has_reach(table)
     else {},
-    'importance': [
-      row for task in tasks for row in importance_rows(table, plan, task, plan['importance'])
-    ],
+    'importance': [row for task in tasks for row in importance_rows(table, plan, task)],
     'checks': checks(table),
   }
   return finite(document)
@@ -106,15 +104,14 @@ def within_own_range(
   return found
 
 
-def importance_rows(
-  table: pa.Table, plan: Mapping[str, Any], task: str, most: int
-) -> list[dict[str, Any]]:
+def importance_rows(table: pa.Table, plan: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
   """Every importance estimate of a task, with what the model's own samples are known to give."""
   rows = []
   of_task = table.filter(pc.field('task') == task)
   targets: Targets = plan['targets'].get(task, {})
   for (model, other), sets in targets.items():
     for kind, problems in sets.items():
+      most = plan['most'][other]
       for problem, one in reach.estimates(of_task, model, other, problems, most=most).items():
         rows.append(
           {'task': task, 'model': model, 'other': other, 'set': kind, 'problem_id': problem}
