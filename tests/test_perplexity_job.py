@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sampling_runs as runs
-from test_sample import ROWS, job_config, quick
+from test_sample import job_config, quick
 
 from configs import perplexity as perplexity_config
 from rlvr_jax import config as config_lib
@@ -25,6 +25,7 @@ from rlvr_jax.models.load import load_model
 from rlvr_jax.models.transformer import init_params
 
 _ = quick  # one device of the eight, as in test_sample
+ROWS = [{'question': f'a+{a}?', 'answer': a} for a in ('b', 'c', 'jjjj')]
 
 
 def save_model(directory, seed, alphabet=runs.ALPHABET):
