@@ -126,10 +126,12 @@ def checks(table: pa.Table) -> dict[str, Any]:
   outside: share of own completions with a token outside (0 if both agree; sampling never draws
   one). gap: largest and mean |recorded - scored| log-prob of a token, as mean over a completion.
   """
-  own = table.filter(pc.equal(table['model'], table['author']))
+  own = table.filter(pc.field('model') == pc.field('author'))
   if not len(own):
     return {'own_completions': 0}
-  gaps = pc.divide(pc.abs(own['sampler_gap']), own['tokens']).drop_null().to_numpy()
+  # nulls, where nothing was recorded, are NaN
+  gaps = np.abs(own['sampler_gap'].to_numpy()) / own['tokens'].to_numpy()
+  gaps = gaps[~np.isnan(gaps)]
   outside = own['first_outside'].to_numpy() >= 0
   return {
     'own_completions': len(own),
@@ -218,7 +220,7 @@ def page(table: pa.Table, document: Mapping[str, Any], drawn: Sequence[Plot]) ->
 
 def shown_completions(table: pa.Table, most: int = 60) -> str:
   """The completions whose tokens were kept, at most so many, as HTML."""
-  rows = table.filter(pc.is_valid(table['surprise']))[:most].to_pylist()
+  rows = table.filter(pc.field('surprise').is_valid())[:most].to_pylist()
   if not rows:
     return ''
   parts = ['<h2>Token by token</h2>', surprise.legend()]
