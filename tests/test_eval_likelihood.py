@@ -41,7 +41,7 @@ def model():
 def rows():
   """Prompts and completions of many lengths, the shortest a token each."""
   rng = np.random.default_rng(0)
-  lengths = [(1, 1), (3, 9), (16, 16), (5, 2), (20, 11), (1, 30), (2, 3)]
+  lengths = [(1, 1), (3, 9), (16, 16), (5, 2), (20, 11), (1, 30), (2, 3), (7, 20)]
   return [(rng.integers(0, 400, p).tolist(), rng.integers(0, 400, c).tolist()) for p, c in lengths]
 
 

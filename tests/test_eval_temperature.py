@@ -151,8 +151,9 @@ def test_entropy_of_stored_extras():
     entropy_of_store(rows.set_column(2, 'entropies', pa.array([[1.0], None, [1.0], [1.0]])))
 
 
-def test_an_engines_entropies_are_those_of_its_completions():
+def test_an_engines_entropies_are_those_of_its_completions(request):
   """Against the plain forward: the tempered distribution's entropy, summed over a completion."""
+  import jax
   import tiny
   from exactness import log_softmax, plain_logits
 
@@ -162,6 +163,9 @@ def test_an_engines_entropies_are_those_of_its_completions():
   from rlvr_jax.sampling.types import Item, Sampling
   from rlvr_jax.tasks.problem import Problem
 
+  quick_programs = 'jax_disable_most_optimizations'
+  jax.config.update(quick_programs, True)
+  request.addfinalizer(lambda: jax.config.update(quick_programs, False))
   config, params = tiny.make(num_layers=1)
   sizes = {'slots': 4, 'bank_rows': 4, 'prompt_capacity': 32, 'completion_capacity': 6}
   engine = Engine(hand_over(None, params), config, steps=4, **sizes)
