@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rlvr_jax.eval import perplexity
 from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot, _axes, _drawn, _svg
@@ -74,7 +74,8 @@ def violin_figure(values: Mapping[tuple[str, str], np.ndarray], *, name: str, ti
       axes.plot(place, middle, 'o', color='white', markersize=5, markeredgecolor='#222222')
     if len(logs) <= 64:
       aside = rng.uniform(-0.12, 0.12, len(logs))
-      axes.plot(place + aside, ppl, '.', color='#222222', markersize=3.5, alpha=0.6)
+      size = 3.5 if len(logs) >= 5 else 9
+      axes.plot(place + aside, ppl, '.', color='#222222', markersize=size, alpha=0.6)
   axes.set_yscale('log')
   every = np.concatenate([np.asarray(v, np.float64) for v in values.values()])
   low, high = float(every.min()), float(every.max())
@@ -112,9 +113,7 @@ def _plain_log(axes: Any) -> None:
   decades = np.log10(high / low)
   steps = (1, 2, 5) if decades < 2.5 else (1,)
   if decades < 0.7:
-    ticks = np.linspace(low, high, 6)[1:-1]
-    digits = max(0, 2 - int(np.floor(np.log10(high - low))))
-    ticks = np.unique(np.round(ticks, digits))
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
   else:
     ticks = np.array([s * 10.0**e for e in range(-1, 12) for s in steps])
   axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)].tolist()))
