@@ -13,7 +13,7 @@ from test_sample import job_config, quick
 
 from configs import perplexity as perplexity_config
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import perplexity_job, sample, surprise
+from rlvr_jax.eval import figures_perplexity, perplexity_job, sample, surprise
 from rlvr_jax.eval.authors import Written, find_authors, listing
 from rlvr_jax.eval.likelihood import Settings, token_scores
 from rlvr_jax.eval.perplexity_job import perplexity
@@ -56,17 +56,21 @@ def made(tmp_path_factory):
   return root
 
 
-def job(made, workdir, **changes):
+def job(made, workdir, *, drawn=False, **changes):
+  """What the job returns. Its figures take most of the time: drawn only where they are seen."""
   config = perplexity_config.get_config()
   keys = {'stores': f'{made}/one,{made}/two,{made}/gold.jsonl', 'perplexity.samples': 12}
   keys |= {'sampling.prompt_capacity': 16, 'sampling.max_tokens': 6, 'perplexity.calibration': 3}
   config = config_lib.resolve(config, keys | {k.replace('__', '.'): v for k, v in changes.items()})
-  return perplexity(config, config_lib.prepare_workdir(workdir))
+  with pytest.MonkeyPatch.context() as patch:
+    if not drawn:
+      patch.setattr(figures_perplexity, 'plots', lambda table, document: [])
+    return perplexity(config, config_lib.prepare_workdir(workdir))
 
 
 @pytest.fixture(scope='module')
 def done(made, quick):
-  return made / 'work', job(made, made / 'work')
+  return made / 'work', job(made, made / 'work', drawn=True)
 
 
 def test_every_row_is_the_score_of_its_completion(made, done):
@@ -145,7 +149,9 @@ def test_what_is_scored_is_not_scored_again(made, done, monkeypatch):
     return real(model, author, block, *args, **options)
 
   monkeypatch.setattr(perplexity_job, 'score_block', counting)
-  assert job(made, workdir) == document
+  page = (workdir / 'perplexity.html').read_text()
+  assert job(made, workdir, drawn=True) == document
+  assert (workdir / 'perplexity.html').read_text() == page
   assert not scored
   # half of one part lost: only that is scored anew, and the result is the same
   (part,) = (workdir / 'perplexity' / 'two' / 'one' / 'jsonl').glob('part-*')
