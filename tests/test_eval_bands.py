@@ -7,6 +7,8 @@ from scipy import stats
 from bench import intervals as simulation
 from rlvr_jax.eval import bands, intervals, pass_at_k
 
+pytestmark = pytest.mark.check
+
 
 def values(problems=60, n=128, shape=(0.4, 2.0), seed=0):
   rng = np.random.default_rng(seed)

