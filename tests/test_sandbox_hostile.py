@@ -16,11 +16,10 @@ from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.sandbox.host import Limits, Sandbox
 from tests import hostile
 from tests.hostile_calls import CALLS
-from tests.hostile_more import MORE
 from tests.hostile_outputs import OUTPUTS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
-ATTACKS = hostile.ATTACKS | OUTPUTS | MORE
+ATTACKS = hostile.ATTACKS | OUTPUTS
 LIMIT = 0.35  # of CPU; twice that by the clock
 # What no program can know: read, it gives itself away.
 EXPECTED = [918273, 'zebra']
@@ -118,16 +117,14 @@ def check(attack, kind, outside):
 
 
 KINDS = list(ANSWERS)
-# the others of MORE take longer than what they could break is worth on every run
-ALWAYS = {*hostile.ATTACKS, *OUTPUTS, 'empty lists', 'collector', 'leader that leaves', 'x32'}
 ROTATED = list(zip(ATTACKS, itertools.cycle(KINDS), strict=False))
 
 
 def test_there_are_enough_of_them():
-  assert len(ATTACKS) == len(hostile.ATTACKS) + len(OUTPUTS) + len(MORE) >= 110
+  assert len(ATTACKS) >= 60
 
 
-@pytest.mark.parametrize(('attack', 'kind'), [one for one in ROTATED if one[0] in ALWAYS])
+@pytest.mark.parametrize(('attack', 'kind'), ROTATED)
 def test_a_hostile_program_gains_nothing(attack, kind, outside):
   check(attack, kind, outside)
 
@@ -136,7 +133,7 @@ def test_a_hostile_program_gains_nothing(attack, kind, outside):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('attack', ATTACKS)
 def test_a_hostile_program_gains_nothing_in_any_kind(attack, kind, outside):
-  if attack not in ALWAYS or (attack, kind) not in ROTATED:
+  if (attack, kind) not in ROTATED:
     check(attack, kind, outside)
 
 
