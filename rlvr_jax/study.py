@@ -71,7 +71,6 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   stages = {name: arm_config(config, 'train', values) for name, values in arms.items()}
   problems = sample_lib.evaluation_problems(config)
   meter = metrics_lib.Meter(_read_meter(workdir))
-  register(workdir, settings_of(config))
   say_price(config, workdir, problems, list(stages))
   if config.dry_run:
     return
@@ -200,6 +199,7 @@ def sample_model(
 
 def _draw(config, workdir, name, path, problems, *, pilot_only: bool = False):
   """(samples, price, what load_model gave) of one of the study's models."""
+  register(workdir, settings_of(config))  # before the first draw
   loaded = load_model(path, dtype=config.model.compute_dtype)
   with sample_lib.exit_when_stopped():
     drawn, found = sample_lib.draw(

@@ -88,6 +88,7 @@ def register(
   says so. ValueError for a file of that name that is something else.
   """
   workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / FILE
   if sampled is None:
     sampled = any((workdir / 'samples').glob('*/*/part-*.parquet'))
