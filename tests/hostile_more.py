@@ -353,6 +353,8 @@ def attack():
 import os
 def attack():
   for pid in range(os.getpid() - 40, os.getpid() + 40):
+    if pid == os.getpid():
+      continue
     for name in ('fd/0', 'fd/10', 'fd/11', 'root{canary}', 'cwd/{canary}', 'mem'):
       try:
         return open(f'/proc/{{pid}}/{{name}}').read()
