@@ -37,7 +37,10 @@ JOBS = {
   'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
   'score': 'rlvr_jax.eval.score:score',
+  'compare': 'rlvr_jax.eval.compare_stores:compare',
 }
+SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
+WITHOUT_JAX = ('score', 'compare')
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
 PACKAGES = (
@@ -65,7 +68,8 @@ UNSEEN_BY_RESULTS = (
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score',
+  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'stores', 'compare',
+  'server',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip
@@ -175,6 +179,18 @@ def check(config: Config) -> None:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):
     _check_evaluate(config)
+
+
+def entry(config: Config) -> tuple[str, str, bool]:
+  """(module, function, whether it needs jax) of the config's job."""
+  served = config.job in ('sample', 'evaluate') and is_served(config.model.name)
+  module, function = (SERVED if served else JOBS[config.job]).split(':')
+  return module, function, not served and config.job not in WITHOUT_JAX
+
+
+def is_served(name: str) -> bool:
+  """Whether a model's name is that of a server: http://host:port/v1#NAME."""
+  return name.startswith(('http://', 'https://'))
 
 
 def check_values(config: Config) -> None:

@@ -207,7 +207,7 @@ def verdict_table(document: Mapping[str, Any]) -> Table:
       name,
       *(entry['verdicts'].get(verdict) for verdict in names),
       entry['truncated'],
-      entry['tokens'],
+      entry['tokens'] or None,  # where no length is known
       entry['never_solved'],
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
     ]
