@@ -105,7 +105,8 @@ def our_store(
   """One of our own stores; the folder of its task."""
   store = SampleStore(root / 'samples')
   chosen = {**SETTINGS, **dict(settings)}
-  with store.writer(model, 'sums', chosen, prompt_hash=prompt_hash, rows_per_shard=200) as writer:
+  task = more.get('task', 'sums')
+  with store.writer(model, task, chosen, prompt_hash=prompt_hash, rows_per_shard=200) as writer:
     for p, row in enumerate(found):
       writer.extend(store_row(p, s, right, **more) for s, right in enumerate(row))
-  return root / 'samples' / model / 'sums'
+  return root / 'samples' / model / task

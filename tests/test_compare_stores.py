@@ -15,6 +15,7 @@ import pytest
 from rlvr_jax import config as config_lib
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval.compare_stores import compare
+from rlvr_jax.eval.samples import SampleStore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 A, B = files.verdicts(0), files.verdicts(1, 0.1)
@@ -105,6 +106,11 @@ REFUSED = {
     {},
     'base names several of them',
   ),
+  'a name that cannot be': (
+    lambda t: pair(t).replace('base=', 'a b='),
+    {},
+    "store='a b' cannot name a folder",
+  ),
   'verifiers': (
     lambda t: pair(t, files.schema_rows(A, verifier='v1'), files.schema_rows(B, verifier='v2')),
     {'allow': 'verifiers'},
@@ -123,7 +129,7 @@ REFUSED = {
   'problems': (
     lambda t: pair(t, drop(files.schema_rows(A), 'p3'), drop(files.schema_rows(B), 'p5', 'p6')),
     {'common': True},
-    "2 only beside the others in base: 'p5', 'p6'; 1 only beside the others in rl: 'p3'",
+    "2 of base that not all have, 'p5', 'p6'; 1 of rl that not all have, 'p3'",
   ),
   'no problem in common': (
     lambda t: pair(t, b=[{**r, 'problem_id': f'x{r["problem_id"]}'} for r in files.schema_rows(B)]),
@@ -281,6 +287,41 @@ def test_prompts_of_our_runs_are_shown_and_problems_compared(tmp_path):
     run(tmp_path, stores)
 
 
+def test_what_was_compared_is_kept_as_a_store(tmp_path):
+  ours = files.our_store(tmp_path / 'mine', 'm', A)
+  path = files.jsonl(tmp_path / 'b.jsonl', files.schema_rows(B, verifier='exact-1'))
+  kept = SampleStore(tmp_path / 'out' / 'samples')
+  for _ in range(2):  # the second time it is there
+    document = run(tmp_path, f'base={ours},rl={path}')
+    assert kept.models() == {'base': ['sums'], 'rl': ['sums']}
+    for name, found in (('base', A), ('rl', B)):
+      counts = kept.counts(name, 'sums')
+      order = [int(problem[1:]) for problem in counts.problem_ids]
+      assert counts.c.tolist() == found.sum(axis=1)[order].tolist()
+  assert document['models']['rl']['tokens'] == kept.counts('rl', 'sums').tokens
+  row = kept.read('rl', 'sums').to_pylist()[5]
+  assert row['text'] == files.text_of(bool(B[0, 5]), 0, 5)
+  assert (row['finish'], row['tokens'], row['logprob_sum']) == ('', [], None)
+  assert np.isnan(row['logprob_sum_sampled'])
+  files.jsonl(path, files.schema_rows(A | B, verifier='exact-1'))
+  run(tmp_path, f'base={ours},rl={path}')
+  assert kept.counts('rl', 'sums').c.sum() == (A | B).sum()
+  files.our_store(tmp_path / 'out', 'third', B)
+  with pytest.raises(ValueError, match='holds samples of its own'):
+    run(tmp_path, f'base={ours},third={path}')
+  in_place = tmp_path / 'out' / 'samples' / 'third'
+  assert run(tmp_path, f'base={ours},third={in_place}')['models'].keys() == {'base', 'third'}
+
+
+def test_our_stores_of_other_task_names_are_kept_under_one(tmp_path):
+  first = files.our_store(tmp_path / 'a', 'a', A)
+  second = files.our_store(tmp_path / 'b', 'b', B, task='totals')
+  run(tmp_path, f'base={first},rl={second}')
+  kept = SampleStore(tmp_path / 'out' / 'samples')
+  assert kept.models() == {'base': ['sums'], 'rl': ['sums']}
+  assert kept.counts('rl', 'sums').c.sum() == B.sum()
+
+
 def test_anothers_shards_of_our_names_are_read_as_theirs(tmp_path):
   rows = files.schema_rows(A)
   pq.write_table(pa.Table.from_pylist(rows[:400]), tmp_path / 'part-00000.parquet')
@@ -298,9 +339,10 @@ def test_a_run_with_several_models_asks_for_one(tmp_path):
 
 
 BLOCKED = """
-import sys
-for name in ('jax', 'jaxlib', 'flax', 'optax', 'socket'):
+import socket, sys
+for name in ('jax', 'jaxlib', 'flax', 'optax'):
   sys.modules[name] = None
+socket.socket.connect = None
 sys.argv = ['main.py', *{words!r}]
 import main
 from absl import app
@@ -310,7 +352,7 @@ app.run(main.main, argv=sys.argv, flags_parser=main.parse_flags)
 
 def test_the_demonstration_finds_what_was_planted_without_jax_or_network(tmp_path):
   words = ['--config=configs/demo.py', f'--workdir={tmp_path}', '--config.evaluate.bootstrap=500']
-  code = BLOCKED.format(words=words).replace(", 'socket'", '')
+  code = BLOCKED.format(words=words)
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
   )

@@ -95,14 +95,12 @@ def test_texts_prompts_answers_and_settings_come_along(tmp_path):
   assert source.verifier == 'lm-evaluation-harness exact_match,take_all'
   assert source.problems['3'].prompt == 'Q: What is 3?\nA:'
   assert source.problems['3'].answer == '3'
-  assert source.read is not None
-  table = source.read(['problem_id', 'sample', 'text', 'verdict', 'length'])
-  row = table.to_pylist()[7 * files.N + 5]
+  assert source.rows is not None
+  row = source.rows[7 * files.N + 5]
   right = bool(FOUND[7, 5])
-  assert row == {
-    'problem_id': '7', 'sample': 5, 'text': files.text_of(right, 7, 5),
-    'verdict': 'correct' if right else 'wrong', 'length': None,
-  }  # fmt: skip
+  assert (row.problem, row.sample, row.length) == ('7', 5, None)
+  assert row.text == files.text_of(right, 7, 5)
+  assert row.verdict == ('correct' if right else 'wrong')
   rows = files.schema_rows(FOUND, temperature=0.6, verifier='v', prompt='P', answer='A')
   source = sources.open_source(str(files.jsonl(tmp_path / 'y.jsonl', rows)))
   assert source.settings == {'temperature': 0.6}
@@ -179,7 +177,7 @@ BAD = {
   'another verdict': (lambda r: change(r, 9, correct='maybe'), r"x.jsonl:10: correct='maybe'"),
   'contradiction': (
     lambda r: change(r, 9, verdict='correct', correct=False),
-    "verdict='correct' contradicts correct=False",
+    "correct=False contradicts verdict='correct'",
   ),
   'no id': (lambda r: change(r, 9, problem_id=None), 'problem_id=None names no problem'),
   'verifiers': (

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import threading
 
 import pytest
 import stub_server
@@ -100,15 +101,19 @@ def test_what_may_pass_is_asked_again_and_then_told(stub, trouble, caplog):
   assert len(stub.bodies) == 6
 
 
-def test_waits_double_or_are_the_servers(stub, monkeypatch):
+def test_waits_double_or_are_the_servers(stub):
   waits = []
-  monkeypatch.setattr(server_lib.threading.Event, 'wait', lambda self, s=None: waits.append(s))
+
+  class Clock(threading.Event):
+    def wait(self, timeout=None):
+      waits.append(timeout)
+      return False
+
   server = connect(stub, retries=4, backoff_s=0.5)
-  waits.clear()
   stub.trouble = lambda number, path, body: (
     (503, b'', {'Retry-After': '7'} if number == 3 else {}) if number < 5 else None
   )
-  with server_lib._Line(server) as line:
+  with server_lib._Line(server, Clock()) as line:
     line.ask(Asked('x'))
   assert waits == [0.5, 1.0, 7.0, 4.0]
 

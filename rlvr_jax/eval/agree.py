@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from rlvr_jax.eval import samples
 from rlvr_jax.eval.sources import Source
 from rlvr_jax.eval.tables import Table
 
@@ -31,7 +32,7 @@ def common_problems(sources: Sequence[Source], common: bool) -> tuple[list[str],
   if not left_out:
     return list(sources[0].counts.problem_ids), []
   named = '; '.join(
-    f'{len(ids)} only beside the others in {name}: {_few(ids)}' for name, ids in left_out.items()
+    f'{len(ids)} of {name} that not all have, {_few(ids)}' for name, ids in left_out.items()
   )
   if not shared:
     raise ValueError(f'the stores have no problem in common: {named}. Do their ids mean the same?')
@@ -54,6 +55,8 @@ def check_copies(sources: Sequence[Source]) -> None:
       f'stores: {", ".join(twice)} names several of them; give each a name, as '
       f'--config.stores=base={sources[0].path},rl=...'
     )
+  for name in names:
+    samples.check_name('store', name)
   seen: dict[str, Source] = {}
   for source in sources:
     other = seen.setdefault(source.content, source)

@@ -2,28 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from rlvr_jax.eval.results import Study
+from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.tables import coverage_set
 
 MAX_CHARS = 6000  # per completion in the report; the store holds the whole
 
 
-class Readable(Protocol):
-  """What completions are taken from: a sample store, or what reads like one."""
-
-  def read(self, model: str, task: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """These columns of every row of a model's task."""
-    ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """One completion in the report; length in tokens, None where it is not known."""
+  """One completion in the report."""
 
   model: str
   sample: int
@@ -32,7 +21,7 @@ class Shown:
   extracted: str
   reason: str
   reward: float
-  length: int | None
+  length: int
   truncated: bool
 
 
@@ -81,7 +70,7 @@ def choose_problems(study: Study, limit: int) -> list[str]:
 
 
 def pick_samples(
-  store: Readable,
+  store: SampleStore,
   study: Study,
   task: str,
   prompts: Mapping[str, str],
@@ -95,11 +84,12 @@ def pick_samples(
   prompts and answers (what the verifier compares with) are by problem id.
   """
   ids = choose_problems(study, problems)
+  wanted = set(ids)
   found: dict[tuple[str, str], list[Shown]] = {}
   columns = ['problem_id', 'sample', 'text', 'verdict', 'extracted', 'reason', 'reward', 'length']
   for model in study.models:
     table = store.read(model.name, task, columns=[*columns, 'finish'])
-    keep = pc.is_in(table['problem_id'], value_set=pa.array(ids, pa.string()))
+    keep = [problem in wanted for problem in table['problem_id'].to_pylist()]
     for row in table.filter(keep).to_pylist():
       problem, finish = row.pop('problem_id'), row.pop('finish')
       shown = Shown(model=model.name, truncated=finish == 'length', **row)

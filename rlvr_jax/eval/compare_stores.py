@@ -9,11 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from rlvr_jax.config import Config
 from rlvr_jax.eval import agree, sources
 from rlvr_jax.eval.importers import Draws
+from rlvr_jax.eval.keep import keep
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.rejudge import rejudged
 from rlvr_jax.eval.results import ModelResult
@@ -25,25 +24,11 @@ from rlvr_jax.tasks.problem import Problem
 ROLES = ('base', 'rl', 'distilled')
 
 
-@dataclasses.dataclass(frozen=True)
-class Gathered:
-  """Several sources that read like one sample store, by the names they have here."""
-
-  sources: Mapping[str, Source]
-
-  def read(self, model: str, task: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """These columns (of sources.READ) of a model's rows; none where only counts are known."""
-    columns = list(columns or sources.READ.names)
-    read = self.sources[model].read
-    if read is None:
-      return pa.schema([sources.READ.field(name) for name in columns]).empty_table()
-    return read(columns)
-
-
 def compare(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes the report of config.stores into workdir and returns results.json.
 
-  The first store is the base unless compare.base names another. Raises ValueError for what is
+  The first store is the base unless compare.base names another. workdir/samples gets them all as
+  one sample store, for the report and any further job. Raises ValueError for what is
   damaged, mixed or not comparable, naming store, values and the way out.
   """
   begin = time.monotonic()
@@ -64,7 +49,7 @@ def compare(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   document = publish(
     config,
     workdir,
-    Gathered({s.name: s for s in found}) if any(s.read for s in found) else None,
+    keep(found, workdir / 'samples', problems[0].task),
     models,
     problems,
     headline=[s.name for s in found[:2]],
@@ -199,7 +184,8 @@ def measured(
 
 def shown_problems(found: Sequence[Source], ids: Sequence[str]) -> list[Problem]:
   """The problems with prompt and answer from the first source that has them."""
-  task = next((source.task for source in found if source.task), '') or 'samples'
+  ours = (source.task for source in found if source.folder)
+  task = next(ours, '') or next((s.task for s in found if s.task), '') or 'samples'
   problems = []
   for problem in ids:
     known = [s.problems[problem] for s in found if problem in s.problems]

@@ -7,6 +7,7 @@ of counts, as Parquet, JSON lines or CSV; lm-evaluation-harness' sample logs; ev
 import csv
 import dataclasses
 import gzip
+import itertools
 import json
 import math
 import pathlib
@@ -203,7 +204,7 @@ def _csv(path: pathlib.Path) -> Rows:
   opener = gzip.open if path.suffix == '.gz' else open
   try:
     with opener(path, 'rt', encoding='utf-8', newline='') as file:
-      reader = csv.DictReader(line for line in file if not line.startswith('#'))
+      reader = csv.DictReader(itertools.dropwhile(lambda line: line.startswith('#'), file))
       for number, row in enumerate(reader):
         where = f'{path}: row {number}'
         if None in row or None in row.values():

@@ -8,8 +8,8 @@ from typing import Any
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.eval import browse, report, results
-from rlvr_jax.eval.browse import Readable
 from rlvr_jax.eval.results import ModelResult
+from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.problem import Problem
 
@@ -17,7 +17,7 @@ from rlvr_jax.tasks.problem import Problem
 def publish(
   config: config_lib.Config,
   workdir: pathlib.Path,
-  store: Readable | None,
+  store: SampleStore | None,
   models: Sequence[ModelResult],
   problems: Sequence[Problem],
   *,
@@ -46,28 +46,23 @@ def publish(
     analysed,
     title=title,
     wall_seconds=seconds,
-    samples=_samples(config, store, analysed, problems) if store else (),
+    samples=browse.pick_samples(
+      store,
+      analysed.few(),
+      problems[0].task,
+      {p.id: _shown_prompt(p, config.task.template) for p in problems},
+      answers={
+        p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems if p.answer is not None
+      },
+    )
+    if store
+    else (),
     provenance=provenance(config),
     **more,
   )
   _print_summary(document, analysed.headline_k)
   print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
   return document
-
-
-def _samples(
-  config: config_lib.Config,
-  store: Readable,
-  analysed: results.Study,
-  problems: Sequence[Problem],
-) -> list[browse.ShownProblem]:
-  return browse.pick_samples(
-    store,
-    analysed.few(),
-    problems[0].task,
-    {p.id: _shown_prompt(p, config.task.template) for p in problems},
-    answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},
-  )
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:

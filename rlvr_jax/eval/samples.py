@@ -69,6 +69,14 @@ class Row:
       raise ValueError(f'length={self.length} but {len(self.tokens)} tokens were given')
 
 
+def check_name(what: str, name: str) -> None:
+  """ValueError unless the name can be that of a folder of a store."""
+  if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
+    raise ValueError(
+      f'{what}={name!r} cannot name a folder of the store; use letters, digits and ._-=+@: only'
+    )
+
+
 class SampleStore:
   """All samples under one directory, by model and task."""
 
@@ -293,11 +301,8 @@ class SampleStore:
     return Reached(tuple(ids), n, first, most, np.minimum(correct, most), drawn, tokens)
 
   def _folder(self, model: str, task: str) -> pathlib.Path:
-    for what, name in (('model', model), ('task', task)):
-      if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
-        raise ValueError(
-          f'{what}={name!r} cannot name a folder of the store; use letters, digits and ._-=+@: only'
-        )
+    check_name('model', model)
+    check_name('task', task)
     return self.root / model / task
 
   def _existing(self, folder: pathlib.Path) -> list[pathlib.Path]:

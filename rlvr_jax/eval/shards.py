@@ -113,7 +113,12 @@ def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
     if any(getattr(row, field.name) is not None for row in rows):
       schema = schema.append(field)
   columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
-  table = pa.table(columns, schema=schema.with_metadata({METADATA_KEY: metadata.encode()}))
+  return write_table(temporary, pa.table(columns, schema=schema), metadata)
+
+
+def write_table(temporary: pathlib.Path, table: pa.Table, metadata: Metadata) -> int:
+  """The same of rows that are a table already, in SCHEMA's columns."""
+  table = table.replace_schema_metadata({METADATA_KEY: metadata.encode()})
   temporary.parent.mkdir(parents=True, exist_ok=True)
   with open(temporary, 'wb') as file:
     pq.write_table(table, file, compression='zstd', write_page_checksum=True)

@@ -1,7 +1,6 @@
 """One model's samples for a comparison, whoever drew them: our stores and other tools' files."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -9,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rlvr_jax.eval import foreign, shards
 from rlvr_jax.eval.counts import Counts, Reached
@@ -18,20 +16,6 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks.load import FAMILIES, content_hash, load_problems
 from rlvr_jax.tasks.problem import VERDICTS, Problem
 
-READ = pa.schema(
-  [
-    pa.field('problem_id', pa.string()),
-    pa.field('sample', pa.int32()),
-    pa.field('text', pa.string()),
-    pa.field('verdict', pa.string()),
-    pa.field('extracted', pa.string()),
-    pa.field('reason', pa.string()),
-    pa.field('reward', pa.float32()),
-    pa.field('length', pa.int32()),
-    pa.field('finish', pa.string()),
-  ]
-)
-Read = Callable[[Sequence[str]], pa.Table]  # these columns of every row
 Judge = Callable[[Draws, pathlib.Path], Draws]
 
 
@@ -42,7 +26,8 @@ class Source:
   kind names the format of the files. settings: how they were drawn, as far as that is known.
   verifier: name and version of who judged, '' if not known; prompt_hash of the template, and data
   of the problems' content, '' likewise. problems: with prompt and answer, as far as they are known.
-  read: columns of READ of all rows, None where there are counts only. content stands for the rows.
+  folder: of a store of ours; rows: of another tool's samples; neither where there are counts only.
+  content stands for the rows.
   draws: i64[P] by counts.problem_ids, rows of each problem, errors included. n_asked: up to which
   sample index the rows of an early-stopped store go. digests stand for the content of problems that
   were sampled one by one.
@@ -56,8 +41,9 @@ class Source:
   draws: np.ndarray
   settings: Mapping[str, Any]
   problems: Mapping[str, Problem]
-  read: Read | None
   content: str
+  folder: pathlib.Path | None = None
+  rows: Sequence[Draw] | None = None
   verifier: str = ''
   prompt_hash: str = ''
   data: str = ''
@@ -194,8 +180,8 @@ def of_store(
     draws=draws,
     settings=settings,
     problems={p: problems[p] for p in counts.problem_ids if p in problems},
-    read=functools.partial(store.read, model, task),
     content=_store_content(folder),
+    folder=folder,
     verifier=verifier,
     prompt_hash=prompt_hash,
     data=str(settings.get('data', '')),
@@ -308,8 +294,8 @@ def of_draws(name: str, path: pathlib.Path, draws: Draws, *, samples: int, ragge
       for p in counts.problem_ids
       if p in known
     },
-    read=None if draws.counted else functools.partial(_read, rows),
     content=_digest(rows),
+    rows=None if draws.counted else rows,
     verifier=verifier,
     prompt_hash=hashed,
   )
@@ -364,15 +350,6 @@ def check_stopped(path: object, counts: Counts, allowed: bool) -> None:
       f'problem has with --config.compare.samples={int(n.min())}, or say that it is a coincidence '
       'with --config.compare.allow=ragged'
     )
-
-
-def _read(rows: Sequence[Draw], columns: Sequence[str]) -> pa.Table:
-  names = {'problem_id': 'problem'}
-  schema = pa.schema([READ.field(name) for name in columns])
-  values = {name: [getattr(row, names.get(name, name)) for row in rows] for name in columns}
-  if 'text' in values:
-    values['text'] = ['' if text is None else text for text in values['text']]
-  return pa.table(values, schema=schema)
 
 
 def _digest(rows: Sequence[Draw]) -> str:
