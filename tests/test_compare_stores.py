@@ -340,8 +340,13 @@ def test_a_run_with_several_models_asks_for_one(tmp_path):
 
 BLOCKED = """
 import socket, sys
-for name in ('jax', 'jaxlib', 'flax', 'optax'):
-  sys.modules[name] = None
+
+class Absent:
+  def find_spec(self, name, path=None, target=None):
+    if name in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'tensorflow'):
+      raise ModuleNotFoundError(name + ' is blocked')
+
+sys.meta_path.insert(0, Absent())
 socket.socket.connect = None
 sys.argv = ['main.py', *{words!r}]
 import main

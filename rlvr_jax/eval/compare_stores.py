@@ -147,7 +147,7 @@ def check(
   agree.check_copies(found)
   ids, warned = agree.common_problems(found, common)
   warned += agree.check_verifiers(found, 'verifiers' in allow)
-  warned += agree.check_prompts(found, set(ids), 'prompts' in allow)
+  warned += agree.check_prompts(found, ids, 'prompts' in allow)
   differing, table = agree.check_settings(found)
   warned += [*differing, *agree.check_draws(found)]
   return ids, warned, [table] if table else []
