@@ -5,8 +5,8 @@
 200 problems, n = 512 draws of each by binomial chance. The base's solve rates are 0 with chance
 0.05, else Beta(0.35, 1.2); the others are made from them, so what the report must find is known:
 
-  sharpened  as if trained by RL: a rate p becomes p^0.6, but 15% of the problems are lost (rate 0,
-             those with the lowest of the rates above 0)
+  sharpened  as if trained by RL: a rate p becomes p^0.7, but 50 problems are lost (rate 0): those
+             with the lowest rates from 0.02 on, which the base solves within 128 draws as a rule
   distilled  a rate p becomes 0.8 p + 0.2 q with q from Beta(2, 2): higher rates, and problems that
              the base never solves become solvable
   same       the base's own rates, drawn anew: there is no difference to find
@@ -16,7 +16,7 @@ import pathlib
 
 import numpy as np
 
-PROBLEMS, N, SEED = 200, 512, 20260101
+PROBLEMS, N, LOST, SEED = 200, 512, 50, 20260101
 HEAD = '# simulated by configs/demo/make.py (seed {seed}); no model was run\nproblem_id,n,c\n'
 
 
@@ -24,10 +24,9 @@ def solve_rates() -> dict[str, np.ndarray]:
   """True solve rates by model, f64[PROBLEMS]."""
   rng = np.random.default_rng(SEED)
   base = np.where(rng.uniform(size=PROBLEMS) < 0.05, 0.0, rng.beta(0.35, 1.2, PROBLEMS))
-  sharpened = base**0.6
-  solvable = np.flatnonzero(base)
-  lost = solvable[np.argsort(base[solvable])[: int(0.15 * PROBLEMS)]]
-  sharpened[lost] = 0.0
+  sharpened = base**0.7
+  solvable = np.flatnonzero(base >= 0.02)
+  sharpened[solvable[np.argsort(base[solvable])[:LOST]]] = 0.0
   distilled = 0.8 * base + 0.2 * rng.beta(2.0, 2.0, PROBLEMS)
   return {'base': base, 'sharpened': sharpened, 'distilled': distilled, 'same': base.copy()}
 

@@ -411,8 +411,11 @@ def _logprobs(given: Any) -> list[float] | None:
   values = given.get('token_logprobs')
   if values is None and isinstance(given.get('content'), list):
     values = [one.get('logprob') if isinstance(one, dict) else None for one in given['content']]
-  if not isinstance(values, list) or any(isinstance(v, bool) for v in values):
+  if not isinstance(values, list):
     return None
-  if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-    return None
-  return [float(value) for value in values]
+  told = [
+    float(value)
+    for value in values
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+  ]
+  return told if len(told) == len(values) else None
