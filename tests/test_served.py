@@ -267,11 +267,10 @@ def test_kill_9_and_the_same_command_end_with_the_same_rows(stub, path, tmp_path
 
 
 def test_evaluate_writes_the_report(stub, path, tmp_path):
-  done = subprocess.run(
-    command(stub, path, tmp_path / 'out', job='evaluate', evaluate__headline_k=2),
-    cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  document = json.loads((tmp_path / 'out' / 'results.json').read_text())
+  changes = {'job': 'evaluate', 'evaluate__headline_k': 2, 'evaluate__bootstrap': 200}
+  config = config_lib.resolve(sample_config.get_config(), values(stub, path, **changes))
+  assert config_lib.entry(config) == ('rlvr_jax.eval.served', 'evaluate', False)
+  served.evaluate(config, tmp_path)
+  document = json.loads((tmp_path / 'results.json').read_text())
   assert document['models'][NAME]['n'] == 8
-  assert (tmp_path / 'out' / 'report.html').exists()
+  assert (tmp_path / 'report.html').exists()

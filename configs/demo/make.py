@@ -17,7 +17,9 @@ import pathlib
 import numpy as np
 
 PROBLEMS, N, LOST, SEED = 200, 512, 50, 20260101
-HEAD = '# simulated by configs/demo/make.py (seed {seed}); no model was run\nproblem_id,n,c\n'
+HEAD = (
+  '# simulated by configs/demo/make.py (seed {seed}); no model was run\nproblem_id,n,c,verifier\n'
+)
 
 
 def solve_rates() -> dict[str, np.ndarray]:
@@ -36,7 +38,7 @@ def tables() -> dict[str, str]:
   found = {}
   for i, (name, rates) in enumerate(solve_rates().items()):
     c = np.random.default_rng([SEED, i]).binomial(N, rates)
-    rows = (f'p{problem:03d},{N},{correct}\n' for problem, correct in enumerate(c))
+    rows = (f'p{problem:03d},{N},{correct},simulated\n' for problem, correct in enumerate(c))
     found[name] = HEAD.format(seed=SEED) + ''.join(rows)
   return found
 
