@@ -15,7 +15,7 @@ These data are simulated, by configs/demo/make.py: no model was trained or sampl
 how many of 512 draws of each of 200 problems were correct, and the effects are planted, so that \
 you can see whether the report finds them.
 
-Planted: "sharpened" raises every solve rate p to p^0.7 and loses 50 problems for good, so it is \
+Planted: "sharpened" raises every solve rate p to p^0.6 and loses 50 problems for good, so it is \
 ahead at one try and behind at many; "distilled" has higher rates on almost every problem, and \
 solves some that the base never does; "same" is the base itself, drawn anew."""
 
