@@ -40,7 +40,8 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      # train | distill | evaluate | sample | study | data | score | cot | perplexity | export
+      # train | distill | evaluate | sample | study | compare | data | score | cot |
+      # perplexity | export
       'job': 'train',
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
@@ -57,6 +58,8 @@ def _every_key() -> Config:
       'score': _score(),
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
+      'compare': _compare(),
+      'server': _server(),
       'model': _model(),
       'lora': {
         'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
@@ -102,7 +105,7 @@ def _every_key() -> Config:
 def _model() -> dict[str, Any]:
   return {
     'name': '',  # HF directory, .gguf file, hub id, or a run: runs/x, runs/x@step:300,
-    # runs/x@best; '' makes one from `init`
+    # runs/x@best; or http://host:port/v1#NAME (to sample); '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
     'remat': 'block',  # kept for the backward pass: none (all is) | dots (products with weights
@@ -165,6 +168,33 @@ def _perplexity() -> dict[str, Any]:
     'shown': 2,  # completions of each problem and author whose tokens are kept and shown
     'reach': True,  # at the model's sampling settings: its store's, else the evaluate group's
     'micro_tokens': 8192,  # tokens scored at once
+  }
+
+
+def _compare() -> dict[str, Any]:
+  return {
+    'base': '',  # the store that the others are compared with; '': the first
+    'roles': '',  # base | rl | distilled of each store, in their order; '': base, then rl
+    'task': '',  # of stores that hold several; '': their only one
+    'samples': 0,  # of each problem, the first ones; 0: all
+    'common': False,  # compare on the problems that all stores have, where the sets differ
+    # what may differ all the same, with commas: prompts, verifiers, ragged (draws of a problem)
+    'allow': '',
+    'verifier': '',  # judges other tools' completions anew: math | paper | file.py:function; '': no
+    'metric': '',  # of a harness: plus | base (evalplus), exact_match,strict-match (lm-eval)
+    'fields': {'id': '', 'verdict': '', 'text': ''},  # column names of a file; '': looked for
+  }
+
+
+def _server() -> dict[str, Any]:
+  return {  # where model.name is http://host:port/v1#NAME
+    'key_env': 'OPENAI_API_KEY',  # environment variable with the key; never logged or stored
+    'concurrency': 16,  # requests at once
+    'n': 1,  # completions of a request; with several, lengths need logprobs
+    'logprobs': True,  # ask for log-probs, and go on without where there are none
+    'timeout_s': 600.0,  # for one request
+    'retries': 6,  # of a request that failed, each after twice the wait; then the run ends
+    'backoff_s': 1.0,  # the first wait
   }
 
 
@@ -269,7 +299,7 @@ def _evaluate() -> dict[str, Any]:
   return {
     'n': 64,  # completions of each problem
     'ks': (),  # of pass@k; (): a log grid up to n
-    'headline_k': 16,  # the boundary; at most n/4
+    'headline_k': 16,  # the boundary; at most n/4; 0: the largest power of two that is
     'name': '',  # of the model in the store; '' is made from model.name
     'problems': 0,  # evaluated, from the first held-out one; 0: all
     'temperature': 1.0,

@@ -10,9 +10,7 @@ import logging
 import math
 import os
 import pathlib
-import signal
 import sys
-import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rlvr_jax import config as config_lib
+from rlvr_jax.graceful import GracefulExit as GracefulExit
 from rlvr_jax.sharding import path_name
 
 PyTree = Any
@@ -319,34 +318,3 @@ def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
 def _first_line(error: Exception) -> str:
   text = str(error).strip().splitlines()
   return f'{type(error).__name__}: {text[0][:300] if text else "(no message)"}'
-
-
-class GracefulExit:
-  """While entered, SIGINT and SIGTERM set `requested`, which loops poll at iteration boundaries.
-
-  A second signal raises KeyboardInterrupt at once. Outside the main thread it does nothing.
-  """
-
-  def __init__(self):
-    self.requested = False
-    self._before: dict[int, Any] = {}
-
-  def __enter__(self) -> 'GracefulExit':
-    if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._before[number] = signal.signal(number, self._handle)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before.clear()
-
-  def _handle(self, number: int, _frame: Any) -> None:
-    if self.requested:
-      raise KeyboardInterrupt
-    self.requested = True
-    log.warning(
-      '%s: finishing this iteration, then saving; once more stops at once',
-      signal.Signals(number).name,
-    )

@@ -23,6 +23,8 @@ def check(config: Any) -> None:
     check_export(config)
   if config.job == 'score':
     check_score(config)
+  if config.model.name.startswith(('http://', 'https://')):
+    check_served(config)
 
 
 def check_parts(config: Any) -> None:
@@ -145,6 +147,23 @@ def check_export(config: Any) -> None:
   to = pathlib.Path(config.to).expanduser()
   if config.to and to.exists() and (not to.is_dir() or any(to.iterdir())):
     raise ValueError(f'to={config.to!r} already exists and is not empty; choose another directory')
+
+
+def check_served(config: Any) -> None:
+  """What a server cannot do."""
+  name = config.model.name
+  if config.job not in ('sample', 'evaluate'):
+    raise ValueError(
+      f'model.name={name!r} is a server, which samples only: job={config.job} needs the weights; '
+      'with job=sample its completions go into a store, which distillation takes as a teacher'
+    )
+  for key, value in (('environment', config.task.environment), ('extras', config.sampling.extras)):
+    if value:
+      group = 'task' if key == 'environment' else 'sampling'
+      raise ValueError(
+        f'{group}.{key}={value!r} is not to be had from a server ({name}): leave it out, or load '
+        'the weights'
+      )
 
 
 def check_score(config: Any) -> None:

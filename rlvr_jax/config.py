@@ -39,7 +39,10 @@ JOBS = {
   'score': 'rlvr_jax.eval.score:score',
   'cot': 'rlvr_jax.eval.cot_job:cot_job',
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
+  'compare': 'rlvr_jax.eval.compare_stores:compare',
 }
+SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
+WITHOUT_JAX = ('score', 'compare')
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
 PACKAGES = (
@@ -69,6 +72,7 @@ UNSEEN_BY_RESULTS = (
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
+  'compare', 'server',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
 )  # fmt: skip
@@ -178,6 +182,18 @@ def check(config: Config) -> None:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):
     _check_evaluate(config)
+
+
+def entry(config: Config) -> tuple[str, str, bool]:
+  """(module, function, whether it needs jax) of the config's job."""
+  served = config.job in ('sample', 'evaluate') and is_served(config.model.name)
+  module, function = (SERVED if served else JOBS[config.job]).split(':')
+  return module, function, not served and config.job not in WITHOUT_JAX
+
+
+def is_served(name: str) -> bool:
+  """Whether a model's name is that of a server: http://host:port/v1#NAME."""
+  return name.startswith(('http://', 'https://'))
 
 
 def check_values(config: Config) -> None:

@@ -138,7 +138,8 @@ def provenance(config: config_lib.Config) -> dict[str, Any]:
 def _print_summary(document: Mapping[str, Any], k: int) -> None:
   for name, entry in document['models'].items():
     shown = [1, k] if k > 1 else [1]
-    shown += [entry['n']] if entry['n'] > k else []
+    # another model's n may be smaller, and then the curves end there
+    shown += [entry['n']] if entry['n'] > k and str(entry['n']) in entry['pass_at_k'] else []
     values = (
       f'pass@{i} {value:.3f} [{low:.3f}, {high:.3f}]'
       for i, (value, low, high) in ((i, entry['pass_at_k'][str(i)]) for i in shown)
