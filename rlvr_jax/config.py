@@ -27,7 +27,9 @@ from rlvr_jax.config_keys import ADDED, OPEN, RULES
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
 
-FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params', 'reward.parts')
+FREE_GROUPS = (
+  'smoke_values', 'study.arms', 'study.models', 'study.texts', 'task.params', 'reward.parts',
+)  # fmt: skip
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
@@ -64,7 +66,7 @@ UNSEEN_BY_RESULTS = (
   'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
-  'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
+  'train.keep_best', 'train.keep_steps', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
