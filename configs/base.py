@@ -40,7 +40,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study | data | score | export
+      'job': 'train',  # train | distill | evaluate | sample | study | data | score | cot | export
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
@@ -50,7 +50,8 @@ def _every_key() -> Config:
       'to': '',  # the directory that it becomes
       'to_dtype': '',  # of its weights; '': the run's own, float32 for merged adapters
       'adapter': False,  # of a run with adapters: these alone, as PEFT has them
-      'input': '',  # job=score: completions, a .jsonl(.gz) file, a run or a store of samples
+      # job=score: completions, a .jsonl(.gz) file, a run or a store of samples; job=cot: a run
+      'input': '',
       'output': '',  # the .jsonl that gets them with new verdicts; OUTPUT.flips.json what changed
       'score': _score(),
       'model': _model(),
@@ -69,6 +70,7 @@ def _every_key() -> Config:
       'distill': _distill(),
       'evaluate': _evaluate(),
       'data': _data(),
+      'cot': _cot(),
       'verifier': {
         'workers': 2,  # processes
         # wall-clock seconds for one verdict, then it is 'timeout'; for one run of a program it is
@@ -274,6 +276,7 @@ def _evaluate() -> dict[str, Any]:
     'temperature': 1.0,
     'top_p': 1.0,
     'top_k': 0,  # 0: off
+    'second_verifier': '',  # judges all samples again for the report, as 'paper'; '': none
     'flush_s': 60.0,  # seconds between shards: what a kill can cost of what was finished
     'confidence': 0.95,  # of every interval
     'bootstrap': 10_000,  # resamples
@@ -288,6 +291,17 @@ def _data() -> dict[str, Any]:
     'ngram': 13,  # words of a run that two problems must share to be overlapping
     'probe': 0,  # problems of the memorisation probe (needs model.name); 0: none
     'shown': 0.6,  # share of a question that the probe shows
+  }
+
+
+def _cot() -> dict[str, Any]:
+  return {
+    'models': '',  # of the store that are read, 'base,rl'; '': all
+    'task': '',  # of the store; '': its only one
+    'problems': 12,  # picked in every stratum of c, of each model
+    'completions': 4,  # read of each, at most
+    'readers': '',  # files that the reading page saved: of one reader, or two, 'a.json,b.json'
+    'judge': '',  # such a file of a language model's; used only beside readers'
   }
 
 

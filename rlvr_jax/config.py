@@ -39,6 +39,7 @@ JOBS = {
   'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
   'score': 'rlvr_jax.eval.score:score',
+  'cot': 'rlvr_jax.eval.cot_job:cot_job',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -66,10 +67,12 @@ UNSEEN_BY_RESULTS = (
   'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
-  'train.keep_best', 'train.keep_steps', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score',
+  'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
+  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot',
+  'evaluate.second_verifier',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
+  'train.keep_steps',
 )  # fmt: skip
 
 

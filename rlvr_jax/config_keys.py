@@ -129,6 +129,8 @@ RULES = {
   'distill.noise': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
   'distill.checkpoint_every': _POSITIVE,
   'task.self_check': _one_of('auto', 'refuse', 'drop', 'off'),
+  'cot.problems': _POSITIVE,
+  'cot.completions': _POSITIVE,
   'data.ngram': _POSITIVE,
   'data.probe': _NOT_NEGATIVE,
   'data.shown': (lambda x: 0 < x < 1, 'is a share of a question: between 0 and 1'),

@@ -166,8 +166,8 @@ def write(
     training=shown,
     panels=panels_of(shown),
     texts=texts,
-    more_tables=[*study_parts.tables(found), clock.table()],
-    more_plots=study_parts.figures(found),
+    more_tables=[clock.table()],
+    more_sections=study_parts.sections(found),
     extra={**extra, 'parts': study_parts.entries(found), 'seconds': clock.stages},
   )
 

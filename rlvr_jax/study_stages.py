@@ -1,7 +1,6 @@
 """Running one stage of a study: its config, its training or sampling, its record, its seconds."""
 
 import contextlib
-import hashlib
 import json
 import pathlib
 import sys
@@ -203,14 +202,9 @@ class Clock:
     """Minutes of each stage, as the report shows them."""
     rows = [(name, round(seconds / 60, 2)) for name, seconds in self.stages.items()]
     return Table(
-      'stage_minutes',
       'Minutes of each stage',
       ('stage', 'minutes'),
       rows,
       'Wall-clock time over all starts, loading and compilation included.',
+      sortable=True,
     )
-
-
-def short_hash(value: Any) -> str:
-  """16 hex digits that stand for a JSON value."""
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

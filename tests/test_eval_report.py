@@ -104,20 +104,26 @@ def test_a_pair_that_was_stopped_early_shows_its_coverage(study, tmp_path):
 
 
 class Checker(html.parser.HTMLParser):
-  """Collects tags, checks their nesting, and every address that would be fetched."""
+  """Collects tags, checks their nesting, and every address; those within the page fetch nothing."""
 
   VOID = ('meta', 'img', 'input', 'br', 'link')
 
   def __init__(self):
     super().__init__()
-    self.open, self.tags, self.addresses = [], [], []
+    self.open, self.tags, self.addresses, self.ids, self.data = [], [], [], set(), {}
 
   def handle_starttag(self, tag, attrs):
     self.tags.append(tag)
     self.addresses += [value for name, value in attrs if name in ('src', 'href', 'action')]
+    self.ids |= {value for name, value in attrs if name == 'id'}
+    self.last = dict(attrs).get('id')
     assert not any(name.startswith('on') for name, _ in attrs)
     if tag not in self.VOID:
       self.open.append(tag)
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] == 'script' and self.last:
+      self.data[self.last] = self.data.get(self.last, '') + data
 
   def handle_endtag(self, tag):
     assert self.open.pop() == tag
@@ -128,30 +134,100 @@ def test_the_report_is_one_file_that_fetches_nothing(written):
   checker = Checker()
   checker.feed(page)
   assert checker.open == []
-  assert all(address.startswith('data:image/svg+xml;base64,') for address in checker.addresses)
-  assert len(checker.addresses) == 6
+  inside = [one for one in checker.addresses if one.startswith('#')]
+  assert {one[1:].partition('?')[0] for one in inside} <= checker.ids
+  fetched = [one for one in checker.addresses if not one.startswith('#')]
+  assert all(address.startswith('data:image/svg+xml;base64,') for address in fetched)
+  assert len(fetched) == 6
   assert 'link' not in checker.tags
-  assert not re.search(r'url\(|@import|https?://', page)
+  assert not re.search(r'url\(|@import|https?://(?!www\.w3\.org/1998/Math/MathML)', page)
   assert "default-src 'none'" in page
 
 
 def test_what_models_write_is_escaped(written):
   page = (written[0] / 'report.html').read_text()
   assert page.count('<script>') == 1  # our own
-  assert '&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; &lt;/pre&gt;' in page
+  assert page.count('</script>') == 3  # and two that hold data
+  assert '<script>alert' not in page
+  assert r'\u003cscript>alert(\"x\")\u003c/script> & \u003c/pre>' in page
   assert '<b>study</b>' not in page
+
+
+def embedded(folder):
+  checker = Checker()
+  checker.feed((folder / 'report.html').read_text())
+  return json.loads(checker.data['counts']), json.loads(checker.data['texts'])
+
+
+def test_the_browser_has_the_counts_of_every_problem_and_the_texts_that_were_picked(written, study):
+  counts, texts = embedded(written[0])
+  assert (counts['models'], counts['pair'], counts['k']) == (['base', 'rl'], [0, 1], 16)
+  assert [row[0] for row in counts['problems']] == IDS
+  for place, name in enumerate(('base', 'rl')):
+    one = study.model(name).counts
+    assert [row[1][place] for row in counts['problems']] == one.n.tolist()
+    assert [row[2][place] for row in counts['problems']] == one.c.tolist()
+  assert len(texts) == 8
+  prompt, answer, rows = next(iter(texts.values()))
+  assert (prompt, answer) == (HOSTILE, '')
+  assert {row[2] for row in rows} <= {'correct', 'wrong'}
+  assert {row[7] for row in rows} <= {'3+4', HOSTILE}
+
+
+def test_what_is_embedded_is_capped_and_says_so(store, study):
+  picked = browse.pick_samples(store, study, 'sums', dict.fromkeys(IDS, 'p' * 1000), problems=40)
+  whole, cut = browse.embed(study, picked), browse.embed(study, picked, 10_000)
+  assert 'completions of 40' in whole.note
+  kept = json.loads(cut.texts)
+  assert 0 < len(kept) < 10
+  assert len(cut.texts) <= 10_000
+  assert list(kept) == [one.problem_id for one in picked[: len(kept)]]  # the most telling ones
+  assert f'completions of {len(kept)}:' in cut.note
+  assert cut.counts == whole.counts
+
+
+def test_every_count_leads_to_the_problems_behind_it(written):
+  page = (written[0] / 'report.html').read_text()
+  sizes = written[1]['coverage']
+  for name, size in sizes.items():
+    assert f'<a href="#problems?set={name}&amp;min=1">{size}</a>' in page
+  assert '<a href="#problems?bin=1%3A0">' in page
+  assert '<a href="#problems?k=16&amp;sort=pass%3A1&amp;down=1">' in page
+  assert '<a href="#problems?test=worse&amp;sort=p&amp;k=1">' in page
+
+
+CLAIM = {
+  'claim': 'RLVR sharpens', 'estimand': 'D(1)', 'rule': 'D(1) > 0', 'margin': 0.01, 'value': 0.25,
+  'low': 0.125, 'high': 0.375, 'verdict': 'supported', 'needed': '',
+}  # fmt: skip
+
+
+def test_claims_stand_first_and_a_study_without_them_has_none(written, study, tmp_path):
+  assert 'id="claims"' not in (written[0] / 'report.html').read_text()
+  open_claim = {
+    **CLAIM, 'claim': 'It <i>shrinks</i>', 'verdict': 'undecided', 'value': None, 'low': None,
+    'high': None, 'needed': '120 more problems',
+  }  # fmt: skip
+  report.write_study(
+    tmp_path, study, title='Claims', wall_seconds=1.0, extra={'claims': [CLAIM, open_claim]}
+  )
+  page = (tmp_path / 'report.html').read_text()
+  assert page.index('id="claims"') < page.index('id="findings"') < page.index('id="pass-k"')
+  assert '+0.250 (+0.125 to +0.375)' in page
+  assert 'not measured here' in page
+  assert '120 more problems' in page
+  assert 'It &lt;i&gt;shrinks&lt;/i&gt;' in page
+  assert '<a href="#problems?set=base_only">' in page
 
 
 def test_every_part_a_reader_looks_for_is_there(written):
   page = (written[0] / 'report.html').read_text()
   for part in (
     'Findings', 'pass@k', 'Why', 'Training', 'Coverage', 'Accuracy', 'Sampled against exact',
-    'Every problem', 'What became of every sample', 'Sampling settings', 'Completions',
+    'Problems by the share', 'What became of every sample', 'Sampling settings', 'Problems',
     'How it was made', 'make quickstart', 'Methods and limits', 'say nothing of the algorithm',
   ):  # fmt: skip
     assert part in page, part
-  for problem in IDS:
-    assert f'>{problem}</td>' in page
 
 
 def test_results_json_keeps_the_contract(written, study):

@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from rlvr_jax.eval import coverage, exact
+from rlvr_jax.eval import coverage, exact, published
 from rlvr_jax.eval.findings import signed
+from rlvr_jax.eval.published import Reference
 from rlvr_jax.eval.results import ModelResult, Study, exact_curve, model_band
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
@@ -56,7 +57,7 @@ class Plot:
   svg: bytes
 
 
-def _drawn(draw: Callable[..., Plot | None]) -> Callable[..., Any]:
+def drawn(draw: Callable[..., Plot | None]) -> Callable[..., Any]:
   """Draws under the report's style without touching matplotlib's global state."""
 
   @functools.wraps(draw)
@@ -67,7 +68,7 @@ def _drawn(draw: Callable[..., Plot | None]) -> Callable[..., Any]:
   return wrapped
 
 
-def _svg(figure: Figure) -> bytes:
+def to_svg(figure: Figure) -> bytes:
   buffer = io.BytesIO()
   figure.savefig(buffer, format='svg', metadata={'Date': None})
   return buffer.getvalue()
@@ -90,7 +91,7 @@ def style(study: Study, name: str) -> dict[str, Any]:
   return {'color': COLOURS[place % len(COLOURS)], 'marker': MARKERS[place % len(MARKERS)]}
 
 
-def _log_k(axes: Axes, last: float) -> None:
+def log_k(axes: Axes, last: float) -> None:
   axes.set_xscale('log', base=2)
   step = 1 if last <= 64 else 2 if last <= 2**15 else 3
   ticks = [2**i for i in range(0, int(np.log2(last)) + 1, step)]
@@ -101,7 +102,7 @@ def _log_k(axes: Axes, last: float) -> None:
   axes.set_xlim(0.9, last * 1.1)
 
 
-def _split_line(axes: Axes, x, y, limit: float, **options) -> None:
+def split_line(axes: Axes, x, y, limit: float, **options) -> None:
   """A line that is solid up to `limit` and dotted beyond it."""
   name = options.pop('label', None)
   quiet = x <= limit
@@ -110,9 +111,12 @@ def _split_line(axes: Axes, x, y, limit: float, **options) -> None:
   axes.plot(x[from_last:], y[from_last:], linestyle=':', linewidth=2.2, **options)
 
 
-@_drawn
-def pass_at_k_figure(study: Study) -> Plot:
-  """pass@k of every model with bands; dotted above n/4, with the sampling error as inner band."""
+@drawn
+def pass_at_k_figure(study: Study, printed: Reference | None = None) -> Plot:
+  """pass@k of every model with bands; dotted above n/4, with the sampling error as inner band.
+
+  printed: values of the paper on the same benchmark, drawn as open markers.
+  """
   figure, axes = _axes((6.0, 4.4))
   n = int(study.ks[-1])
   has_exact = any(model.exact is not None for model in study.models)
@@ -131,7 +135,7 @@ def pass_at_k_figure(study: Study) -> Plot:
       alpha=0.3,
       linewidth=0,
     )
-    _split_line(axes, study.ks, band.value, n / 4, color=look['color'], label=label(model))
+    split_line(axes, study.ks, band.value, n / 4, color=look['color'], label=label(model))
     at = int((study.ks == study.headline_k).argmax())
     axes.plot(study.headline_k, band.value[at], markersize=8, linestyle='', **look)
     curve = exact_curve(model, _exact_ks(n))
@@ -140,6 +144,8 @@ def pass_at_k_figure(study: Study) -> Plot:
       axes.plot(xs, ys, color='#222222', linewidth=1.1, dashes=(4, 2))
   if has_exact:
     axes.plot([], [], color='#222222', linewidth=1.1, dashes=(4, 2), label='exact (enumerated)')
+  if printed is not None:
+    _draw_printed(axes, printed)
   axes.axvline(study.headline_k, color='#888888', linewidth=0.9)
   axes.annotate(
     f'k = {study.headline_k}',
@@ -149,7 +155,8 @@ def pass_at_k_figure(study: Study) -> Plot:
     textcoords='offset points',
     ha='center',
   )
-  _log_k(axes, n * (BEYOND_N if has_exact else 1))
+  last = n * (BEYOND_N if has_exact else 1)
+  log_k(axes, last if printed is None else max(last, published.K))
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   axes.set_ylabel('problems solved in k tries')
@@ -164,16 +171,31 @@ def pass_at_k_figure(study: Study) -> Plot:
       f' Dashed: exact pass@k from enumerated solve probabilities, up to {BEYOND_N} n.'
       if has_exact
       else ''
-    ),
-    _svg(figure),
+    )
+    + (f' Open markers: printed in {published.SOURCE} for its models.' if printed else ''),
+    to_svg(figure),
   )
+
+
+def _draw_printed(axes: Axes, printed: Reference) -> None:
+  ks = [1, published.K]
+  options: Any = {'linestyle': '', 'markerfacecolor': 'none', 'markeredgewidth': 1.6}
+  axes.plot(
+    ks, printed.rows[published.BASE], marker='D', markersize=9, color='#000000',
+    label=f'{published.BASE}, printed', **options,
+  )  # fmt: skip
+  for place, name in enumerate(published.ALGORITHMS):
+    text = f'{len(published.ALGORITHMS)} algorithms, printed' if not place else None
+    axes.plot(
+      ks, printed.rows[name], marker='^', markersize=8, color='#CC79A7', label=text, **options
+    )
 
 
 def _exact_ks(n: int) -> np.ndarray:
   return np.unique(np.round(np.geomspace(1, n * BEYOND_N, 80)).astype(np.int64))
 
 
-@_drawn
+@drawn
 def difference_figure(study: Study) -> Plot | None:
   """pass@k minus the base's, paired by problem, with its band; None if nothing is compared."""
   if not study.paired:
@@ -185,14 +207,14 @@ def difference_figure(study: Study) -> Plot | None:
     axes.fill_between(
       comparison.ks, band.low, band.high, color=look['color'], alpha=0.15, linewidth=0
     )
-    _split_line(axes, comparison.ks, band.value, n / 4, color=look['color'], label=f'{b} minus {a}')
+    split_line(axes, comparison.ks, band.value, n / 4, color=look['color'], label=f'{b} minus {a}')
   axes.axhline(0, color='#444444', linewidth=1)
   found = study.comparison.crossover
   if found.value is not None and found.value > 1:
     look = style(study, study.headline[1])
     axes.plot([found.low, found.high], [0, 0], color=look['color'], linewidth=5, alpha=0.5)
     axes.plot(found.value, 0, markersize=9, markeredgecolor='white', **look)
-  _log_k(axes, n)
+  log_k(axes, n)
   axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: signed(100 * v, 0)))
   axes.set_ylabel('difference, points')
   axes.legend(loc='best')
@@ -201,11 +223,11 @@ def difference_figure(study: Study) -> Plot | None:
     'Difference in pass@k, paired by problem',
     'Above zero the trained model solves more. The marker on the zero line is the crossover of the '
     'headline pair, the bar its interval (it ends at n where it may lie beyond).',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def histogram_figure(study: Study) -> Plot:
   """Problems per accuracy bin, the headline models side by side."""
   figure, axes = _axes()
@@ -233,11 +255,11 @@ def histogram_figure(study: Study) -> Plot:
     'How often each problem is solved',
     'Problems by the share of their samples that are correct. Training that sharpens moves '
     'problems to both ends: solved always, or never.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def scatter_figure(study: Study) -> Plot | None:
   """Solve rate of every problem in both headline models; None if nothing is compared."""
   if not study.paired:
@@ -276,11 +298,11 @@ def scatter_figure(study: Study) -> Plot | None:
     'Every problem, before and after',
     'One dot a problem (larger where several fall together); logarithmic, zero at the edge. Below '
     'the diagonal the trained model solves the problem less often; on the lower edge, never.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def coverage_figure(study: Study) -> Plot | None:
   """Coverage sets of the headline pair at each threshold; None without such sets."""
   sets = study.comparison.sets if study.paired else ()
@@ -313,7 +335,7 @@ def coverage_figure(study: Study) -> Plot | None:
     'Coverage: which model reaches which problems',
     'A problem is covered if at least so many of its samples are correct. Counts over one are less '
     'at the mercy of a single lucky sample.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
@@ -342,7 +364,7 @@ def training_figures(
   return [_training_figure(runs, panel, x) for panel in panels]
 
 
-@_drawn
+@drawn
 def _training_figure(runs, panel: Panel, x: str) -> Plot:
   many = len(runs) > 3  # then the legend stands above the axes, four names a line
   figure, axes = _axes((5.0, 3.0 + 0.2 * many * -(-len(runs) // 4)))
@@ -363,7 +385,7 @@ def _training_figure(runs, panel: Panel, x: str) -> Plot:
     axes.legend(**place, fontsize=8, handlelength=2.6, columnspacing=1.0)
   elif len(runs) > 1:
     axes.legend(loc='best')
-  return Plot(f'training {panel.key}', panel.title, '', _svg(figure))
+  return Plot(f'training {panel.key}', panel.title, '', to_svg(figure))
 
 
 def _is_number(value: Any) -> bool:

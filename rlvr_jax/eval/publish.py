@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import browse, report, results
+from rlvr_jax.eval import browse, figures_tree, report, results, two_verifiers
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.registry import verifier_name
 
 
 def publish(
@@ -24,11 +25,13 @@ def publish(
   headline: Sequence[str],
   title: str,
   seconds: float,
+  pairs: Sequence[tuple[str, str]] | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
-  headline: (base, trained) or (name,); more: further arguments of report.write_study.
+  headline: (base, trained) or (name,); pairs: what else is compared, by default the base with every
+  other; more: further arguments of report.write_study.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -36,19 +39,25 @@ def publish(
     headline=headline,
     headline_k=e.headline_k or None,
     ks=tuple(e.ks) or None,
+    pairs=pairs,
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
   )
+  task = problems[0].task
   document = report.write_study(
     workdir,
     analysed,
     title=title,
     wall_seconds=seconds,
+    task=task,
+    trees=figures_tree.tree_figure(analysed, store, task),
+    two=_second_verdicts(config, workdir, store, analysed, problems),
+    cot=_read_reasoning(workdir),
     samples=browse.pick_samples(
       store,
       analysed.few(),
-      problems[0].task,
+      task,
       {p.id: _shown_prompt(p, config.task.template) for p in problems},
       answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},
     ),
@@ -58,6 +67,28 @@ def publish(
   _print_summary(document, analysed.headline_k)
   print(f'report: {workdir / "report.html"}  ({seconds:.0f} s in all)', file=sys.stderr)
   return document
+
+
+def _read_reasoning(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What job=cot found in WORKDIR/cot, if it was run there."""
+  path = workdir / 'cot' / 'cot.json'
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def _second_verdicts(
+  config: config_lib.Config, workdir: pathlib.Path, store: SampleStore, study, problems
+) -> two_verifiers.TwoVerifiers | None:
+  """The samples under evaluate.second_verifier, if there is one."""
+  second = config.evaluate.second_verifier
+  if not second:
+    return None
+  names = [model.name for model in study.models]
+  files = two_verifiers.rejudge(config, workdir, store, names, problems, second)
+  first = verifier_name(problems[0])
+  named = 'strict' if first == 'math' else first
+  return two_verifiers.two_verifiers(
+    study, two_verifiers.rescored(study, files), names=(named, second)
+  )
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:

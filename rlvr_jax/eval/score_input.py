@@ -146,7 +146,7 @@ def items_of_store(path: pathlib.Path, score: Mapping[str, Any], task: Mapping[s
   made with (config.json beside its samples). ValueError for a choice that is not one.
   """
   folder, root = _folder(path, score)
-  problems = {p.id: p for p in _problems(root, folder.name, task)}
+  problems = {p.id: p for p in problems_of_run(root, folder.name, task)}
   paths = shards.shard_paths(folder)
   first = shards.agreed_metadata(paths).settings.get('first')
   columns = [name for name in shards.SCHEMA.names if name in _STORED]
@@ -185,8 +185,9 @@ def _only(what: str, wanted: str, found: list[str], root: pathlib.Path) -> str:
   )
 
 
-def _problems(root: pathlib.Path, name: str, task: Mapping[str, Any]) -> list[Problem]:
-  """The problems of a task group, as the store's task names them."""
+def problems_of_run(root: pathlib.Path, name: str, task: Mapping[str, Any]) -> list[Problem]:
+  """The problems of a task group, as the store's task names them; of the run's own config where the
+  group names no file. root is the run's store."""
   record = root.parent / 'config.json'
   group = dict(task)
   if group['name'] == 'jsonl' and not group['path']:

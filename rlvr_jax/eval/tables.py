@@ -1,14 +1,16 @@
 """The tables of the report, and per-problem numbers as CSV and Parquet."""
 
 import dataclasses
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rlvr_jax.eval import findings
+from rlvr_jax.eval import coverage, findings, published
 from rlvr_jax.eval.intervals import beta_interval
+from rlvr_jax.eval.published import Reference, Sets
 from rlvr_jax.eval.results import Study, headline_points
 
 
@@ -26,8 +28,28 @@ class Table:
   sortable: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Linked:
+  """A cell that leads to the problems behind it: query is a view of the report's browser."""
+
+  value: Any
+  query: str
+
+
+def behind(**view: Any) -> str:
+  """The address within the report of a view of its problems (templates/browser.js).
+
+  set: both | base_only | rl_only | neither, at min correct samples; bin: 'model:bin', verdict:
+  'model:verdict', by the model's place among those shown; test: better | worse; deciding: 0 | 1;
+  k, sort ('c:model', 'pass:model', 'change', 'p', ...), down: 0 | 1; id: one problem.
+  """
+  return f'problems?{urllib.parse.urlencode(view)}'
+
+
 def show(cell: Any) -> str:
   """A cell as text: whole numbers with separators, others to 4 significant digits."""
+  if isinstance(cell, Linked):
+    return show(cell.value)
   if cell is None:
     return '\N{EN DASH}'
   if isinstance(cell, bool):
@@ -52,9 +74,64 @@ def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
   for k in headline_points(study):
     mark = ' (headline)' if k == study.headline_k else ' (above n/4)' if k > n / 4 else ''
     rows.append(
-      [f'{k}{mark}', *(_interval(models[m.name]['pass_at_k'][str(k)]) for m in study.models)]
+      [
+        f'{k}{mark}',
+        *(
+          Linked(
+            _interval(models[m.name]['pass_at_k'][str(k)]),
+            behind(k=k, sort=f'pass:{place}', down=1),
+          )
+          for place, m in enumerate(study.models)
+        ),
+      ]
     )
   return Table('pass@k', ['k', *(model.name for model in study.models)], rows)
+
+
+def printed_table(printed: Reference, study: Study, document: Mapping[str, Any]) -> Table:
+  """Our models under the printed ones, at the two k that were printed."""
+  rows: list[list[Any]] = [
+    [name, 'printed, one run', *(findings.percent(value) for value in values)]
+    for name, values in printed.rows.items()
+  ]
+  for model in study.models:
+    curve = document['models'][model.name]['pass_at_k']
+    values = (curve.get(str(k)) for k in (1, published.K))
+    rows.append([model.name, 'here', *(None if v is None else _interval(v) for v in values)])
+  return Table(
+    f'{printed.benchmark}: printed and ours',
+    ['model', 'where', 'pass@1', f'pass@{published.K}'],
+    rows,
+    f'Printed: Tables 2 and 3 of {published.SOURCE}, {published.K} samples a problem, without '
+    'intervals.',
+    sortable=True,
+  )
+
+
+def printed_coverage_table(printed: Sets, study: Study) -> Table | None:
+  """Shares of problems that one model alone solves, printed and ours."""
+  if not study.paired or not study.comparison.sets:
+    return None
+  found, total = study.comparison.sets[0], len(study.comparison.problem_ids)
+  a, b = study.pair
+  ours = [len(found.base_only) / total, len(found.rl_only) / total]
+  rows: list[list[Any]] = [
+    [published.SOURCE, findings.percent(printed.base_only), findings.percent(printed.rl_only)],
+    [f'here: {a}, {b}', *map(findings.percent, ours)],
+  ]
+  note = ''
+  if printed.base:
+    only = [
+      sorted({*x} - {*y}) for x, y in ((printed.base, printed.rl), (printed.rl, printed.base))
+    ]
+    lists = [', '.join(map(str, one)) or 'none' for one in only]
+    note = f' Printed problems (from 0): base only {lists[0]}; RL only {lists[1]}.'
+  return Table(
+    f'{printed.benchmark}: problems solved by one side only',
+    ['source', 'base only', 'RL only'],
+    rows,
+    'Printed without intervals, of other models than ours.' + note,
+  )
 
 
 def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
@@ -95,20 +172,22 @@ def comparison_table(document: Mapping[str, Any]) -> Table | None:
       high = f'beyond {cross["n"]}' if cross['high_beyond'] else findings.number(cross['high'])
       low = f'beyond {cross["n"]}' if cross['low_beyond'] else findings.number(cross['low'])
       where = f'{findings.number(cross["value"])} ({low} to {high})'
-    rows.append(
-      [
-        f'{entry["b"]} against {entry["a"]}',
-        *(
-          f'{findings.points(v)} ({findings.points(low)} to {findings.points(high)})'
-          for v, low, high in (entry['difference']['1'], entry['difference'][k])
-        ),
-        where,
-        sets.get('base_only'),
-        sets.get('rl_only'),
-        entry.get('problems_better'),
-        entry.get('problems_worse'),
+    cells: list[Any] = [
+      f'{findings.points(v)} ({findings.points(low)} to {findings.points(high)})'
+      for v, low, high in (entry['difference']['1'], entry['difference'][k])
+    ]
+    names = ('base_only', 'rl_only')
+    found = [*map(sets.get, names), entry.get('problems_better'), entry.get('problems_worse')]
+    if (entry['a'], entry['b']) == (document['headline']['a'], document['headline']['b']):
+      views = [behind(k=at, sort='change') for at in (1, k)]
+      cells = [Linked(cell, view) for cell, view in zip(cells, views, strict=True)]
+      views = [behind(set=name) for name in names]
+      views += [behind(test=test, sort='p', k=1) for test in ('better', 'worse')]
+      found = [
+        None if cell is None else Linked(cell, view)
+        for cell, view in zip(found, views, strict=True)
       ]
-    )
+    rows.append([f'{entry["b"]} against {entry["a"]}', *cells, where, *found])
   return Table(
     'Every model against its base',
     [
@@ -134,7 +213,10 @@ def coverage_table(study: Study) -> Table | None:
   ):
     for sets in several:
       p = findings.p_value(sets.mcnemar_p)
-      rows.append([f'≥ {sets.threshold}', what, *sets.sizes().values(), p])
+      view: dict[str, Any] = {'min': sets.threshold}
+      view |= {'deciding': 0} if several is comparison.sets_without_deciding else {}
+      counted = [Linked(size, behind(set=name, **view)) for name, size in sets.sizes().items()]
+      rows.append([f'≥ {sets.threshold}', what, *counted, p])
   return Table(
     'Coverage with exact paired tests',
     ['correct samples', 'problems counted', 'both', f'{a} only', f'{b} only', 'neither', 'McNemar'],
@@ -198,17 +280,71 @@ def exact_tables(document: Mapping[str, Any]) -> list[Table]:
   ]
 
 
-def verdict_table(document: Mapping[str, Any]) -> Table:
-  """Where every sample went: verdicts, truncation, tokens."""
-  models = document['models']
-  names = list(dict.fromkeys(name for entry in models.values() for name in entry['verdicts']))
+def histogram_table(study: Study, document: Mapping[str, Any]) -> Table:
+  """Problems per accuracy bin of every model shown, each leading to them."""
   rows = [
     [
       name,
-      *(entry['verdicts'].get(verdict) for verdict in names),
+      *(
+        Linked(
+          document['models'][model.name]['accuracy_histogram'][at], behind(bin=f'{place}:{at}')
+        )
+        for place, model in enumerate(study.models)
+      ),
+    ]
+    for at, name in enumerate(coverage.BINS)
+  ]
+  return Table(
+    'Problems by the share of their samples that are correct',
+    ['share correct', *(model.name for model in study.models)],
+    rows,
+  )
+
+
+def cot_table(cot: Mapping[str, Any]) -> Table:
+  """cot_pass@k beside pass@k, by model and by who judged."""
+  rows = []
+  for model, by_readers in cot['models'].items():
+    for who, entry in (('readers', by_readers), ('judge, corrected', by_readers.get('judge'))):
+      if entry is None:
+        continue
+      for k, (value, upper, low, high) in entry['cot_pass_at_k'].items():
+        more = f' to {findings.percent(upper)}' if upper - value > 5e-4 else ''
+        shown = f'{findings.percent(value)}{more} ({findings.ranged(low, high)})'
+        plain = findings.percent(by_readers['pass_at_k'][k])
+        rows.append([model, who, int(k), shown, plain, _interval(entry['validity'])])
+  return Table(
+    'cot_pass@k',
+    ['model', 'judged by', 'k', 'cot_pass@k', 'pass@k', 'valid, of correct completions'],
+    rows,
+    'Where k reaches beyond what was read of a problem, the value is a range.',
+    sortable=True,
+  )
+
+
+def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> Table:
+  """Where every sample went: verdicts, truncation, tokens. browsed: the browser's models."""
+  models = document['models']
+  names = list(dict.fromkeys(name for entry in models.values() for name in entry['verdicts']))
+
+  def leading(cell: int | None, name: str, **view: str) -> Any:
+    if not cell or name not in browsed:
+      return cell
+    place = list(browsed).index(name)
+    return Linked(cell, behind(**{key: f'{place}:{value}' for key, value in view.items()}))
+
+  rows = [
+    [
+      name,
+      *(
+        entry['verdicts'].get(verdict)
+        if verdict in ('correct', 'wrong')
+        else leading(entry['verdicts'].get(verdict), name, verdict=verdict)
+        for verdict in names
+      ),
       entry['truncated'],
       entry['tokens'],
-      entry['never_solved'],
+      leading(entry['never_solved'], name, bin='0'),
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
     ]
     for name, entry in models.items()
@@ -264,30 +400,3 @@ def problem_columns(study: Study) -> pa.Table:
     columns['fisher_p'] = tests.p
     columns['fisher_adjusted'] = tests.adjusted
   return pa.table(columns)
-
-
-def problem_table(study: Study) -> Table:
-  """The same for reading: counts and rates of every problem."""
-  numbers = problem_columns(study).to_pydict()
-  head = ['problem']
-  for model in study.models:
-    head += [f'{model.name} correct', f'{model.name} %']
-    head += [f'{model.name} exact %'] if model.exact is not None else []
-  head += ['coverage'] if 'coverage' in numbers else []
-  if 'fisher_adjusted' in numbers:
-    head.append(f'adjusted p, {study.headline[1]} against {study.headline[0]}')
-  rows = []
-  for i, problem in enumerate(numbers['problem_id']):
-    row: list[Any] = [problem]
-    for model in study.models:
-      row += [numbers[f'{model.name}.c'][i], _small(100 * numbers[f'{model.name}.rate'][i])]
-      row += [_small(100 * numbers[f'{model.name}.exact'][i])] if model.exact is not None else []
-    row += [numbers['coverage'][i]] if 'coverage' in numbers else []
-    row += [_small(numbers['fisher_adjusted'][i])] if 'fisher_adjusted' in numbers else []
-    rows.append(row)
-  n = study.model(study.headline[0]).counts.smallest_n
-  return Table('Every problem', head, rows, f'n = {n} samples a problem and model.', sortable=True)
-
-
-def _small(value: float) -> float:
-  return float(f'{value:.3g}')
