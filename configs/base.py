@@ -69,6 +69,7 @@ def _every_key() -> Config:
       'optimizer': _optimizer(),
       'distill': _distill(),
       'evaluate': _evaluate(),
+      'claims': _claims(),
       'data': _data(),
       'cot': _cot(),
       'verifier': {
@@ -280,6 +281,20 @@ def _evaluate() -> dict[str, Any]:
     'flush_s': 60.0,  # seconds between shards: what a kill can cost of what was finished
     'confidence': 0.95,  # of every interval
     'bootstrap': 10_000,  # resamples
+  }
+
+
+def _claims() -> dict[str, Any]:
+  return {  # the ledger of a report; written to claims.json before the first sample is drawn
+    'k': 0,  # the boundary, k_max; 0: evaluate.headline_k
+    'verifier': '',  # whose verdicts count; '': task.verifier
+    'temperature': placeholder(float),  # of the samples that count; open: evaluate.temperature
+    'sharpen': 0.01,  # C1: share of problems by which pass@k_max must fall
+    'shrink': 0.0,  # C2: share of problems covered by the base only, less by RL only
+    'reach': 0.9,  # C3: share of RL's correct completions, and problems, in the base's reach
+    'expand': 0.0,  # C4: share of problems that distillation must add at every k
+    'alike': 1.0,  # C5: between-algorithm over between-seed variance of pass@1, at most
+    'gap': 0.1,  # C5: share of problems between the base's pass@k_max and pass@1 after RL
   }
 
 

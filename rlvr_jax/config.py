@@ -68,7 +68,7 @@ UNSEEN_BY_RESULTS = (
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
-  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot',
+  'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
@@ -259,6 +259,11 @@ def _check_evaluate(config: Config) -> None:
     raise ValueError(
       f'evaluate.ks={ks} asks for pass@{max(ks)} with {key}={n} samples; '
       f'raise {key} or drop the larger k'
+    )
+  if config.claims.k > n:
+    raise ValueError(
+      f'claims.k={config.claims.k} is above {key}={n}: no claim could be judged at that k; raise '
+      f'{key} or lower claims.k'
     )
   if headline > max(1, n // 4):
     raise ValueError(

@@ -26,6 +26,7 @@ OPEN: dict[str, type] = {
   'train.overlong_filter': bool,
   'train.band': tuple,
   'reward.truncated_score': float,
+  'claims.temperature': float,
 }  # fmt: skip
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
@@ -143,6 +144,13 @@ RULES = {
   'evaluate.top_p': _SHARE,
   'evaluate.top_k': _NOT_NEGATIVE,
   'evaluate.flush_s': _POSITIVE,
+  'claims.k': _NOT_NEGATIVE,
+  'claims.sharpen': _NOT_NEGATIVE,
+  'claims.shrink': _NOT_NEGATIVE,
+  'claims.reach': (lambda x: 0 < x < 1, 'is a share: between 0 and 1'),
+  'claims.expand': _NOT_NEGATIVE,
+  'claims.alike': _POSITIVE,
+  'claims.gap': _NOT_NEGATIVE,
   'score.examples': _NOT_NEGATIVE,
   'verifier.workers': _POSITIVE,
   'verifier.limit_s': _POSITIVE,

@@ -21,6 +21,7 @@ from rlvr_jax import stages as stages_lib
 from rlvr_jax import study_measures, study_stages
 from rlvr_jax.eval import preflight, study_parts
 from rlvr_jax.eval import sample as sample_lib
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
@@ -43,6 +44,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   headline = headline_of(config, subjects)
   problems = sample_lib.evaluation_problems(config)
   clock = study_stages.Clock(workdir)
+  register(workdir, settings_of(config))
   say_price(config, workdir, problems, stages, subjects)
   if config.dry_run:
     return
@@ -160,6 +162,7 @@ def write(
     problems,
     headline=headline,
     pairs=[*others, *more],
+    claim_inputs=study_parts.claim_inputs(models, headline),
     title=title,
     seconds=clock.seconds,
     sampler_learner_gap=gap_of(rows),

@@ -193,6 +193,37 @@ def test_crossover_interval_covers_the_truth():
   assert held / runs >= 0.89  # promised 0.95; 0.06 is 2.7 SDs of a share of 100 runs
 
 
+def test_the_grid_of_a_large_n_is_dense_and_whole():
+  assert crossover.grid(4096).tolist() == list(range(1, 4097))
+  far = crossover.grid(100_000)
+  assert (far[0], far[-1]) == (1, 100_000)
+  steps = np.diff(np.log(far[far > 4096]))
+  assert steps.min() > 0
+  assert steps.max() < 0.0015
+
+
+def test_a_crossing_between_grid_points_lies_on_the_straight_line_in_log_k():
+  ks = np.array([1, 10, 100, 1000])
+  means = 0.5 - 0.2 * np.log(ks)  # zero at e^2.5
+  assert crossover.crossing_points(means, ks)[0] == pytest.approx(math.exp(2.5), rel=1e-12)
+  thinned = crossover.crossing_points(means[[0, 1, 3]], ks[[0, 1, 3]])[0]
+  assert thinned == pytest.approx(math.exp(2.5), rel=1e-12)
+
+
+def test_a_crossover_at_n_4096_is_the_definition_k_by_k():
+  rng = np.random.default_rng(6)
+  n = 4096
+  base = rng.beta(0.3, 20.0, 60)
+  rl = np.where(rng.uniform(size=60) < 0.4, base / 300, np.minimum(1, base * 6))
+  a, b = make(n, rng.binomial(n, base)), make(n, rng.binomial(n, rl))
+  got = compare.compare_counts(a, b, resamples=50)
+  every = np.arange(1, n + 1)
+  d = pass_at_k.estimate(b.n, b.c, every) - pass_at_k.estimate(a.n, a.c, every)
+  assert got.crossover.value == pytest.approx(slow_crossing(d.mean(axis=0)), rel=1e-9)
+  assert got.crossover.n == n
+  np.testing.assert_allclose(got.difference.value, d.mean(axis=0)[got.ks - 1], atol=1e-12)
+
+
 def test_compare_is_antisymmetric():
   rng = np.random.default_rng(9)
   a, b = make(64, rng.binomial(64, 0.1, 30)), make(64, rng.binomial(64, 0.3, 30))

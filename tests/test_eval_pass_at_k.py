@@ -3,9 +3,11 @@
 import fractions
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from rlvr_jax.eval import exact, pass_at_k
 
@@ -21,6 +23,63 @@ def test_estimate_equals_exact_rationals(n):
   got = pass_at_k.estimate(np.full(len(cs), n), np.array(cs), ks)
   want = [[float(rational(n, c, k)) for k in ks] for c in cs]
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('n', [16, 100])
+def test_every_count_and_every_k_equal_exact_rationals(n):
+  c, ks = np.arange(n + 1), np.arange(1, n + 1)
+  got = pass_at_k.estimate(np.full(n + 1, n), c, ks)
+  want = [[float(rational(n, int(i), int(k))) for k in ks] for i in c]
+  np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.check
+def test_a_grid_of_every_n_up_to_1024_equals_exact_rationals():
+  for n in [*range(1, 65), *range(65, 1025, 41), 1024]:
+    cs = np.unique(np.round(np.linspace(0, n, 33)).astype(int))
+    ks = np.unique(np.round(np.geomspace(1, n, 33)).astype(int))
+    got = pass_at_k.estimate(np.full(len(cs), n), cs, ks)
+    want = [[float(rational(n, int(c), int(k))) for k in ks] for c in cs]
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+def test_a_hundred_thousand_samples_are_finite_and_right_in_bounded_memory():
+  """Of c = 1 it is k / n; others against log-gamma, which is good to 1e-9 there."""
+  n = 100_000
+  c = np.unique(np.concatenate([[0, 1, n - 1, n], np.geomspace(2, n, 60).astype(np.int64)]))
+  ks = pass_at_k.k_grid(n, 24)
+  tracemalloc.start()
+  got = pass_at_k.estimate(np.full(len(c), n), c, ks)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 300 * 2**20
+  assert np.isfinite(got).all()
+  np.testing.assert_allclose(got[1], ks / n, rtol=1e-9)
+  assert (got[0] == 0).all()
+  assert (got[-1] == 1).all()
+  left = n - c[:, None] - ks
+  log = special.gammaln(n - c[:, None] + 1) + special.gammaln(n - ks + 1)
+  log = log - special.gammaln(np.maximum(left, 0) + 1) - special.gammaln(n + 1)
+  want = np.where(left >= 0, -np.expm1(np.minimum(log, 0)), 1.0)
+  np.testing.assert_allclose(got, want, rtol=0, atol=1e-8)
+
+
+def test_sampling_variance_is_the_sum_over_all_counts():
+  for n, k in [(1, 1), (7, 3), (12, 12), (40, 25)]:
+    p = np.array([0.0, 0.003, 0.3, 0.9, 1.0])
+    c = np.arange(n + 1)
+    value = np.array([float(rational(n, int(i), k)) for i in c])
+    chance = stats.binom.pmf(c, n, p[:, None])
+    want = chance @ value**2 - (chance @ value) ** 2
+    np.testing.assert_allclose(exact.sampling_variance(n, p, k), want, rtol=0, atol=1e-12)
+
+
+def test_sampling_variance_of_many_samples_is_that_of_the_delta_method():
+  n, k, p = 100_000, 64, np.array([0.001, 0.02])
+  slope = k * (1 - p) ** (k - 1)
+  np.testing.assert_allclose(
+    exact.sampling_variance(n, p, k), slope**2 * p * (1 - p) / n, rtol=0.03
+  )
 
 
 def test_problems_may_differ_in_n():

@@ -7,7 +7,7 @@ import numpy as np
 
 from rlvr_jax.eval import coverage, pass_at_k
 from rlvr_jax.eval.counts import Counts, align
-from rlvr_jax.eval.crossover import Crossover, crossover
+from rlvr_jax.eval.crossover import Crossover, crossover, grid
 from rlvr_jax.eval.intervals import RESAMPLES, Band, difference_interval
 
 
@@ -62,8 +62,9 @@ def compare_counts(
   ks = pass_at_k.k_grid(n) if ks is None else np.asarray(ks, np.int64)
   ks = np.unique(np.append(ks, headline_k))
   pass_at_k.check_ks(ks, n)
-  every = np.arange(1, n + 1)
-  differences = pass_at_k.estimate(b.n, b.c, every) - pass_at_k.estimate(a.n, a.c, every)
+  fine = np.union1d(grid(n), ks)
+  differences = pass_at_k.estimate(b.n, b.c, fine) - pass_at_k.estimate(a.n, a.c, fine)
+  shown = np.searchsorted(fine, ks)
   options = {'level': level, 'resamples': resamples, 'seed': seed}
   unsure = coverage.deciding(a, b)
   sets, without, why = (), (), ''
@@ -81,8 +82,8 @@ def compare_counts(
     problem_ids=a.problem_ids,
     ks=ks,
     headline_k=headline_k,
-    difference=difference_interval(differences[:, ks - 1], **options),
-    crossover=crossover(differences, **options),
+    difference=difference_interval(differences[:, shown], **options),
+    crossover=crossover(differences, ks=fine, **options),
     deciding=unsure,
     sets=sets,
     sets_without_deciding=without,

@@ -6,6 +6,7 @@ import numpy as np
 
 from rlvr_jax.eval.intervals import RESAMPLES, resample_weights
 
+EVERY_K = 4096  # up to here every k is looked at
 ROUNDING = 1e-12  # a mean difference of float64 pass@k below this is zero
 
 
@@ -28,17 +29,26 @@ class Crossover:
   n: int
 
 
-def crossing_points(means: np.ndarray) -> np.ndarray:
-  """First k from which every later mean difference is <= 0, per row: f64[R, n] -> f64[R].
+def grid(n: int) -> np.ndarray:
+  """The ks at which curves are looked at for a crossing: all up to EVERY_K, then 0.1% apart."""
+  every = np.arange(1, min(n, EVERY_K) + 1)
+  if n <= EVERY_K:
+    return every
+  more = EVERY_K * np.exp(np.arange(1, int(1000 * np.log(n / EVERY_K)) + 1) / 1000)
+  return np.unique(np.concatenate([every, np.round(more).astype(np.int64), [n]]))
 
-  Column j is k = j + 1. Between the last positive k and the next one the zero is interpolated
-  linearly in log k; 1 where no difference is positive, inf where the last one is.
+
+def crossing_points(means: np.ndarray, ks: np.ndarray | None = None) -> np.ndarray:
+  """First k from which every later mean difference is <= 0, per row: f64[R, K] -> f64[R].
+
+  ks: i64[K] ascending from 1 (default 1..K). Between the last positive k and the next one the zero
+  is interpolated linearly in log k; 1 where no difference is positive, inf where the last one is.
   """
   means = np.atleast_2d(means)
   rows, n = means.shape
   positive = means > ROUNDING
   last = n - 1 - np.argmax(positive[:, ::-1], axis=1)
-  ks = np.arange(1, n + 1)
+  ks = np.arange(1, n + 1) if ks is None else np.asarray(ks)
   after = np.minimum(last + 1, n - 1)
   above = means[np.arange(rows), last]
   below = np.minimum(means[np.arange(rows), after], 0.0)
@@ -49,15 +59,22 @@ def crossing_points(means: np.ndarray) -> np.ndarray:
 
 
 def crossover(
-  differences: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+  differences: np.ndarray,
+  *,
+  ks: np.ndarray | None = None,
+  level: float = 0.95,
+  resamples: int = RESAMPLES,
+  seed: int = 0,
 ) -> Crossover:
-  """Crossover of f64[P, n] per-problem differences pass@k(RL) - pass@k(base) at k = 1..n."""
+  """Crossover of f64[P, K] per-problem differences pass@k(RL) - pass@k(base) at ks (1..K)."""
   differences = np.asarray(differences, np.float64)
-  problems, n = differences.shape
-  value = crossing_points(differences.mean(axis=0))[0]
+  problems = len(differences)
+  ks = np.arange(1, differences.shape[1] + 1) if ks is None else np.asarray(ks)
+  n = int(ks[-1])
+  value = crossing_points(differences.mean(axis=0), ks)[0]
   points = np.concatenate(
     [
-      crossing_points(weight @ differences)
+      crossing_points(weight @ differences, ks)
       for weight in resample_weights(problems, resamples, seed)
     ]
   )

@@ -2,19 +2,35 @@
 
 pass@k of a problem with c correct among n samples is 1 - C(n-c, k) / C(n, k) (Chen et al. 2021,
 arXiv 2107.03374), the unbiased estimate of 1 - (1 - p)^k. With k = 1..n in one pass it is
-1 - cumprod_i (n - c - i) / (n - i), i = 0..k-1, in float64.
+1 - cumprod_i (n - c - i) / (n - i), i = 0..k-1, in float64; where n is large, the rows of that
+table are made a block at a time and only the columns asked for are kept.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+BLOCK = 4_000_000  # entries of a table that exist at once
 
-def failure_table(n: int, c: np.ndarray) -> np.ndarray:
-  """C(n-c, k) / C(n, k) for every given c and k = 1..n: f64[len(c), n]."""
-  i = np.arange(n)
+
+def failure_table(n: int, c: np.ndarray, last: int = 0) -> np.ndarray:
+  """C(n-c, k) / C(n, k) for every given c and k = 1..last (0: n), f64[len(c), last]."""
+  i = np.arange(last or n)
   factors = np.clip((n - np.asarray(c)[:, None] - i) / (n - i), 0.0, None)
   return np.cumprod(factors, axis=1)
+
+
+def failures(n: int, c: np.ndarray, ks: np.ndarray) -> np.ndarray:
+  """C(n-c, k) / C(n, k) for every given c and k, f64[len(c), len(ks)], in bounded memory."""
+  ks = np.asarray(ks, np.int64)
+  last = int(ks.max())
+  c = np.asarray(c, np.int64)
+  values = np.empty((len(c), len(ks)))
+  rows = max(1, BLOCK // last)
+  for start in range(0, len(c), rows):
+    block = slice(start, start + rows)
+    values[block] = failure_table(n, c[block], last)[:, ks - 1]
+  return values
 
 
 def check_ks(ks: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
@@ -36,7 +52,7 @@ def estimate(n: np.ndarray, c: np.ndarray, ks: Sequence[int] | np.ndarray) -> np
   for total in np.unique(n):
     rows = np.flatnonzero(n == total)
     distinct, where = np.unique(c[rows], return_inverse=True)
-    values[rows] = 1.0 - failure_table(int(total), distinct)[:, ks - 1][where]
+    values[rows] = 1.0 - failures(int(total), distinct, ks)[where]
   return values
 
 

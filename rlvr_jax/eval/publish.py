@@ -1,5 +1,6 @@
 """From measured models to results.json and report.html: what evaluate and study have in common."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -7,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import browse, figures_tree, report, results, two_verifiers
+from rlvr_jax.eval import browse, claims, figures_tree, report, results, two_verifiers
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
@@ -26,12 +28,14 @@ def publish(
   title: str,
   seconds: float,
   pairs: Sequence[tuple[str, str]] | None = None,
+  claim_inputs: claims.Inputs | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
   headline: (base, trained) or (name,); pairs: what else is compared, by default the base with every
-  other; more: further arguments of report.write_study.
+  other; claim_inputs: what the claims ledger cannot find itself, its settings left open being the
+  config's; more: further arguments of report.write_study.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -43,6 +47,7 @@ def publish(
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
+    claims=_claim_inputs(config, workdir, models, headline, claim_inputs or claims.Inputs()),
   )
   task = problems[0].task
   document = report.write_study(
@@ -89,6 +94,26 @@ def _second_verdicts(
   return two_verifiers.two_verifiers(
     study, two_verifiers.rescored(study, files), names=(named, second)
   )
+
+
+def _claim_inputs(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  models: Sequence[ModelResult],
+  headline: Sequence[str],
+  given: claims.Inputs,
+) -> claims.Inputs:
+  """The given inputs; what they leave open from the config, claims.json and reach.parquet."""
+  settings = given.settings or settings_of(config)
+  found = {'settings': settings}
+  if given.registration is None:
+    found['registration'] = register(workdir, settings)
+  path = workdir / 'reach.parquet'
+  if given.reach is None and path.exists() and len(headline) == 2:
+    base = next(model for model in models if model.name == headline[0])
+    truncates = base.settings.get('top_p', 1.0) < 1 or bool(base.settings.get('top_k', 0))
+    found['reach'] = claims.read_reach(path, *headline, truncates=truncates)
+  return dataclasses.replace(given, **found)
 
 
 def _shown_prompt(problem: Problem, template: str) -> str:

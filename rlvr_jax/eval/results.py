@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_jax.eval import algorithms, coverage, exact, pass_at_k
+from rlvr_jax.eval import algorithms, coverage, exact, further, pass_at_k
+from rlvr_jax.eval import claims as claims_lib
 from rlvr_jax.eval.compare import Comparison, compare_counts
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.intervals import RESAMPLES, mean_interval, zero_upper_bound
 
 SCHEMA_VERSION = 1
 MOST_DRAWN = 8  # models in one figure
+NOTHING_MORE = claims_lib.Inputs()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,8 @@ class ModelResult:
 class Study:
   """The models of a study with every comparison against the first of the headline pair.
 
-  headline is (base, trained), or a single name where nothing is compared.
+  headline is (base, trained), or a single name where nothing is compared. claims: what the ledger
+  is given beside the models.
   """
 
   models: tuple[ModelResult, ...]
@@ -71,6 +74,7 @@ class Study:
   level: float
   resamples: int
   seed: int
+  claims: claims_lib.Inputs = NOTHING_MORE
 
   def model(self, name: str) -> ModelResult:
     """The model of that name."""
@@ -137,6 +141,7 @@ def analyse(
   level: float = 0.95,
   resamples: int = RESAMPLES,
   seed: int = 0,
+  claims: claims_lib.Inputs | None = None,
 ) -> Study:
   """Compares the models: all numbers that the results, figures and tables are drawn from.
 
@@ -176,7 +181,8 @@ def analyse(
     for a, b in dict.fromkeys(pairs)
   }
   return Study(
-    tuple(models), headline, headline_k, grid, comparisons, level, resamples, seed
+    tuple(models), headline, headline_k, grid, comparisons, level, resamples, seed,
+    claims or NOTHING_MORE,
   )  # fmt: skip
 
 
@@ -347,6 +353,8 @@ def build_results(
   document: dict[str, Any] = {
     'schema_version': SCHEMA_VERSION,
     'wall_seconds': float(wall_seconds),
+    'claims': claims_lib.ledger(study, study.claims),
+    'claims_registered': claims_lib.registered(study),
     'headline': {
       'a': study.headline[0],
       'b': study.headline[1] if study.paired else None,
@@ -364,6 +372,7 @@ def build_results(
       **{name: entry['accuracy_histogram'] for name, entry in models.items()},
     },
     'sampler_learner_gap': dict(sampler_learner_gap) if sampler_learner_gap else None,
+    **further.numbers(study),
   }
   taken = sorted(set(extra or {}) & set(document))
   if taken:

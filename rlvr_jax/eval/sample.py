@@ -27,6 +27,7 @@ from rlvr_jax.checkpoint import checksums
 from rlvr_jax.config import Config
 from rlvr_jax.eval import pass_at_k, preflight
 from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.fill import Stopped, Subject, sample_into_store
 from rlvr_jax.eval.intervals import mean_interval
@@ -312,6 +313,7 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
     raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
   meter = Meter()
   problems = evaluation_problems(config)
+  register(workdir, settings_of(config))
   with exit_when_stopped():
     drawn, _ = draw(config, workdir, problems, content_hash(config.task))
   if config.dry_run:
