@@ -99,7 +99,9 @@ def _every_key() -> Config:
 
 def _study() -> dict[str, Any]:
   return {  # beside its arms (rlvr_jax/stages.py says what an arm is)
-    'models': dotted({}),  # name -> a model that is only sampled: its path or hub id, or {path, role,
+    'models': dotted(
+      {}
+    ),  # name -> a model that is only sampled: its path or hub id, or {path, role,
     # template, ...} with dotted keys of its own
     'headline': '',  # the model set against the base; '': the first that is trained
     'measure_base': (),  # steps of the base's own training whose checkpoints are measured too

@@ -34,8 +34,9 @@ class Checkpointer:
   """Saves and restores (state, host_state) under a directory, one subdirectory a step.
 
   identity (config.identity) is written beside each checkpoint; restoring one with another identity
-  is refused. Kept are the last `keep`, those of keep_steps, and the one that mark_best named, if any,
-  in best.json beside the directory. Use as a context manager, or call close(): it waits for the last save.
+  is refused. Kept are the last `keep`, those of keep_steps, and the one that mark_best named, if
+  any, in best.json beside the directory. Use as a context manager, or call close(): it waits for
+  the last save.
   """
 
   def __init__(

@@ -150,7 +150,7 @@ def check_distill(config: Any) -> None:
     )
   if d.method != 'sft' and not d.teacher:
     raise ValueError(
-      f'distill.method={d.method!r} needs distill.teacher, a model with the tokenizer of the student'
+      f"distill.method={d.method!r} needs distill.teacher, a model with the student's tokenizer"
     )
   if d.method != 'on_policy':
     return

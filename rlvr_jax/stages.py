@@ -294,9 +294,7 @@ def _measured_of(config: Config, stage: Stage) -> list[Measured]:
   if stage.name == BASE:
     trained['seed'] = last = None
     return [Measured(BASE, Start(BASE), 'base', **trained), *found]
-  end = Measured(
-    stage.name, Start(stage.name), stage.role, step=last, part=stage.part, **trained
-  )
+  end = Measured(stage.name, Start(stage.name), stage.role, step=last, part=stage.part, **trained)
   return [*found, end]
 
 

@@ -8,7 +8,6 @@
 4. The report: report.html, results.json, problems.csv, problems.parquet.
 """
 
-import json
 import logging
 import pathlib
 import sys
@@ -59,11 +58,12 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   for one in subjects:
     with clock.stage(f'sampling {one.name}'):
       models.append(study_measures.sampled(config, workdir, one))
-  for one in study_measures.matched_models(config, workdir, subjects, models, clock):
-    models.append(one)
-  extra: dict[str, Any] = {'stages': study_stages.described(stages)}
-  with clock.stage('perplexity and reach'):
-    extra['perplexity'] = study_measures.perplexity(config, workdir, subjects)
+  matched, searches = study_measures.matched_models(config, workdir, subjects, clock)
+  models += matched
+  extra: dict[str, Any] = {'stages': study_stages.described(stages), 'entropy': searches}
+  if config.study.perplexity:
+    with clock.stage('perplexity and reach'):
+      extra['perplexity'] = study_measures.perplexity(config, workdir, subjects)
   clock.write()
   write(config, workdir, models, problems, headline, configs, clock, extra)
 

@@ -126,8 +126,8 @@ def _check_kept(stages: Sequence[Stage], stage: Stage, folder: pathlib.Path) -> 
 def _check_step(folder: pathlib.Path, name: str, step: int) -> None:
   if not (folder / 'checkpoints' / str(step)).is_dir():
     raise ValueError(
-      f'{name} was trained before its checkpoint at step {step} was asked for, and did not keep it; '
-      f'delete {folder} to train it again (to the same weights), or leave that step out'
+      f'{name} was trained before its checkpoint at step {step} was asked for, and did not keep '
+      f'it; delete {folder} to train it again (to the same weights), or leave that step out'
     )
 
 

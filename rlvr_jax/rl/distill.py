@@ -132,9 +132,7 @@ def pairs_step(
   special = not writes_bos(config.task.template)
 
   def rollouts_of(step: int) -> tuple[Rollouts, np.ndarray]:
-    rollouts = encode_pairs(
-      draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special
-    )
+    rollouts = encode_pairs(draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special)
     return rollouts, np.ones(len(rollouts.rewards), np.float32)
 
   def sft(step: int):

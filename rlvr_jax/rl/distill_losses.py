@@ -1,5 +1,4 @@
-"""What a student learns of a teacher's distributions: forward KL at given tokens, reverse KL at its
-own.
+"""What a student learns of a teacher: forward KL at given tokens, reverse KL at its own.
 
 Forward KL (Hinton et al. 2015; arXiv 2306.13649 calls it supervised KD): KL(teacher || student) of
 every completion token's distribution, over the whole vocabulary, on the teacher's (or anybody's)
@@ -10,7 +9,6 @@ log p_teacher - log p_student of each token, and what comes after a token is not
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ from rlvr_jax.models.layers import wide
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, forward
-
 from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.types import TrainState
 from rlvr_jax.rl.update import Rows, descend, gradients, rows_sharding
@@ -57,8 +54,8 @@ def forward_kl(
 ) -> jax.Array:
   """KL(teacher || student) of each token's distribution (nats), f32[N], at temperature 1.
 
-  hidden [N,D] and teacher_hidden [N,D'] predict the same tokens. `chunk` tokens have their logits at
-  once, and again in the backward pass; nothing of size N * V exists. vocabulary: the first tokens
+  hidden [N,D] and teacher_hidden [N,D'] predict the same tokens. `chunk` tokens have their logits
+  at once, and again in the backward pass; nothing of size N * V exists. vocabulary: the first tokens
   of the heads that mean something; what padding some have beyond them is left out of both. No
   gradient flows to the teacher.
   """

@@ -33,7 +33,9 @@ class Taught:
   def describe(self) -> str:
     """In a line."""
     reasons = ', '.join(f'{count:,} {why}' for why, count in self.left_out.items() if count)
-    return f'{len(self.pairs):,} completions to learn from' + (f'; left out: {reasons}' * bool(reasons))
+    return f'{len(self.pairs):,} completions to learn from' + (
+      f'; left out: {reasons}' * bool(reasons)
+    )
 
 
 def content(source: str) -> str:
