@@ -40,7 +40,8 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      'job': 'train',  # train | distill | evaluate | sample | study | data | score | cot | export
+      # train | distill | evaluate | sample | study | data | score | cot | perplexity | export
+      'job': 'train',
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
@@ -54,6 +55,8 @@ def _every_key() -> Config:
       'input': '',
       'output': '',  # the .jsonl that gets them with new verdicts; OUTPUT.flips.json what changed
       'score': _score(),
+      'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
+      'perplexity': _perplexity(),
       'model': _model(),
       'lora': {
         'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
@@ -108,6 +111,13 @@ def _study() -> dict[str, Any]:
     'swept': (),  # models sampled at study.temperatures too
     'temperatures': (),
     'matched': (),  # models sampled also at the temperature that gives them the base's entropy
+    'match': {  # the search for it
+      'problems': 64,  # the first held-out ones; 0: all
+      'samples': 4,  # completions of each at a new temperature; of the base 8 times as many
+      'low': 0.2,
+      'high': 3.0,
+      'tolerance': 0.02,  # of temperature
+    },
     'perplexity': (),  # models that score one another's completions, the base first; (): none
   }
 
@@ -162,6 +172,22 @@ def _score() -> dict[str, Any]:
     'model': '',  # of the store; '': its only one
     'task': '',  # of the store; '': the model's only one
     'examples': 3,  # shown of each kind of flip
+  }
+
+
+def _perplexity() -> dict[str, Any]:
+  return {
+    'models': '',  # that score, NAME=MODEL with commas between; '': those that drew the stores
+    'problems': 0,  # scored, from the first; 0: all
+    'problem_ids': (),  # these instead
+    'samples': 16,  # completions of each problem and author, whatever their verdict
+    'correct': 64,  # correct completions of each, for reach
+    'pair': '',  # BASE,RL whose solve rates are estimated from each other; '': the first two
+    'importance': 1024,  # completions for that, of each problem that only the other one solves
+    'calibration': 2,  # problems that both solve, estimated too
+    'shown': 2,  # completions of each problem and author whose tokens are kept and shown
+    'reach': True,  # at the model's sampling settings: its store's, else the evaluate group's
+    'micro_tokens': 8192,  # tokens scored at once
   }
 
 

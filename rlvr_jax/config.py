@@ -40,6 +40,7 @@ JOBS = {
   'export': 'rlvr_jax.export:export',
   'score': 'rlvr_jax.eval.score:score',
   'cot': 'rlvr_jax.eval.cot_job:cot_job',
+  'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
 }
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
@@ -69,7 +70,7 @@ UNSEEN_BY_RESULTS = (
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
-  'evaluate.second_verifier',
+  'evaluate.second_verifier', 'stores', 'perplexity',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps',

@@ -248,8 +248,8 @@ def measured(config: Config, stages: Sequence[Stage]) -> list[Measured]:
   if repeated:
     raise ValueError(f'study: {", ".join(repeated)} names an arm and one of study.models')
   by_name = {one.name: one for one in found}
-  for key, wanted in (('swept', config.study.swept), ('matched', config.study.matched)):
-    for name in wanted:
+  for key in ('swept', 'matched', 'perplexity'):
+    for name in config.study[key]:
       _known(name, by_name, f'study.{key}')
   found += [
     dataclasses.replace(

@@ -1,23 +1,26 @@
 """What is measured of a study's models: samples, exact chances, matched entropy, reach."""
 
+import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
 from rlvr_jax import stages as stages_lib
 from rlvr_jax import study_stages
-from rlvr_jax.eval import preflight
+from rlvr_jax.eval import entropy, perplexity_job, preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
 from rlvr_jax.eval.stopping import Rule
+from rlvr_jax.eval.temperature import Entropy, entropy_of, match_temperature
 from rlvr_jax.models.load import load_model
 from rlvr_jax.rl import learner
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.stages import Measured, Start
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash, environment_of
@@ -187,19 +190,110 @@ def matched_models(
   WORKDIR/entropy.json keeps what was found. A model whose entropy does not reach the base's between
   the ends of the search is left out, and the search says so.
   """
-  del config, workdir, subjects, clock
-  return [], {}
+  wanted = list(config.study.matched)
+  if not wanted:
+    return [], {}
+  path = workdir / 'entropy.json'
+  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  by_name = {one.name: one for one in subjects}
+  target: Entropy | None = None
+  found, models = {}, []
+  for name in wanted:
+    asked = _asked_match(config, workdir, by_name[stages_lib.BASE], by_name[name])
+    if known.get(name, {}).get('asked') != asked:
+      with clock.stage(f'entropy of {name}'):
+        if target is None:
+          target = _entropy_of_base(config, workdir, by_name[stages_lib.BASE])
+        known[name] = {'asked': asked, **_search(config, workdir, by_name[name], target)}
+      path.write_text(json.dumps(known))
+    found[name] = {key: value for key, value in known[name].items() if key != 'asked'}
+    temperature = known[name]['temperature']
+    if temperature is None:
+      print(
+        f'{name}: its entropy is not that of the base at any temperature tried', file=sys.stderr
+      )
+      continue
+    one = dataclasses.replace(
+      by_name[name],
+      name=f'{name}@entropy',
+      values={**by_name[name].values, 'evaluate.temperature': temperature},
+      part='temperature',
+      label=f'T = {temperature:.2f}',
+    )
+    with clock.stage(f'sampling {one.name}'):
+      models.append(sampled(config, workdir, one))
+  return models, found
+
+
+def _asked_match(config, workdir: pathlib.Path, base: Measured, one: Measured) -> dict[str, Any]:
+  """All that a search depends on."""
+  asked = [
+    _asked(own, which, sample_lib.evaluation_problems(own))
+    for which in (base, one)
+    for own in [config_of(config, workdir, which)]
+  ]
+  return json.loads(json.dumps({'models': asked, 'match': config.study.match.to_dict()}))
+
+
+def _measure(config: config_lib.Config, workdir: pathlib.Path, one: Measured):
+  """(measure of a model's entropy, how many problems it asks)."""
+  own = config_of(config, workdir, one)
+  problems = sample_lib.evaluation_problems(own)[: config.study.match.problems or None]
+  model_config, params, tokenizer = load(own)
+  encoded = run_lib.encode_prompts(
+    problems, own.task.template, tokenizer, own.sampling.prompt_capacity
+  )
+  mesh = run_lib.make_mesh(own)
+  engine = run_lib.make_engine(own, hand_over(None, params, mesh), model_config, mesh)
+  sampling = sample_lib.eval_sampling(own, tokenizer.eos_ids)
+  uid = run_lib.model_uid(one.name, own.sampling.coupling)
+  return entropy.measure_with(engine, problems, encoded, sampling, model_uid=uid), len(problems)
+
+
+def _entropy_of_base(config: config_lib.Config, workdir: pathlib.Path, base: Measured) -> Entropy:
+  measure, _ = _measure(config, workdir, base)
+  own = config_of(config, workdir, base)
+  return entropy_of(measure(own.evaluate.temperature, 8 * config.study.match.samples, 0))
+
+
+def _search(
+  config: config_lib.Config, workdir: pathlib.Path, one: Measured, target: Entropy
+) -> dict[str, Any]:
+  """The search for the temperature, as JSON."""
+  measure, problems = _measure(config, workdir, one)
+  m = config.study.match
+  print(
+    f'{one.name}: looking for the temperature of the entropy {target.value:.4f}', file=sys.stderr
+  )
+  found = match_temperature(
+    measure,
+    target,
+    problems=problems,
+    low=m.low,
+    high=m.high,
+    tolerance=m.tolerance,
+    samples=m.samples,
+  )
+  return {
+    'temperature': found.temperature,
+    'between': [found.low, found.high],
+    'reason': found.reason,
+    'target': [target.value, target.error],
+    'points': [[t, point.value, point.error] for t, point in found.points],
+  }
 
 
 def perplexity(
   config: config_lib.Config, workdir: pathlib.Path, subjects: Sequence[Measured]
-) -> dict[str, Any] | None:
-  """Every model of study.perplexity on every one's completions; None where none is asked for."""
-  del config, workdir, subjects
-  return None
-
-
-def _names(subjects: Sequence[Measured], wanted: Sequence[str]) -> Iterator[Measured]:
+) -> dict[str, Any]:
+  """Every model of study.perplexity on every one's completions: job=perplexity in the workdir."""
   by_name = {one.name: one for one in subjects}
-  for name in wanted:
-    yield by_name[name]
+  chosen = [by_name[name] for name in config.study.perplexity]
+  own = config.copy_and_resolve_references()
+  task = sample_lib.evaluation_problems(config)[0].task
+  stores = [f'{one.name}={workdir / "samples" / one.name / task}' for one in chosen]
+  models = [f'{one.name}={path_of(config, workdir, one)}' for one in chosen]
+  keys = {'job': 'perplexity', 'stores': ','.join(stores), 'perplexity.models': ','.join(models)}
+  for key, value in keys.items():
+    config_lib.set_key(own, key, value, 'study.perplexity')
+  return perplexity_job.perplexity(own, workdir)

@@ -40,8 +40,9 @@ EVAL_WITH_JAX = {
   'solve',
   'memorised',
   'turns',
-  'perplexity',
-  'reach',
+  'likelihood',
+  'perplexity_job',
+  'perplexity_rows',
   'entropy',
 }
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -55,8 +55,8 @@ def forward_kl(
   """KL(teacher || student) of each token's distribution (nats), f32[N], at temperature 1.
 
   hidden [N,D] and teacher_hidden [N,D'] predict the same tokens. `chunk` tokens have their logits
-  at once, and again in the backward pass; nothing of size N * V exists. vocabulary: the first tokens
-  of the heads that mean something; what padding some have beyond them is left out of both. No
+  at once, and again in the backward pass; nothing of size N * V exists. vocabulary: the first
+  tokens of the heads that mean something; what padding some have beyond them is left out of both. No
   gradient flows to the teacher.
   """
   N = hidden.shape[0]
