@@ -4,8 +4,10 @@ An arm of study.arms is a set of dotted keys, and of these words:
 
   job      train (RL) | distill (fine-tuning) | sample (completions of training problems, to learn
            from)
-  from     base (the default) | scratch | ARM | ARM@step:N | base@step:N
-  measure  steps whose checkpoints are measured too; the end always is, unless `final` is False
+  from     base (the default) | scratch | ARM | ARM@step:N | base@step:N; base@10% is a tenth of its
+           steps, base@0% what its training began with
+  measure  steps whose checkpoints are measured too, as 30 or '20%'; the end always is, unless
+           `final` is False
   role     rl | distilled | teacher | base, as it is compared; by default what the job makes of it
   part     which question of the study it belongs to (PARTS)
   label    what differs, as figures call it
@@ -32,7 +34,8 @@ PARTS = (
 WORDS = ('job', 'from', 'measure', 'final', 'role', 'part', 'label')
 MODEL_WORDS = ('path', 'role', 'template', 'algorithm', 'seed', 'step', 'part', 'label')
 BASE, SCRATCH = 'base', 'scratch'
-_STEP = re.compile(r'(?P<name>.+)@step:(?P<step>\d+)')
+_STEP = re.compile(r'(?P<name>[^@]+)@(step:(?P<step>\d+)|(?P<share>\d+(\.\d+)?)%)')
+_SHARE = re.compile(r'(\d+(\.\d+)?)%')
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]*')
 
 
@@ -40,11 +43,12 @@ _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+-]*')
 class Start:
   """What a stage starts from: the end of a stage (step None), one of its checkpoints, or nothing.
 
-  name: 'base', an arm, or 'scratch'.
+  name: 'base', an arm, or 'scratch'. share: '10%' until the stage's steps are known (`table`).
   """
 
   name: str
   step: int | None = None
+  share: str = ''
 
   def __str__(self) -> str:
     return self.name if self.step is None else f'{self.name}@step:{self.step}'
@@ -58,7 +62,7 @@ class Stage:
   job: str
   start: Start
   values: Mapping[str, Any]
-  measure: tuple[int, ...] = ()
+  measure: tuple[Any, ...] = ()  # of int, once the table is made
   final: bool = True
   role: str = 'rl'
   part: str = ''
@@ -114,8 +118,37 @@ def table(config: Config) -> list[Stage]:
   ]
   if not config.model.name:
     stages.insert(0, _base_stage(config))
+  stages = _in_steps(config, stages)
   _check_steps(config, stages)
   return stages
+
+
+def _in_steps(config: Config, stages: Sequence[Stage]) -> list[Stage]:
+  """The stages with shares of a stage's steps as steps."""
+  lengths = {stage.name: length_of(config, stage) for stage in stages}
+  found = []
+  for stage in stages:
+    start = stage.start
+    if start.share:
+      if start.name not in lengths:
+        raise ValueError(
+          f'study.arms[{stage.name!r}]: from={start.name}@{start.share}: how many steps '
+          f'model.name={config.model.name!r} was trained for is not known; write {start.name}@step:N'
+        )
+      start = Start(start.name, _at(start.share, lengths[start.name]))
+    measure = tuple(sorted({_at(one, lengths[stage.name]) for one in stage.measure}))
+    found.append(dataclasses.replace(stage, start=start, measure=measure))
+  return found
+
+
+def _at(given: Any, length: int) -> int:
+  """30 or '20%' as a step, at least 1."""
+  if isinstance(given, int):
+    return given
+  match = _SHARE.fullmatch(str(given))
+  if match is None:
+    raise ValueError(f"study: measure: {given!r} is neither a step nor a share as '20%'")
+  return max(1, round(length * float(match[1]) / 100))
 
 
 def _base_stage(config: Config) -> Stage:
@@ -163,12 +196,16 @@ def parse_start(text: str, what: str) -> Start:
   """'ARM' or 'ARM@step:N' as a Start. ValueError, beginning with what, for anything else."""
   match = _STEP.fullmatch(text)
   if match:
-    step = int(match['step'])
-    if step == 0 and match['name'] != BASE:
+    share, step = match['share'], match['step']
+    if float(step or share) == 0 and match['name'] != BASE:
       raise ValueError(f'{what}={text!r}: step 0 of an arm is what it starts from; name that')
-    return Start(SCRATCH) if step == 0 else Start(match['name'], step)
+    if float(step or share) == 0:
+      return Start(SCRATCH)
+    if share and float(share) >= 100:
+      return Start(match['name'])
+    return Start(match['name'], share=f'{share}%') if share else Start(match['name'], int(step))
   if '@' in text or not _NAME.fullmatch(text):
-    raise ValueError(f'{what}={text!r}: write base, scratch, ARM, ARM@step:N or base@step:N')
+    raise ValueError(f'{what}={text!r}: write base, scratch, ARM, ARM@step:N or ARM@10%')
   return Start(text)
 
 

@@ -209,9 +209,7 @@ def matched_models(
     found[name] = {key: value for key, value in known[name].items() if key != 'asked'}
     temperature = known[name]['temperature']
     if temperature is None:
-      print(
-        f'{name}: its entropy is not that of the base at any temperature tried', file=sys.stderr
-      )
+      print(f'{name}: no temperature tried gives it the entropy of the base', file=sys.stderr)
       continue
     one = dataclasses.replace(
       by_name[name],
@@ -262,9 +260,7 @@ def _search(
   """The search for the temperature, as JSON."""
   measure, problems = _measure(config, workdir, one)
   m = config.study.match
-  print(
-    f'{one.name}: looking for the temperature of the entropy {target.value:.4f}', file=sys.stderr
-  )
+  print(f'{one.name}: at which temperature is its entropy {target.value:.4f}?', file=sys.stderr)
   found = match_temperature(
     measure,
     target,

@@ -91,11 +91,12 @@ def members(models: Sequence[ModelResult], part: str) -> list[ModelResult]:
     whole = {model.name: model for model in [*own, *ends]}.values()
     first = {run: min(place[m.name] for m in whole if run_of(m) == run) for run in runs}
     return [*base, *sorted(whole, key=lambda m: (first[run_of(m)], m.step or 0))]
+  like = {(m.algorithm, m.seed) for m in own if m.algorithm}
   main = [m for m in models if m.role == 'rl' and m.part in ('', 'algorithms')]
+  main.sort(key=lambda m: (m.algorithm, m.seed) not in like)  # the same but for what is asked
   starts = {model.start for model in own}
   named = [m for m in models if m.name in starts and m.role != 'base']
-  plain = main[:1] if part not in ('prior', 'temperature') else []
-  return list({model.name: model for model in [*base, *named, *plain, *own]}.values())
+  return list({model.name: model for model in [*base, *named, *main[:1], *own]}.values())
 
 
 def run_of(model: ModelResult) -> str:
@@ -127,11 +128,7 @@ def _part(name: str, models: Sequence[ModelResult], evaluate: Mapping[str, Any],
   there = {model.name: model for model in models}
   first = models[0]
   values = {model.name: pass_at_k.estimate(*_aligned(first, model), ks) for model in models}
-  against = {
-    model.name: model.start if model.start in there else first.name
-    for model in models
-    if model is not first
-  }
+  against = {model.name: _against(model, there, first.name) for model in models[1:]}
   return Part(
     name,
     tuple(models),
@@ -144,6 +141,15 @@ def _part(name: str, models: Sequence[ModelResult], evaluate: Mapping[str, Any],
       for model, other in against.items()
     },
   )
+
+
+def _against(model: ModelResult, there: Mapping[str, ModelResult], first: str) -> str:
+  """What a model is set against: what it started from, at its own temperature if that is there."""
+  _, mark, setting = model.name.partition('@')
+  alike = f'{model.start}@{setting}'
+  if mark and model.part == 'temperature' and alike in there:
+    return alike
+  return model.start if model.start in there else first
 
 
 def _aligned(first: ModelResult, model: ModelResult) -> tuple[np.ndarray, np.ndarray]:

@@ -56,8 +56,8 @@ def forward_kl(
 
   hidden [N,D] and teacher_hidden [N,D'] predict the same tokens. `chunk` tokens have their logits
   at once, and again in the backward pass; nothing of size N * V exists. vocabulary: the first
-  tokens of the heads that mean something; what padding some have beyond them is left out of both. No
-  gradient flows to the teacher.
+  tokens of the heads that mean something; what padding some have beyond them is left out of both.
+  No gradient flows to the teacher.
   """
   N = hidden.shape[0]
   size = min(chunk, N)
