@@ -1,12 +1,13 @@
-"""Figures 8 and 15 and tables 2 and 3 of arXiv 2504.13837: algorithms of RL on Omni-MATH, with seeds.
+"""Algorithms on Omni-MATH with seeds: figures 8 and 15, tables 2 and 3 of arXiv 2504.13837.
 
   python main.py --config=configs/study_algorithms.py --workdir=runs/study_algorithms
 
 Qwen2.5-7B, six algorithms with three training seeds each by the recipe of rlvr_omnimath_qwen7b.py
 (150 iterations), GRPO of seed 0 to 450 with checkpoints at 150 and 300, KL 1e-3 and groups of 4, 16
-and 32 (one seed, marked), and three runs with a coin in place of the verifier. Every model is sampled
-256 times on the 821 test problems. The paper's checkpoints are not released, so that they are trained
-here: a cluster's work. The same on a laptop: configs/study_quickstart.py, or configs/algorithms.py.
+and 32 (one seed, marked), and three runs with a coin in place of the verifier. Every model is
+sampled 256 times on the 821 test problems. The paper's checkpoints are not released, so that they
+are trained here: a cluster's work. The same on a laptop: configs/study_quickstart.py, or
+configs/algorithms.py.
 """
 
 from configs import base, rlvr_omnimath_qwen7b

@@ -3,13 +3,14 @@
   python main.py --config=configs/study_distill.py:minerva --workdir=runs/distill_minerva
 
 Qwen2.5-Math-7B, its Instruct model, Oat-Zero (RL from the base) and DeepSeek-R1-Distill-Qwen-7B
-(fine-tuned from the base on a stronger teacher's completions). The argument: minerva (the default) or
-another benchmark, as in study_math_oat.py. The first three know 4,096 positions, so that they end at
-3,072 tokens; the distilled model gets 16,384, which the report says beside it. Each is asked with the
-prompt it was trained on. A 7B family of the general kind: --config=configs/study_distill.py:general
-sets Qwen2.5-7B, its Instruct model and SimpleRL-Zoo beside R1-Distill.
+(fine-tuned from the base on a stronger teacher's completions). The argument: minerva (the default)
+or another benchmark, as in study_math_oat.py. The first three know 4,096 positions, so that they
+end at 3,072 tokens; the distilled model gets 16,384, which the report says beside it. Each is asked
+with the prompt it was trained on. A 7B family of the general kind, study_distill.py:general, sets
+Qwen2.5-7B, its Instruct model and SimpleRL-Zoo beside R1-Distill.
 
-To distil a student here instead, see docs/studies.md. Hub ids: unverified, see study_math_simplerl.py.
+To distil a student here instead, see docs/studies.md. Hub ids: unverified, as those of
+study_math_simplerl.py.
 """
 
 from configs import base

@@ -2,11 +2,11 @@
 
   python main.py --config=configs/study_math_oat.py:math500 --workdir=runs/oat_math500
 
-The argument: aime24 (the default), amc23, math500, minerva, olympiadbench or gsm8k. The prompt is that
-of figure 22 (qwen25-math-cot); the released code gave qwen-boxed instead
-(--config.task.template=qwen-boxed). Qwen2.5-Math-7B was trained on 4,096 positions: 1,024 of them are
-kept for the prompt, so completions end at 3,072 tokens. The paper writes 16,384; its released code
-ends prompt and completion together at 4,096. Hub ids: unverified, see study_math_simplerl.py.
+The argument: aime24 (the default), amc23, math500, minerva, olympiadbench or gsm8k. The prompt is
+that of figure 22 (qwen25-math-cot); the released code gave qwen-boxed instead
+(--config.task.template=qwen-boxed). Qwen2.5-Math-7B was trained on 4,096 positions: 1,024 of them
+are kept for the prompt, so completions end at 3,072 tokens. The paper writes 16,384; its released
+code ends prompt and completion together at 4,096. Hub ids: unverified, see study_math_simplerl.py.
 """
 
 from configs import base

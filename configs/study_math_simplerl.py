@@ -3,11 +3,11 @@
   python main.py --config=configs/study_math_simplerl.py:7b,aime24 --workdir=runs/simplerl_aime24
 
 The argument: a size, 7b (the default), 14b, 32b or llama8b, and a benchmark, aime24 (the default),
-amc23, math500, minerva, olympiadbench or gsm8k. Nothing is trained: base and RL model are sampled, at
-temperature 0.6, top-p 0.95, at most 16,384 tokens, with the prompt of the RL training for both
-(qwen-boxed), n times a problem as the paper did: 1,024 for AIME24 and AMC23, else 128 (1,024 also for
-OlympiadBench with LLaMA). Its figure ends at k = n; here the headline is n/4, and beyond it the line
-is dotted. 7b fits one GPU of 80 GB; 14b and 32b want two and four (--config.mesh.tensor).
+amc23, math500, minerva, olympiadbench or gsm8k. Nothing is trained: base and RL model are sampled,
+at temperature 0.6, top-p 0.95, at most 16,384 tokens, with the prompt of the RL training for both
+(qwen-boxed), n times a problem as the paper did: 1,024 for AIME24 and AMC23, else 128 (1,024 also
+for OlympiadBench with LLaMA). Its figure ends at k = n; here the headline is n/4, and beyond it the
+line is dotted. 7b fits one GPU of 80 GB; 14b and 32b want two and four (--config.mesh.tensor).
 
 Hub ids are those that the papers and their repositories name. They could not be fetched where this
 was written: none of them has been tried here.

@@ -6,8 +6,9 @@
 One base model, then from it: six algorithms with three training seeds each, checkpoints of a run,
 KL and group size (one seed, marked), a coin in place of the verifier, a larger teacher and students
 of it in three ways, RL from the student, RL from earlier checkpoints of the base; temperatures, the
-temperature of equal entropy, perplexity and reach. Killed, the same command goes on. docs/studies.md
-has its minutes, stage by stage. The smoke form runs every kind of stage once, at tiny sizes.
+temperature of equal entropy, perplexity and reach. Killed, the same command goes on.
+docs/studies.md has its minutes, stage by stage. The smoke form runs every kind of stage once, at
+tiny sizes.
 """
 
 from configs import base, quickstart
@@ -32,9 +33,9 @@ STUDENT = {'job': 'distill', 'part': 'distillation', 'distill.steps': 300, 'seed
 STUDENT = {**STUDENT, 'distill.learning_rate': 5e-4}
 TEXTS = {
   'What was done': (
-    "A small base model was trained on the quickstart's task; a share of its corpus are expressions "
-    'that miss the target. Six algorithms of RL trained it further, each with three seeds: the same '
-    'problems in an order of their own, the same iterations, completions, steps and learning rate. '
+    "A small base model was trained on the quickstart's task; a share of its corpus are "
+    'expressions that miss the target. Six algorithms of RL trained it further, each with three '
+    'seeds: the same problems in an order of their own, the same iterations, completions, steps and learning rate. '
     'Ablations, students and RL from other starts have one seed each, and stand for themselves '
     'alone.\n\n'
     'A completion is a bare expression, so that every correct one is known and exact pass@k can be '

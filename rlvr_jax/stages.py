@@ -133,7 +133,7 @@ def _in_steps(config: Config, stages: Sequence[Stage]) -> list[Stage]:
       if start.name not in lengths:
         raise ValueError(
           f'study.arms[{stage.name!r}]: from={start.name}@{start.share}: how many steps '
-          f'model.name={config.model.name!r} was trained for is not known; write {start.name}@step:N'
+          f'model.name={config.model.name!r} was trained for is not known; write base@step:N'
         )
       start = Start(start.name, _at(start.share, lengths[start.name]))
     measure = tuple(sorted({_at(one, lengths[stage.name]) for one in stage.measure}))
