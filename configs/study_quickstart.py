@@ -35,9 +35,9 @@ TEXTS = {
   'What was done': (
     "A small base model was trained on the quickstart's task; a share of its corpus are "
     'expressions that miss the target. Six algorithms of RL trained it further, each with three '
-    'seeds: the same problems in an order of their own, the same iterations, completions, steps and learning rate. '
-    'Ablations, students and RL from other starts have one seed each, and stand for themselves '
-    'alone.\n\n'
+    'seeds: the same problems in an order of their own, the same iterations, completions, steps '
+    'and learning rate. Ablations, students and RL from other starts have one seed each, and '
+    'stand for themselves alone.\n\n'
     'A completion is a bare expression, so that every correct one is known and exact pass@k can be '
     'drawn through the sampled one. The task was chosen because the effect shows on it within '
     'minutes; how often it shows elsewhere it does not say.'

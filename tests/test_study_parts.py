@@ -1,4 +1,4 @@
-"""The parts of a study: who belongs to which, what is set against what, and that the numbers are so."""
+"""The parts of a study: who belongs to which, what is set against what, and the numbers."""
 
 import numpy as np
 import pytest

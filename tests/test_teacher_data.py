@@ -62,7 +62,7 @@ def test_a_store_of_several_models_asks_which(tmp_path):
   with pytest.raises(ValueError, match='holds one/sums, two/sums; name one model'):
     read(root)
   assert len(read(root, author='two').pairs) == 4
-  with pytest.raises(ValueError, match="distill.author='three'"):
+  with pytest.raises(ValueError, match=r"distill\.author='three'"):
     read(root, author='three')
 
 
