@@ -1,4 +1,4 @@
-"""Figure 4 (left) of arXiv 2504.13837 from released checkpoints: Code-R1-Zero on programs.
+"""Figure 3 of arXiv 2504.13837 from released checkpoints: Code-R1-Zero on programs.
 
   python main.py --config=configs/study_code_r1.py:livecodebench --workdir=runs/code_r1
 
@@ -28,5 +28,5 @@ def get_config(arg: str = ''):
     n=128,
   )
   config.sampling.prompt_capacity = 4096
-  config.study.title = f'Code-R1 on {task}: figure 4'
+  config.study.title = f'Code-R1 on {task}: figure 3'
   return base.with_presets(config, arg)
