@@ -46,6 +46,5 @@ def get_config(arg: str = ''):
     n=MATHS[task],
     max_tokens=16_384 if general else 3072,
   )
-  config.study.headline = 'distilled'
   config.study.title = f'Base, instruct, RL and distilled on {task}: figure 7'
   return base.with_presets(config, arg)

@@ -25,7 +25,8 @@ NOTHING_MORE = claims_lib.Inputs()
 class ModelResult:
   """One measured model. name is its name in the store and the report; role what it is compared as.
 
-  role: base | rl | distilled. algorithm, seed and step say how it came about (None for a base).
+  role: base | rl | distilled | instruct | teacher. algorithm, seed and step say how it came about
+  (None for a base).
   exact: solve probability per problem id, where it is known. settings: how it was sampled.
   reached: coverage at n where draws were stopped early; counts are then of the first draws only.
   part: the question of a study that the model belongs to (stages.PARTS); '' is the main one. label:

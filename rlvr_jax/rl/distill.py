@@ -185,14 +185,13 @@ def on_policy_step(config: config_lib.Config, learn: learner.Learner, source: So
       sampler_logprobs=[one.logprobs for one in drawn],
       truncated=[one.truncated for one in drawn],
     )
-    mine, entropy = learn.logprobs(learn.params, rollouts)
+    mine, _ = learn.logprobs(learn.params, rollouts)
     its, _ = learn.logprobs(teacher.params, rollouts, teacher.score)
     mask = rollouts.completion_mask
     advantages = reverse_kl_advantages(mine, its, mask)
     row = learn.one_step(rollouts, advantages)
     row['kl_teacher'] = float(-advantages[mask].mean())
     row['truncated'] = float(rollouts.truncated.mean())
-    del entropy
     return row, rollouts, advantages
 
   return step_on
