@@ -10,21 +10,14 @@ It needs ml_collections only, no jax. A key that is misspelt here or on the comm
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.config import Config
+from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
-
-
-def dotted(values: Mapping[str, Any]) -> Config:
-  """A group whose keys (and those of its groups) are dotted keys of the config."""
-  inner = {k: dotted(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-  return ConfigDict(inner, allow_dotted_keys=True)
 
 
 def get_config(arg: str = '') -> Config:

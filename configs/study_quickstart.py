@@ -63,7 +63,8 @@ def get_config(arg: str = ''):
   config.study.temperatures = (0.6, 1.4)
   config.study.matched = ('grpo-1',)
   config.study.perplexity = ('base', 'grpo-1', 'student', 'teacher')
-  config.smoke_values.update(_smoke(arms))
+  for key, value in _smoke(arms).items():
+    config.smoke_values[key] = base.dotted(value) if isinstance(value, dict) else value
   return base.with_presets(config, arg)
 
 
@@ -125,15 +126,20 @@ def _arms():
 
 def _smoke(arms):
   left_out = ('-2', '-3', 'kl-0.01', 'group-4', 'group-32', 'prior-30')
+  kept = {name: values for name, values in arms.items() if not name.endswith(left_out)}
+  for name in ('teacher', 'student', 'student_logits', 'student_on_policy'):
+    kept[name] = {**kept[name], 'distill.steps': 60 if name == 'teacher' else 10}
+  kept['teacher_samples'] = {**kept['teacher_samples'], 'evaluate.n': 2}
   return {
-    'study.run_arms': tuple(name for name in arms if not name.endswith(left_out)),
+    'study.arms': kept,
+    'study.run_arms': tuple(kept),
     'study.temperatures': (1.4,),
     'study.match.problems': 16,
     'study.match.tolerance': 0.2,
     'study.measure_base': ('10%',),
     'perplexity.correct': 8,
     'perplexity.importance': 32,
-    'train.group': 8,
+    'train.group': 4,
     'train.eval_every': 0,
     'distill.eval_every': 0,
     'evaluate.bootstrap': 500,

@@ -106,7 +106,7 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     raise ValueError(_unknown_key(config, key, source))
   if key in FREE_GROUPS and isinstance(value, Mapping | ConfigDict):
     with node.unlocked():
-      node[leaf] = ConfigDict(dict(value.items()), allow_dotted_keys=True)
+      node[leaf] = dotted(value)
     return
   if '.'.join(groups) in FREE_GROUPS and not isinstance(node[leaf], ConfigDict):
     node[leaf] = value
@@ -115,6 +115,12 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     now = node[leaf]
     kind = OPEN[key] if now is None else node.get_type(leaf)
     node[leaf] = _fit(key, value, now, kind, source)
+
+
+def dotted(values: Mapping[str, Any]) -> Config:
+  """A group whose keys (and those of its groups) are dotted keys of the config."""
+  inner = {k: dotted(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in values.items()}
+  return ConfigDict(inner, allow_dotted_keys=True)
 
 
 def _unknown_key(config: Config, key: str, source: str) -> str:

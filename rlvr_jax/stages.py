@@ -274,6 +274,11 @@ def measured(config: Config, stages: Sequence[Stage]) -> list[Measured]:
   """The models to sample, the base first: ends and checkpoints of stages, then study.models."""
   found = []
   if config.model.name:
+    if config.study.measure_base:
+      raise ValueError(
+        f'study.measure_base={config.study.measure_base}: the base is model.name='
+        f'{config.model.name!r}, which is not trained here; name its checkpoints in study.models'
+      )
     found.append(Measured(BASE, config.model.name, 'base'))
   for stage in stages:
     found += _measured_of(config, stage)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -247,12 +248,18 @@ def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
   if config.job == 'train':
     found |= reward_parts.contents(config)
   if config.distill.source and config.job == 'distill':
-    found['content of distill.source'] = teacher_data.content(config.distill.source)
+    found['content of distill.source'] = _source_hash(config.distill.source)
   if config.distill.teacher and config.job == 'distill':
     found['content of distill.teacher'] = fingerprint(config.distill.teacher)[:16]
   if config.model.name:
     found['content of model.name'] = fingerprint(config.model.name)[:16]
   return found
+
+
+def _source_hash(source: str) -> str:
+  """teacher_data.content, but of a JSONL file what runs have always had in their identity."""
+  path = pathlib.Path(source)
+  return hash_of(path.read_text()) if path.suffix == '.jsonl' else teacher_data.content(source)
 
 
 def hash_of(value: Any) -> str:
