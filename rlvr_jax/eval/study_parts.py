@@ -95,7 +95,7 @@ def members(models: Sequence[ModelResult], part: str) -> list[ModelResult]:
   main = [m for m in models if m.role == 'rl' and m.part in ('', 'algorithms')]
   main.sort(key=lambda m: (m.algorithm, m.seed) not in like)  # the same but for what is asked
   starts = {model.start for model in own}
-  named = [m for m in models if m.name in starts and m.role != 'base']
+  named = [m for m in models if m.name in starts and m.role != 'base' and m.part != part]
   return list({model.name: model for model in [*base, *named, *main[:1], *own]}.values())
 
 
