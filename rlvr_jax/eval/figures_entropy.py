@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.efficiency import TokenCurve
-from rlvr_jax.eval.figures import COLOURS, LINES, MARKERS, Plot, _axes, _drawn, _log_k, _svg
+from rlvr_jax.eval.figures import COLOURS, LINES, MARKERS, Plot, _axes, drawn, log_k, to_svg
 from rlvr_jax.eval.intervals import Band, mean_interval
 from rlvr_jax.eval.temperature import Entropy, Match
 
@@ -39,7 +39,7 @@ def _counted_tokens(axes: Any, x: np.ndarray) -> None:
   )
 
 
-@_drawn
+@drawn
 def temperature_figure(
   models: Mapping[str, Mapping[float, Counts]], *, level: float = 0.95
 ) -> Plot:
@@ -57,7 +57,7 @@ def temperature_figure(
       line = LINES[temperatures.index(t) % len(LINES)]
       _band(axes, ks, band, place, f'{name}, T = {t:g}', line)
       most = max(most, int(ks[-1]))
-  _log_k(axes, most)
+  log_k(axes, most)
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   axes.set_ylabel('problems solved in k tries')
@@ -67,11 +67,11 @@ def temperature_figure(
     'pass@k at several temperatures',
     f'Unbiased estimates with {level:.0%} intervals over problems. Line styles are temperatures, '
     'colours models.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def entropy_figure(
   curves: Mapping[str, Sequence[tuple[float, Entropy]]], match: Match | None = None
 ) -> Plot:
@@ -125,11 +125,11 @@ def entropy_figure(
     'Mean over all generated tokens of the entropy of the full distribution at that temperature; '
     'bars are 95% intervals of drawing completions, with the problems held fixed. Shaded upright: '
     'temperatures that cannot be told from the match.' + ended,
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def tokens_figure(curves: Mapping[str, TokenCurve]) -> Plot:
   """pass@k of every model against the tokens that its k completions take."""
   figure, axes = _axes((6.0, 4.4))
@@ -147,11 +147,11 @@ def tokens_figure(curves: Mapping[str, TokenCurve]) -> Plot:
     'pass@k against the tokens it takes',
     "Each curve is pass@k, placed at k times the mean length of the model's completions: at one "
     'place on this axis both models wrote as much.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def caps_figure(
   curves: Mapping[str, Mapping[int, Band]], caps: Mapping[str, Sequence[int]]
 ) -> Plot:
@@ -174,5 +174,5 @@ def caps_figure(
     'What a cap on the length costs',
     'The same completions judged again: one that is longer than the cap counts as not correct. '
     'Where a curve still rises at its right end, the cap that was sampled under cut answers off.',
-    _svg(figure),
+    to_svg(figure),
   )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rlvr_jax.eval import perplexity
-from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot, _axes, _drawn, _svg
+from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot, _axes, drawn, to_svg
 
 MOST_PROBLEMS = 4  # violins of so many problems are drawn one by one
 HATCHES = ('', '///', '...', 'xxx', '\\\\\\')
@@ -47,7 +47,7 @@ def plots(table: pa.Table, document: Mapping[str, Any]) -> list[Plot]:
   return drawn
 
 
-@_drawn
+@drawn
 def violin_figure(values: Mapping[tuple[str, str], np.ndarray], *, name: str, title: str) -> Plot:
   """A violin with quartiles for each (model, author), of perplexities f64[n] each; log scale.
 
@@ -91,7 +91,7 @@ def violin_figure(values: Mapping[tuple[str, str], np.ndarray], *, name: str, ti
     'PPL of a completion under a model, exp of the mean surprise of its tokens at temperature 1: '
     '"m of a" is model m reading what a wrote. Dot and bar: median and quartiles; logarithmic. Low '
     'perplexity does not mean that the model could have drawn it.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
@@ -120,7 +120,7 @@ def _plain_log(axes: Any) -> None:
   axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
 
 
-@_drawn
+@drawn
 def reach_figure(rows: Sequence[Mapping[str, Any]]) -> Plot:
   """The share of each author's correct completions that each model could have drawn, intervals.
 
@@ -147,11 +147,11 @@ def reach_figure(rows: Sequence[Mapping[str, Any]]) -> Plot:
     "A completion can be drawn if every token lies inside what the model's own temperature, top-k "
     'and top-p leave. Mean over problems with its interval. That it can be drawn does not say that '
     'it ever is: probabilities are in the table.',
-    _svg(figure),
+    to_svg(figure),
   )
 
 
-@_drawn
+@drawn
 def importance_figure(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
   """Solve rates estimated from the other model's samples, with intervals, by problem."""
   given = [row for row in rows if row['value'] is not None]
@@ -177,5 +177,5 @@ def importance_figure(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     'Solve rates by importance weights',
     f'Problems that only the other model solved, and some that both did. {refused} of {len(rows)} '
     'estimates were refused: fewer than 10 effective samples. Logarithmic.',
-    _svg(figure),
+    to_svg(figure),
   )
