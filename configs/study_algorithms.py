@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config(arg: str = ''):
-  config = rlvr_omnimath_qwen7b.get_config()
+  config = rlvr_omnimath_qwen7b.get_config('dapo')  # clips open; the other rows set them
   config.job = 'study'
   config.sampling.max_tokens = 16_384  # of measuring; training's 8,192 are the arms'
   for name in list(config.study.arms):
@@ -65,6 +65,6 @@ def _arms():
 def _row(name: str):
   """The recipe's cells that differ between algorithms, and training's length of completions."""
   values = {'train.algorithm': name, 'sampling.max_tokens': 8192}
-  if name == 'dapo':  # its row has its own
-    values |= {'train.clip_low': None, 'train.clip_high': None, 'train.dual_clip': None}
+  if name != 'dapo':  # its row has its own
+    values |= {'train.clip_low': 0.2, 'train.clip_high': 0.2, 'train.dual_clip': 3.0}
   return values
