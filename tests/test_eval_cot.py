@@ -29,7 +29,8 @@ def test_mean_over_all_readings_is_exact_up_to_m_and_bounds_hold_beyond(n, c, go
   np.testing.assert_allclose(least[both], exact[both], atol=1e-12)
   assert (most <= exact + 1e-12).all()
   assert (least >= exact - 1e-12).all()
-  assert np.ptp(most[len(both) :] - exact[len(both) :]) > 0 or len(both) == len(ks) or not good
+  if len(both) < len(ks):  # then something is left open, and said to be
+    assert (most < least).any()
 
 
 def test_all_valid_gives_pass_at_k_itself():
@@ -103,13 +104,12 @@ def test_planted_truth_is_found_without_bias_where_it_is_identified():
 def test_the_interval_holds_over_populations_and_readings():
   """At least 93 of 100, of the population's own cot_pass@k, in the mean over k."""
   n, ks, inside = 32, [1, 8], []
+  _, _, rates, share = population(40_000, n, np.random.default_rng(4))
+  exact = [np.mean(1 - (1 - rates * share) ** k) for k in ks]
   for seed in range(120):
     rng = np.random.default_rng([9, seed])
-    counts, labels, rates, share = population(80, n, rng)
+    counts, labels, *_ = population(80, n, rng)
     found = cot.estimate(*reading(counts, labels, 10, 4, seed), counts, ks)
-    big_rng = np.random.default_rng(4)
-    _, _, rates, share = population(40_000, n, big_rng)
-    exact = [np.mean(1 - (1 - rates * share) ** k) for k in ks]
     inside.append(
       [low <= e <= high for low, e, high in zip(found.low, exact, found.high, strict=True)]
     )
@@ -149,7 +149,7 @@ def test_a_calibrated_judge_is_corrected_to_the_truth():
     np.mean([float(truth(32, int(labels[p].sum()), k)) for p in counts.problem_ids]) for k in ks
   ]
   raw, fixed, inside = [], [], []
-  for seed in range(25):
+  for seed in range(16):
     rng = np.random.default_rng([seed, 77])
     strata, read = reading(counts, labels, 25, 4, seed)
     judged = {
@@ -159,7 +159,7 @@ def test_a_calibrated_judge_is_corrected_to_the_truth():
     calibration = cot.Calibration(int(rng.binomial(80, se)), 80, int(rng.binomial(80, sp)), 80)
     wrong = {p: cot.Read(p, n, c, tuple(map(float, v))) for p, (n, c, v) in judged.items()}
     raw.append(cot.estimate(strata, wrong, counts, ks).value)
-    found = cot.judged_estimate(strata, judged, counts, ks, calibration, seed=seed, draws=60)
+    found = cot.judged_estimate(strata, judged, counts, ks, calibration, seed=seed, draws=40)
     fixed.append(found.value)
     inside.append([a <= e <= b for a, e, b in zip(found.low, exact, found.high, strict=True)])
   error = 4 * np.std(fixed, axis=0) / np.sqrt(len(fixed))

@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 
+import markupsafe
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from rlvr_jax.eval import browse, figures, findings, report, results, tables
+from rlvr_jax.eval import browse, claims_shown, figures, findings, report, results, tables
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.samples import SampleStore
 
@@ -196,28 +197,38 @@ def test_every_count_leads_to_the_problems_behind_it(written):
   assert '<a href="#problems?test=worse&amp;sort=p&amp;k=1">' in page
 
 
+def test_claims_stand_first_with_all_the_ledger_says(written, tmp_path):
+  page = (written[0] / 'report.html').read_text()
+  assert page.index('id="claims"') < page.index('id="findings"') < page.index('id="pass-k"')
+  for row in written[1]['claims']:
+    for text in (row['claim'], row['result'], row['rule'], row['needed'], row['verdict']):
+      assert html_escaped(text) in page
+  assert written[1]['claims_registered']['hash'] in page
+  assert '<a href="#problems?set=base_only&amp;k=16">' in page
+
+
+def html_escaped(text):
+  return str(markupsafe.escape(text))
+
+
 CLAIM = {
-  'claim': 'RLVR sharpens', 'estimand': 'D(1)', 'rule': 'D(1) > 0', 'margin': 0.01, 'value': 0.25,
-  'low': 0.125, 'high': 0.375, 'verdict': 'supported', 'needed': '',
+  'claim': 'It <i>sharpens</i>', 'estimand': 'D(1)', 'rule': 'D(1) > 0', 'margin': 0.01,
+  'value': 0.25, 'low': 0.125, 'high': 0.375, 'verdict': 'supported', 'needed': '',
 }  # fmt: skip
 
 
-def test_claims_stand_first_and_a_study_without_them_has_none(written, study, tmp_path):
-  assert 'id="claims"' not in (written[0] / 'report.html').read_text()
-  open_claim = {
-    **CLAIM, 'claim': 'It <i>shrinks</i>', 'verdict': 'undecided', 'value': None, 'low': None,
-    'high': None, 'needed': '120 more problems',
-  }  # fmt: skip
-  report.write_study(
-    tmp_path, study, title='Claims', wall_seconds=1.0, extra={'claims': [CLAIM, open_claim]}
-  )
+def test_a_ledger_of_fewer_words_is_shown_too_and_none_without_one(tmp_path):
+  document = {'headline': {'a': 'base', 'b': 'rl'}}
+  assert claims_shown.shown(document) == []
+  assert claims_shown.registered(document) == ''
+  rows = [CLAIM, {**CLAIM, 'verdict': 'undecided', 'value': None, 'needed': '120 more problems'}]
+  made = claims_shown.shown({**document, 'claims': rows})
+  report.write_report(tmp_path / 'report.html', title='Claims', claims=made)
   page = (tmp_path / 'report.html').read_text()
-  assert page.index('id="claims"') < page.index('id="findings"') < page.index('id="pass-k"')
   assert '+0.250 (+0.125 to +0.375)' in page
   assert 'not measured here' in page
   assert '120 more problems' in page
-  assert 'It &lt;i&gt;shrinks&lt;/i&gt;' in page
-  assert '<a href="#problems?set=base_only">' in page
+  assert 'It &lt;i&gt;sharpens&lt;/i&gt;' in page
 
 
 def test_every_part_a_reader_looks_for_is_there(written):

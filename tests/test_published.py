@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlvr_jax.eval import figures, published, results, tables
+from rlvr_jax.eval import figures, published, results, tables_beside
 from rlvr_jax.eval.counts import Counts
 
 SIZES = {'math500': 500, 'omni_math_rule': 821}
@@ -64,7 +64,9 @@ def test_figure_and_table_show_printed_beside_ours():
   with_them = figures.pass_at_k_figure(study, printed)
   assert with_them.svg != figures.pass_at_k_figure(study).svg
   assert published.SOURCE in with_them.caption
-  table = tables.printed_table(printed, study, results.build_results(study, wall_seconds=1.0))
+  table = tables_beside.printed_table(
+    printed, study, results.build_results(study, wall_seconds=1.0)
+  )
   assert table.rows[0][:2] == ['Qwen2.5-7B', 'printed, one run']
   assert table.rows[0][2:] == ['34.5%', '96.2%']
   assert [row[:2] for row in table.rows[-2:]] == [['base', 'here'], ['rl', 'here']]

@@ -57,14 +57,7 @@ def page(study, tmp_path_factory):
     )
     for i, problem in enumerate(study.problem_ids)
   ]  # fmt: skip
-  claims = [
-    {'claim': f'Claim {i}', 'estimand': 'D(k)', 'rule': 'D(1) > 0', 'margin': 0.01, 'value': 0.1,
-     'low': 0.05, 'high': 0.15, 'verdict': verdict, 'needed': 'more seeds'}
-    for i, verdict in enumerate(('supported', 'contradicted', 'undecided'))
-  ]  # fmt: skip
-  report.write_study(
-    folder, study, title='Browsed', wall_seconds=1.0, samples=samples, extra={'claims': claims}
-  )
+  report.write_study(folder, study, title='Browsed', wall_seconds=1.0, samples=samples)
   return folder / 'report.html'
 
 

@@ -7,6 +7,7 @@ inverse of its chance to be read (Horvitz and Thompson 1952).
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -78,12 +79,17 @@ def failure(
     raise ValueError(f'read {m} of c={c} correct completions of n={n}: 1 <= m <= c <= n')
   symmetric = np.poly(-invalid)  # prod (x + u_j): coefficients e_0 .. e_m
   empty = symmetric / np.array([math.comb(m, r) for r in range(m + 1)])
-  ks = np.asarray(ks, np.int64)
-  share = stats.hypergeom.pmf(np.arange(m + 1)[:, None], n, c, ks)  # of r correct among k
-  known = (share * empty[:, None]).sum(axis=0)
-  beyond = np.clip(1.0 - share.sum(axis=0), 0.0, 1.0)
-  beyond = np.where(np.minimum(ks, c) <= m, 0.0, beyond)
+  share, beyond = _drawn(n, c, m, tuple(int(k) for k in ks))
+  known = empty @ share
   return known + beyond * empty[m], known
+
+
+@functools.lru_cache(maxsize=4096)
+def _drawn(n: int, c: int, m: int, ks: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+  """Chance that r = 0 .. m of k draws are correct, f64[m + 1, K], and that more are, f64[K]."""
+  share = stats.hypergeom.pmf(np.arange(m + 1)[:, None], n, c, np.array(ks))
+  beyond = np.clip(1.0 - share.sum(axis=0), 0.0, 1.0)
+  return share, np.where(np.minimum(ks, c) <= m, 0.0, beyond)
 
 
 @dataclasses.dataclass(frozen=True)

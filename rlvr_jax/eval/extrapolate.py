@@ -147,10 +147,11 @@ class Extrapolation:
   n: int
 
 
-def _refits(
-  models: Sequence[Counts], fits: Sequence[Fit], refits: int, seed: int
-) -> list[tuple[np.ndarray, list[Fit]]]:
-  """(weights over problems f64[P], a fit of each model to them) of resampled problems."""
+Refits = list[tuple[np.ndarray, list[Fit]]]  # (weights over problems f64[P], a fit a model)
+
+
+def _refits(models: Sequence[Counts], fits: Sequence[Fit], refits: int, seed: int) -> Refits:
+  """The models fitted again to resampled problems, the same for all."""
   problems = len(models[0])
   rng = np.random.default_rng([seed, problems, 5])
   found = []
@@ -176,22 +177,32 @@ def extrapolate(
   The interval is the hull of two: percentiles over resampled problems, each with a fit of its own,
   and mean_interval of the posterior means, which holds near 0 and 1. Never of zero width.
   """
-  n = counts.smallest_n
+  ks = _checked(ks, counts.smallest_n)
+  found = fit(counts.n, counts.c)
+  again = [(weight, one) for weight, (one,) in _refits([counts], [found], refits, seed)]
+  return _extrapolation(counts, found, again, ks, level)
+
+
+def _checked(ks: Sequence[int] | np.ndarray | None, n: int) -> np.ndarray:
   ks = pass_at_k.k_grid(REACH * n) if ks is None else np.atleast_1d(np.asarray(ks, np.int64))
   if ks.min() < 1:
     raise ValueError(f'k={ks.tolist()}: each k is a positive integer')
-  found = fit(counts.n, counts.c)
-  values = posterior(found, counts.n, counts.c, ks)
-  band = mean_interval(values, level=level, seed=seed)
+  return ks
+
+
+def _extrapolation(
+  counts: Counts,
+  found: Fit,
+  again: Sequence[tuple[np.ndarray, Fit]],
+  ks: np.ndarray,
+  level: float,
+) -> Extrapolation:
+  n = counts.smallest_n
+  band = mean_interval(posterior(found, counts.n, counts.c, ks), level=level)
   low, high = band.low, band.high
-  if refits:
-    curves = np.array(
-      [
-        weight @ posterior(again, counts.n, counts.c, ks)
-        for weight, (again,) in _refits([counts], [found], refits, seed)
-      ]
-    )
-    ends = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+  if again:
+    curves = [weight @ posterior(one, counts.n, counts.c, ks) for weight, one in again]
+    ends = np.quantile(np.array(curves), [(1 - level) / 2, (1 + level) / 2], axis=0)
     low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
   raw = np.full(len(ks), np.nan)
   if (ks <= n).any():
@@ -229,16 +240,24 @@ def far_crossover(
 ) -> FarCrossover:
   """From which k on b is no longer above a, looked for up to reach * n by the fitted models."""
   a, b = align(a, b)
+  fits = [fit(a.n, a.c), fit(b.n, b.c)]
+  return _crossing(a, b, fits, _refits([a, b], fits, refits, seed), reach, level)
+
+
+def _crossing(
+  a: Counts, b: Counts, fits: Sequence[Fit], again: Refits, reach: int, level: float
+) -> FarCrossover:
   n = min(a.smallest_n, b.smallest_n)
   ks = pass_at_k.k_grid(reach * n, 200)
-  fits = [fit(a.n, a.c), fit(b.n, b.c)]
 
   def mean_difference(weight: np.ndarray, of_a: Fit, of_b: Fit) -> np.ndarray:
     return weight @ (posterior(of_b, b.n, b.c, ks) - posterior(of_a, a.n, a.c, ks))
 
   value = crossover.crossing_points(mean_difference(np.full(len(a), 1 / len(a)), *fits), ks)[0]
-  curves = [mean_difference(w, *again) for w, again in _refits([a, b], fits, refits, seed)]
-  points = crossover.crossing_points(np.array(curves), ks)
+  points = np.array([value])
+  if again:
+    curves = np.array([mean_difference(weight, *one) for weight, one in again])
+    points = crossover.crossing_points(curves, ks)
   ends = [(1 - level) / 2, (1 + level) / 2]
   low, high = np.quantile(points, ends, method='inverted_cdf')
   limit = int(ks[-1])
@@ -253,3 +272,23 @@ def far_crossover(
     n=n,
     limit=limit,
   )
+
+
+def extrapolate_pair(
+  a: Counts,
+  b: Counts,
+  *,
+  level: float = 0.95,
+  refits: int = REFITS,
+  seed: int = 0,
+) -> tuple[Extrapolation, Extrapolation, FarCrossover]:
+  """Both curves and their crossover, from one set of resampled problems."""
+  a, b = align(a, b)
+  fits = [fit(a.n, a.c), fit(b.n, b.c)]
+  again = _refits([a, b], fits, refits, seed)
+  ks = _checked(None, min(a.smallest_n, b.smallest_n))
+  first, second = (
+    _extrapolation(counts, fits[i], [(weight, one[i]) for weight, one in again], ks, level)
+    for i, counts in enumerate((a, b))
+  )
+  return first, second, _crossing(a, b, fits, again, REACH, level)

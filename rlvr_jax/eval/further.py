@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # results asks for these numbers
   from rlvr_jax.eval.results import ModelResult, Study
 
 MOST_RESAMPLES = 2000  # enough for the 2.5th percentile; all these numbers are many
+MOST_REFITS = 100
 
 
 def numbers(study: 'Study') -> dict[str, Any]:
@@ -36,7 +37,7 @@ def numbers(study: 'Study') -> dict[str, Any]:
 
 
 def _triples(keys, band: Band) -> dict[str, list[float]]:
-  return {f'{key:g}': list(band.at(i)) for i, key in enumerate(keys)}
+  return {str(key): list(band.at(i)) for i, key in enumerate(keys)}
 
 
 def _bands(study: 'Study', shown: 'list[ModelResult]') -> dict[str, Any]:
@@ -77,7 +78,7 @@ def model_reliability(study: 'Study', model: 'ModelResult') -> dict[str, Any]:
   band = mean_interval(together, **_options(study))
   found, first = {}, 0
   for name, (keys, _) in measures.items():
-    found[name] = {f'{key:g}': list(band.at(first + i)) for i, key in enumerate(keys)}
+    found[name] = {str(key): list(band.at(first + i)) for i, key in enumerate(keys)}
     first += len(keys)
   return found
 
@@ -99,22 +100,29 @@ def _support(study: 'Study') -> list[dict[str, Any]]:
 
 
 def _extrapolated(study: 'Study', shown: 'list[ModelResult]') -> dict[str, Any]:
-  refits = min(extrapolate.REFITS, study.resamples)
-  models = {}
-  for model in shown:
-    found = extrapolate.extrapolate(model.counts, level=study.level, refits=refits, seed=study.seed)
-    band = Band(found.value, found.low, found.high, ('',) * len(found.ks))
-    models[model.name] = {
-      'n': found.n,
-      'fit': dataclasses.asdict(found.fit),
-      'pass_at_k': _triples(found.ks, band),
-      'raw': {
-        f'{k:g}': float(raw) for k, raw in zip(found.ks, found.raw, strict=True) if np.isfinite(raw)
-      },
-      'beyond_n': [int(k) for k in found.ks[found.beyond]],
-    }
-  if not study.paired:
-    return {'models': models, 'crossover': None}
-  a, b = (model.counts for model in shown)
-  crossing = extrapolate.far_crossover(a, b, level=study.level, refits=refits, seed=study.seed)
-  return {'models': models, 'crossover': dataclasses.asdict(crossing)}
+  refits = min(MOST_REFITS, study.resamples)
+  options: Any = {'level': study.level, 'refits': refits, 'seed': study.seed}
+  crossing = None
+  if study.paired:
+    a, b = (model.counts for model in shown)
+    *curves, far = extrapolate.extrapolate_pair(a, b, **options)
+    crossing = dataclasses.asdict(far)
+  else:
+    curves = [extrapolate.extrapolate(model.counts, **options) for model in shown]
+  models = {model.name: _curve(found) for model, found in zip(shown, curves, strict=True)}
+  return {'models': models, 'crossover': crossing}
+
+
+def _curve(found: extrapolate.Extrapolation) -> dict[str, Any]:
+  ends = zip(found.value, found.low, found.high, strict=True)
+  return {
+    'n': found.n,
+    'fit': dataclasses.asdict(found.fit),
+    'pass_at_k': {
+      str(k): [float(x) for x in triple] for k, triple in zip(found.ks, ends, strict=True)
+    },
+    'raw': {
+      str(k): float(raw) for k, raw in zip(found.ks, found.raw, strict=True) if np.isfinite(raw)
+    },
+    'beyond_n': found.ks[found.beyond].tolist(),
+  }

@@ -20,7 +20,7 @@ from rlvr_jax.tasks.registry import verifier_name
 def publish(
   config: config_lib.Config,
   workdir: pathlib.Path,
-  store: SampleStore,
+  store: SampleStore | None,
   models: Sequence[ModelResult],
   problems: Sequence[Problem],
   *,
@@ -35,7 +35,8 @@ def publish(
 
   headline: (base, trained) or (name,); pairs: what else is compared, by default the base with every
   other; claim_inputs: what the claims ledger cannot find itself, its settings left open being the
-  config's; more: further arguments of report.write_study.
+  config's; more: further arguments of report.write_study. store None shows no completions, where
+  only their counts are known.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -56,16 +57,20 @@ def publish(
     title=title,
     wall_seconds=seconds,
     task=task,
-    trees=figures_tree.tree_figure(analysed, store, task),
-    two=_second_verdicts(config, workdir, store, analysed, problems),
+    trees=figures_tree.tree_figure(analysed, store, task) if store else None,
+    two=_second_verdicts(config, workdir, store, analysed, problems) if store else None,
     cot=_read_reasoning(workdir),
     samples=browse.pick_samples(
       store,
       analysed.few(),
       task,
       {p.id: _shown_prompt(p, config.task.template) for p in problems},
-      answers={p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems},
-    ),
+      answers={
+        p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems if p.answer is not None
+      },
+    )
+    if store
+    else (),
     provenance=provenance(config),
     **more,
   )

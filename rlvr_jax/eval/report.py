@@ -12,7 +12,16 @@ import jinja2
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from rlvr_jax.eval import browse, claims_shown, figures, published, results, tables, two_verifiers
+from rlvr_jax.eval import (
+  browse,
+  claims_shown,
+  figures,
+  published,
+  results,
+  tables,
+  tables_beside,
+  two_verifiers,
+)
 from rlvr_jax.eval.browse import Embedded, ShownProblem
 from rlvr_jax.eval.figures import Panel, Plot
 from rlvr_jax.eval.findings import Finding, findings
@@ -40,6 +49,7 @@ def write_report(
   title: str,
   subtitle: str = '',
   claims: Sequence[claims_shown.Claim] = (),
+  registered: str = '',
   findings: Sequence[Finding] = (),
   sections: Sequence[Section] = (),
   embedded: Embedded | None = None,
@@ -48,8 +58,9 @@ def write_report(
 ) -> None:
   """Writes one HTML file that needs nothing else: figures inline, no script or style from outside.
 
-  Claims stand first, sections above the problems, provenance and closing below. provenance maps a
-  heading to text, to a list of lines (commands), or to a mapping (versions). Everything is escaped.
+  Claims stand first (registered: when their rules were written down), sections above the problems,
+  provenance and closing below. provenance maps a heading to text, to a list of lines (commands), or
+  to a mapping (versions). Everything is escaped.
   """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -78,6 +89,7 @@ def write_report(
     subtitle=subtitle,
     contents=contents,
     claims=claims,
+    registered=registered,
     findings=findings,
     sections=sections,
     embedded=embedded,
@@ -164,6 +176,7 @@ def write_study(
       f'{study.headline_k}, {study.level:.0%} intervals; {_duration(wall_seconds)} in all'
     ),
     claims=claims_shown.shown(document),
+    registered=claims_shown.registered(document),
     findings=findings(study, document),
     sections=[
       *_first_sections(study, document, task, trees),
@@ -192,7 +205,7 @@ def _first_sections(study, document, task: str, trees: Plot | None) -> list[Sect
     tables=[
       tables.pass_at_k_table(few, document),
       tables.comparison_table(document),
-      tables.printed_table(printed, few, document) if printed else None,
+      tables_beside.printed_table(printed, few, document) if printed else None,
     ],
   )
   made = [
@@ -214,7 +227,7 @@ def _sections(study, document, task: str, curves) -> list[Section]:
       tables=[
         tables.coverage_table(study),
         tables.reached_table(study, document),
-        tables.printed_coverage_table(printed, study) if printed else None,
+        tables_beside.printed_coverage_table(printed, study) if printed else None,
       ],
     ),
     Section(
@@ -261,7 +274,7 @@ def _cot_section(cot: Mapping[str, Any]) -> Section:
       f'{cot["judge"]["valid"]} valid and {cot["judge"]["rejections"]} of '
       f'{cot["judge"]["invalid"]} invalid completions; its estimate is corrected for that.'
     )
-  return Section('Validity of reasoning', [text], tables=[tables.cot_table(cot)])
+  return Section('Validity of reasoning', [text], tables=[tables_beside.cot_table(cot)])
 
 
 def _filled(section: Section) -> bool:

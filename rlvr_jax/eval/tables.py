@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rlvr_jax.eval import coverage, findings, published
+from rlvr_jax.eval import coverage, findings
 from rlvr_jax.eval.intervals import beta_interval
-from rlvr_jax.eval.published import Reference, Sets
 from rlvr_jax.eval.results import Study, headline_points
 
 
@@ -61,7 +60,7 @@ def show(cell: Any) -> str:
   return str(cell)
 
 
-def _interval(triple: Sequence[float]) -> str:
+def interval(triple: Sequence[float]) -> str:
   value, low, high = triple
   return f'{findings.percent(value)} ({findings.ranged(low, high)})'
 
@@ -78,7 +77,7 @@ def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
         f'{k}{mark}',
         *(
           Linked(
-            _interval(models[m.name]['pass_at_k'][str(k)]),
+            interval(models[m.name]['pass_at_k'][str(k)]),
             behind(k=k, sort=f'pass:{place}', down=1),
           )
           for place, m in enumerate(study.models)
@@ -88,52 +87,6 @@ def pass_at_k_table(study: Study, document: Mapping[str, Any]) -> Table:
   return Table('pass@k', ['k', *(model.name for model in study.models)], rows)
 
 
-def printed_table(printed: Reference, study: Study, document: Mapping[str, Any]) -> Table:
-  """Our models under the printed ones, at the two k that were printed."""
-  rows: list[list[Any]] = [
-    [name, 'printed, one run', *(findings.percent(value) for value in values)]
-    for name, values in printed.rows.items()
-  ]
-  for model in study.models:
-    curve = document['models'][model.name]['pass_at_k']
-    values = (curve.get(str(k)) for k in (1, published.K))
-    rows.append([model.name, 'here', *(None if v is None else _interval(v) for v in values)])
-  return Table(
-    f'{printed.benchmark}: printed and ours',
-    ['model', 'where', 'pass@1', f'pass@{published.K}'],
-    rows,
-    f'Printed: Tables 2 and 3 of {published.SOURCE}, {published.K} samples a problem, without '
-    'intervals.',
-    sortable=True,
-  )
-
-
-def printed_coverage_table(printed: Sets, study: Study) -> Table | None:
-  """Shares of problems that one model alone solves, printed and ours."""
-  if not study.paired or not study.comparison.sets:
-    return None
-  found, total = study.comparison.sets[0], len(study.comparison.problem_ids)
-  a, b = study.pair
-  ours = [len(found.base_only) / total, len(found.rl_only) / total]
-  rows: list[list[Any]] = [
-    [published.SOURCE, findings.percent(printed.base_only), findings.percent(printed.rl_only)],
-    [f'here: {a}, {b}', *map(findings.percent, ours)],
-  ]
-  note = ''
-  if printed.base:
-    only = [
-      sorted({*x} - {*y}) for x, y in ((printed.base, printed.rl), (printed.rl, printed.base))
-    ]
-    lists = [', '.join(map(str, one)) or 'none' for one in only]
-    note = f' Printed problems (from 0): base only {lists[0]}; RL only {lists[1]}.'
-  return Table(
-    f'{printed.benchmark}: problems solved by one side only',
-    ['source', 'base only', 'RL only'],
-    rows,
-    'Printed without intervals, of other models than ours.' + note,
-  )
-
-
 def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
   """One line an algorithm: pass@1, at the headline k and at n, over seeds and problems."""
   if not document['algorithms']:
@@ -141,9 +94,9 @@ def algorithm_table(study: Study, document: Mapping[str, Any]) -> Table | None:
   n = int(study.ks[-1])
   ks = sorted({1, study.headline_k, n})
   base = document['models'][study.headline[0]]['pass_at_k']
-  rows: list[list[Any]] = [[study.headline[0], None, *(_interval(base[str(k)]) for k in ks), None]]
+  rows: list[list[Any]] = [[study.headline[0], None, *(interval(base[str(k)]) for k in ks), None]]
   for entry in document['algorithms']:
-    shown = (_interval(entry['pass_at_k'][str(k)]) for k in ks)
+    shown = (interval(entry['pass_at_k'][str(k)]) for k in ks)
     deviation = findings.percent(entry['seed_sd'][str(study.headline_k)])
     rows.append([entry['algorithm'], len(entry['seeds']), *shown, deviation])
   return Table(
@@ -235,7 +188,7 @@ def reached_table(study: Study, document: Mapping[str, Any]) -> Table | None:
   rows = []
   for threshold in next(iter(known.values()))['share']:
     cells = [
-      f'{entry["problems"][threshold]} = {_interval(entry["share"][threshold])}'
+      f'{entry["problems"][threshold]} = {interval(entry["share"][threshold])}'
       for entry in known.values()
     ]
     rows.append([f'≥ {threshold}', *cells])
@@ -301,27 +254,6 @@ def histogram_table(study: Study, document: Mapping[str, Any]) -> Table:
   )
 
 
-def cot_table(cot: Mapping[str, Any]) -> Table:
-  """cot_pass@k beside pass@k, by model and by who judged."""
-  rows = []
-  for model, by_readers in cot['models'].items():
-    for who, entry in (('readers', by_readers), ('judge, corrected', by_readers.get('judge'))):
-      if entry is None:
-        continue
-      for k, (value, upper, low, high) in entry['cot_pass_at_k'].items():
-        more = f' to {findings.percent(upper)}' if upper - value > 5e-4 else ''
-        shown = f'{findings.percent(value)}{more} ({findings.ranged(low, high)})'
-        plain = findings.percent(by_readers['pass_at_k'][k])
-        rows.append([model, who, int(k), shown, plain, _interval(entry['validity'])])
-  return Table(
-    'cot_pass@k',
-    ['model', 'judged by', 'k', 'cot_pass@k', 'pass@k', 'valid, of correct completions'],
-    rows,
-    'Where k reaches beyond what was read of a problem, the value is a range.',
-    sortable=True,
-  )
-
-
 def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> Table:
   """Where every sample went: verdicts, truncation, tokens. browsed: the browser's models."""
   models = document['models']
@@ -343,7 +275,7 @@ def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> T
         for verdict in names
       ),
       entry['truncated'],
-      entry['tokens'],
+      entry['tokens'] or None,  # where no length is known
       leading(entry['never_solved'], name, bin='0'),
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',
     ]
