@@ -44,7 +44,8 @@ def scale(a: float, k: int, truth: float) -> float:
     b = np.exp(log_b)
     return float(special.betaln(a, b + k) - special.betaln(a, b) - np.log1p(-truth))
 
-  return float(np.exp(optimize.brentq(excess, -30.0, 30.0)))
+  found: Any = optimize.brentq(excess, -30.0, 30.0)
+  return float(np.exp(found))
 
 
 def estimates(p: np.ndarray, n: int, k: int, rng: np.random.Generator) -> np.ndarray:

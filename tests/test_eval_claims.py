@@ -32,7 +32,7 @@ def model(name, c, role='rl', **more):
 def study(*models, headline=('base', 'rl'), **inputs):
   inputs = {'settings': Settings(k=K)} | inputs
   return results.analyse(
-    models, headline=headline, headline_k=K, ks=(1, 4, 16, K), resamples=200,
+    models, headline=headline, headline_k=K, ks=(1, 4, 16, K), resamples=200, pairs=[],
     claims=claims.Inputs(**inputs),
   )  # fmt: skip
 

@@ -27,14 +27,17 @@ def test_the_gradient_is_that_of_the_likelihood():
   rng = np.random.default_rng(0)
   n = rng.integers(5, 60, 40).astype(float)
   c = np.floor(rng.uniform(size=40) * (n + 1)) * (rng.uniform(size=40) < 0.6)
-  weight = rng.uniform(0.5, 2.0, 40)
-  theta = np.array([-0.7, -0.4, 0.9])
-  _, gradient = extrapolate._negative(theta, n, c, weight)
+  theta = np.array([[-0.7, -0.4, 0.9], [2.0, 1.0, -1.0]])
+  terms, gradient = extrapolate._terms(theta, n, c)
+  for row, (logit, a, b) in enumerate(theta):
+    plain = extrapolate.Fit(1 / (1 + np.exp(-logit)), np.exp(a), np.exp(b), 0.0)
+    ways = stats.binom.logpmf(c, n, 0.5) + n * np.log(2)  # log of the binomial coefficients
+    assert (terms[row] + ways).sum() == pytest.approx(log_likelihood(plain, n, c), rel=1e-9)
   for i in range(3):
     step = np.zeros(3)
     step[i] = 1e-5
-    ends = [extrapolate._negative(theta + s * step, n, c, weight)[0] for s in (1, -1)]
-    assert gradient[i] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
+    ends = [extrapolate._terms(theta + s * step, n, c)[0] for s in (1, -1)]
+    np.testing.assert_allclose(gradient[:, :, i], (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-7)
 
 
 def test_no_neighbour_of_the_fit_is_likelier():
@@ -121,19 +124,19 @@ def test_the_interval_beyond_n_holds_the_truth():
   zero, a, b, n, ks = 0.2, 0.4, 3.0, 64, np.array([1, 64, 1024])
   truth = extrapolate.marginal(extrapolate.Fit(zero, a, b, 0.0), ks)
   held = np.zeros(3)
-  runs = 40
+  runs = 30
   for run in range(runs):
     _, c = draw(rng, 100, n, zero, a, b)
-    found = extrapolate.extrapolate(make(n, c), ks, refits=40, seed=run)
+    found = extrapolate.extrapolate(make(n, c), ks, refits=30, seed=run)
     held += (found.low <= truth) & (truth <= found.high)
-  assert (held / runs >= 0.85).all()  # 0.95 promised where the form is true; 3 SDs of 40 runs
+  assert (held / runs >= 0.83).all()  # 0.95 promised where the form is true; 3 SDs of 30 runs
 
 
 def test_a_crossing_beyond_n_is_found_and_called_extrapolated():
   rng = np.random.default_rng(6)
   n = 32
   base, _ = draw(rng, 500, n, 0.02, 0.9, 60.0)
-  rl = np.where(rng.uniform(size=500) < 0.5, 0.0, np.minimum(1.0, base * 3))
+  rl = np.where(rng.uniform(size=500) < 0.2, 0.0, np.minimum(1.0, base * 2.5))
   ks = pass_at_k.k_grid(64 * n, 300)
   gap = pass_at_k.exact(rl, ks).mean(0) - pass_at_k.exact(base, ks).mean(0)
   truth = ks[np.flatnonzero(gap > 0)[-1]]

@@ -130,7 +130,7 @@ def test_guess_correction_finds_the_reasoning_rate_again():
   rng = np.random.default_rng(3)
   problems, n, ks = 400, 256, [1, 16, 64]
   r = rng.beta(0.5, 6.0, problems) * (rng.uniform(size=problems) < 0.6)
-  g = rng.uniform(0, 0.01, problems)
+  g = rng.uniform(0, 0.009, problems)
   counts = make(n, rng.binomial(n, 1 - (1 - r) * (1 - g)))
   guesses = make(20_000, rng.binomial(20_000, g))
   found = guess.corrected_pass_at_k(counts, guesses, ks, resamples=500)
@@ -139,6 +139,9 @@ def test_guess_correction_finds_the_reasoning_rate_again():
   assert (gap < raw_gap).all()
   assert raw_gap[2] > 0.1
   assert gap[:2].max() < 0.01
+  assert (found.corrected.low <= truth).all()
+  assert (truth <= found.corrected.high).all()
+  assert (found.undecidable == 0).all()
   assert (found.cautious.value <= found.corrected.value).all()
   np.testing.assert_allclose(
     found.guessing.value, pass_at_k.exact(guesses.rates, ks).mean(axis=0), atol=1e-12

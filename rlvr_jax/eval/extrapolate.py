@@ -19,8 +19,9 @@ from rlvr_jax.eval.intervals import mean_interval
 
 REFITS = 200  # bootstrap fits of an interval
 REACH = 64  # curves are followed up to this multiple of n
-LOG_ENDS = (-9.0, 9.0)  # of a and b: beyond, the Beta is a spike at an end
-LOGIT_END = 14.0  # of the share of unsolvable problems: 1e-6 from 0 and 1
+# of logit zero (1e-6 from 0 and 1), and of log a and log b (beyond, the Beta is a spike)
+ENDS = np.array([-14.0, -9.0, -9.0]), np.array([14.0, 9.0, 9.0])
+SMALL = 1e-7  # a gain in log-likelihood that ends the ascent
 STARTS = ((-2.0, -1.0, 0.5), (-1.0, -0.5, 1.5), (-4.0, -1.5, 0.0), (1.0, 0.5, 4.0))
 
 
@@ -34,57 +35,101 @@ class Fit:
   log_likelihood: float
 
 
-def _negative(theta: np.ndarray, n, c, weight) -> tuple[float, np.ndarray]:
-  """-log-likelihood (without binomial coefficients) at (logit zero, log a, log b), its gradient."""
-  logit, a, b = theta[0], np.exp(theta[1]), np.exp(theta[2])
+def _terms(theta: np.ndarray, n, c) -> tuple[np.ndarray, np.ndarray]:
+  """Log-likelihood of each problem (without binomial coefficients) and its gradient.
+
+  theta: f64[R, 3] of (logit zero, log a, log b), n, c: f64[U]. Returns f64[R, U] and f64[R, U, 3].
+  """
+  logit, a, b = theta[:, :1], np.exp(theta[:, 1:2]), np.exp(theta[:, 2:])
   log_zero, log_rest = -np.logaddexp(0.0, -logit), -np.logaddexp(0.0, logit)
-  beta = special.betaln(a + c, b + n - c) - special.betaln(a, b)
+  rest = log_rest + special.betaln(a + c, b + n - c) - special.betaln(a, b)
+  total = np.where(c == 0, np.logaddexp(log_zero, rest), rest)
+  share = np.exp(rest - total)  # posterior of being solvable
   common = special.digamma(a + b) - special.digamma(a + b + n)
   by_a = special.digamma(a + c) - special.digamma(a) + common
   by_b = special.digamma(b + n - c) - special.digamma(b) + common
-  never = c == 0
-  total = np.where(never, np.logaddexp(log_zero, log_rest + beta), log_rest + beta)
-  share = np.where(never, np.exp(log_rest + beta - total), 1.0)  # posterior of being solvable
-  zero = np.exp(log_zero)
-  gradient = np.array(
-    [
-      (weight * (1.0 - share - zero)).sum(),
-      (weight * share * by_a).sum() * a,
-      (weight * share * by_b).sum() * b,
-    ]
-  )
-  return -float((weight * total).sum()), -gradient
+  gradient = (1.0 - share - np.exp(log_zero), share * by_a * a, share * by_b * b)
+  return total, np.stack(gradient, axis=2)
 
 
-def fit(
-  n: np.ndarray, c: np.ndarray, weight: np.ndarray | None = None, start: Fit | None = None
-) -> Fit:
+def _climb(
+  theta: np.ndarray, n, c, weight: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Likelihood ascent of R weighted fits at once: theta f64[R, 3], weight f64[R, U].
+
+  Returns theta f64[R, 3] and the log-likelihoods f64[R].
+
+  Damped steps of Berndt, Hall, Hall and Hausman (1974): the outer product of the gradients stands
+  for the curvature; a step that does not raise the likelihood is taken back and damped more.
+  """
+  terms, score = _terms(theta, n, c)
+  value, damping = (weight * terms).sum(axis=1), np.full(len(theta), 1e-3)
+  for _ in range(steps):
+    gradient = np.einsum('ru,rui->ri', weight, score)
+    curvature = np.einsum('ru,rui,ruj->rij', weight, score, score)
+    size = np.einsum('rii->ri', curvature)
+    curvature = curvature + np.eye(3) * (damping[:, None] * size + 1e-9)[:, :, None]
+    step = np.clip(np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0], -2.0, 2.0)
+    tried = np.clip(theta + step, *ENDS)
+    terms, new = _terms(tried, n, c)
+    reached = (weight * terms).sum(axis=1)
+    gain = reached - value
+    up = gain > 0
+    theta = np.where(up[:, None], tried, theta)
+    score = np.where(up[:, None, None], new, score)
+    value = np.where(up, reached, value)
+    damping = np.where(up, damping / 8, damping * 8)
+    if (np.where(up, gain < SMALL, damping > 1e8)).all():
+      break
+  return theta, value
+
+
+def _grouped(n, c) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """n and c of every distinct pair, f64[U], and the pair of each problem, i64[P]."""
+  pairs, where = np.unique(np.stack([n, c]), axis=1, return_inverse=True)
+  return *pairs.astype(np.float64), where.ravel()
+
+
+def fit(n: np.ndarray, c: np.ndarray, weight: np.ndarray | None = None) -> Fit:
   """The maximum-likelihood fit to counts i64[P], each counted `weight` times (default 1).
 
-  From several starts, or from one known fit. Problems of equal (n, c) are taken together.
+  From several starts, the best of which is brought to the maximum.
   """
-  n, c = np.asarray(n, np.int64), np.asarray(c, np.int64)
-  weight = np.ones(len(n)) if weight is None else np.asarray(weight, np.float64)
-  pairs, where = np.unique(np.stack([n, c]), axis=1, return_inverse=True)
-  weight = np.bincount(where.ravel(), weight)
-  kept = weight > 0
-  data = (*pairs[:, kept].astype(np.float64), weight[kept])
-  starts = STARTS if start is None else (_theta(start),)
-  bounds = [(-LOGIT_END, LOGIT_END), LOG_ENDS, LOG_ENDS]
-  found = [
-    optimize.minimize(_negative, one, data, jac=True, method='L-BFGS-B', bounds=bounds)
-    for one in starts
-  ]
-  best = min(found, key=lambda one: float(one.fun))
-  zero, a, b = special.expit(best.x[0]), *np.exp(best.x[1:])
-  return Fit(float(zero), float(a), float(b), -float(best.fun))
+  one, right, where = _grouped(np.asarray(n, np.int64), np.asarray(c, np.int64))
+  counted = np.bincount(where, np.ones(len(where)) if weight is None else weight)
+  starts = np.array(STARTS)
+  theta, value = _climb(starts, one, right, np.repeat(counted[None], len(starts), axis=0), 40)
+
+  def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+    terms, score = _terms(x[None], one, right)
+    return -float(counted @ terms[0]), -(counted @ score[0])
+
+  best = optimize.minimize(
+    negative,
+    theta[int(np.argmax(value))],
+    jac=True,
+    method='L-BFGS-B',
+    bounds=list(zip(*ENDS, strict=True)),
+  )
+  return _fit_of(best.x, -float(best.fun))
 
 
-def _theta(found: Fit) -> tuple[float, float, float]:
-  # a hair inside the bounds: a start on one would be kept there
-  logit = np.clip(special.logit(found.zero), 1 - LOGIT_END, LOGIT_END - 1)
-  a, b = np.clip(np.log([found.a, found.b]), LOG_ENDS[0] + 0.5, LOG_ENDS[1] - 0.5)
-  return float(logit), float(a), float(b)
+def _fit_of(theta: np.ndarray, value: float) -> Fit:
+  a, b = np.exp(theta[1:])
+  return Fit(float(special.expit(theta[0])), float(a), float(b), float(value))
+
+
+def fit_again(
+  n: np.ndarray, c: np.ndarray, weights: np.ndarray, start: Fit, steps: int = 60
+) -> list[Fit]:
+  """The fits to R reweightings f64[R, P] of the same counts, all begun at one fit."""
+  one, right, where = _grouped(np.asarray(n, np.int64), np.asarray(c, np.int64))
+  counted = np.zeros((len(weights), len(one)))
+  np.add.at(counted.T, where, np.asarray(weights, np.float64).T)
+  theta = np.array([special.logit(start.zero), np.log(start.a), np.log(start.b)])
+  theta = np.clip(theta, ENDS[0] + 0.5, ENDS[1] - 0.5)  # a step may leave an end
+  thetas, values = _climb(np.repeat(theta[None], len(weights), axis=0), one, right, counted, steps)
+  return [_fit_of(theta, value) for theta, value in zip(thetas, values, strict=True)]
 
 
 def unsolvable(found: Fit, n, c) -> np.ndarray:
@@ -154,14 +199,12 @@ def _refits(models: Sequence[Counts], fits: Sequence[Fit], refits: int, seed: in
   """The models fitted again to resampled problems, the same for all."""
   problems = len(models[0])
   rng = np.random.default_rng([seed, problems, 5])
-  found = []
-  for _ in range(refits):
-    weight = rng.multinomial(problems, np.full(problems, 1 / problems)).astype(np.float64)
-    again = [
-      fit(counts.n, counts.c, weight, start) for counts, start in zip(models, fits, strict=True)
-    ]
-    found.append((weight / problems, again))
-  return found
+  weights = rng.multinomial(problems, np.full(problems, 1 / problems), size=refits)
+  again = [
+    fit_again(counts.n, counts.c, weights, start)
+    for counts, start in zip(models, fits, strict=True)
+  ]
+  return [(w / problems, list(one)) for w, *one in zip(weights, *again, strict=True)]
 
 
 def extrapolate(

@@ -7,12 +7,15 @@ chain of thought (arXiv 2504.13837, App. D.2), as another model of the store.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval.counts import Counts, align
-from rlvr_jax.eval.intervals import Band, beta_interval, mean_interval
+from rlvr_jax.eval.intervals import Band, beta_interval, difference_interval, mean_interval
+
+GUESSED = 0.5  # chance of k guesses beyond which a problem says nothing about reasoning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Filtered:
   dropped: tuple[str, ...]
 
 
-def drop_guessable(counts: Counts, guesses: Counts, **rule) -> Filtered:
+def drop_guessable(counts: Counts, guesses: Counts, **rule: Any) -> Filtered:
   """Leaves out the guessable problems; rule: see guessable. ValueError if none would be left."""
   counts, guesses = align(counts, guesses)
   dropped = guessable(guesses, **rule)
@@ -70,7 +73,8 @@ class Corrected:
   """Mean pass@k as measured, by guessing alone, and beyond guessing: Bands over ks.
 
   cautious: the last with every guess rate at the upper end of its Jeffreys interval, so that zero
-  hits of few guesses do not pass for "cannot be guessed".
+  hits of few guesses do not pass for "cannot be guessed". undecidable: f64[K], share of problems
+  that guessing alone solves more often than not, which count as not solved beyond it.
   """
 
   ks: np.ndarray
@@ -78,19 +82,20 @@ class Corrected:
   guessing: Band
   corrected: Band
   cautious: Band
+  undecidable: np.ndarray
 
 
 def beyond_guessing(failure: np.ndarray, rate: np.ndarray, ks: np.ndarray) -> np.ndarray:
-  """Per problem 1 - P(k tries fail) / P(k guesses fail), at least 0: f64[P, K].
+  """Per problem 1 - P(k tries fail) / P(k guesses fail): f64[P, K] in [-1, 1].
 
   Abbott's formula (1925): if a try succeeds by reasoning or, independently, by a guess of rate g,
   then (1 - p) = (1 - r)(1 - g) and 1 - (1 - r)^k = (pass@k - g_k) / (1 - g_k) with
-  g_k = 1 - (1 - g)^k. failure f64[P, K] estimates (1 - p)^k, rate f64[P] is g.
+  g_k = 1 - (1 - g)^k. failure f64[P, K] estimates (1 - p)^k, rate f64[P] is g. Unbiased where
+  failure is: a problem may come out below zero, their mean may not be cut there. 0 where
+  g_k > GUESSED: dividing by little would only blow up noise.
   """
-  with np.errstate(divide='ignore', over='ignore'):
-    missed = np.exp(np.log1p(-np.asarray(rate))[:, None] * ks)  # (1 - g)^k, 0 for a sure guess
-    ratio = np.where(missed > 0, failure / np.where(missed > 0, missed, 1.0), 1.0)
-  return np.clip(1.0 - ratio, 0.0, 1.0)
+  missed = 1.0 - pass_at_k.exact(rate, ks)
+  return np.where(missed >= 1 - GUESSED, 1.0 - failure / np.maximum(missed, 1 - GUESSED), 0.0)
 
 
 def corrected_pass_at_k(
@@ -99,7 +104,7 @@ def corrected_pass_at_k(
   ks: Sequence[int] | np.ndarray,
   *,
   level: float = 0.95,
-  **options,
+  **options: Any,
 ) -> Corrected:
   """pass@k of the counts with the guesses' rates taken out; options: resamples, seed.
 
@@ -111,10 +116,19 @@ def corrected_pass_at_k(
   solved = pass_at_k.estimate(counts.n, counts.c, ks)
   found = guess_rates(guesses, level)
   options = {'level': level, **options}
+  by_guess = pass_at_k.exact(found.rate, ks)
+  beyond = beyond_guessing(1 - solved, found.rate, ks)
+  least = np.minimum(beyond, beyond_guessing(1 - solved, found.high, ks))
   return Corrected(
     ks,
     mean_interval(solved, **options),
-    mean_interval(pass_at_k.exact(found.rate, ks), **options),
-    mean_interval(beyond_guessing(1 - solved, found.rate, ks), **options),
-    mean_interval(beyond_guessing(1 - solved, found.high, ks), **options),
+    mean_interval(by_guess, **options),
+    _above_zero(difference_interval(beyond, **options)),
+    _above_zero(difference_interval(least, **options)),
+    (by_guess > GUESSED).mean(axis=0),
   )
+
+
+def _above_zero(band: Band) -> Band:
+  value, low, high = (np.maximum(x, 0.0) for x in (band.value, band.low, band.high))
+  return Band(value, low, high, band.method)

@@ -110,9 +110,9 @@ def _claim_inputs(
 ) -> claims.Inputs:
   """The given inputs; what they leave open from the config, claims.json and reach.parquet."""
   settings = given.settings or settings_of(config)
-  found = {'settings': settings}
+  found: dict[str, Any] = {'settings': settings}
   if given.registration is None:
-    found['registration'] = register(workdir, settings)
+    found['registration'] = register(workdir, settings, sampled=True)
   path = workdir / 'reach.parquet'
   if given.reach is None and path.exists() and len(headline) == 2:
     base = next(model for model in models if model.name == headline[0])
