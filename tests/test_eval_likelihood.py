@@ -25,6 +25,14 @@ from rlvr_jax.sharding import make_mesh, shardings
 pytestmark = pytest.mark.usefixtures('strict')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+  """Programs that compile fast."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 @functools.cache
 def model():
   return tiny.make(num_layers=1)
@@ -33,7 +41,7 @@ def model():
 def rows():
   """Prompts and completions of many lengths, the shortest a token each."""
   rng = np.random.default_rng(0)
-  lengths = [(1, 1), (3, 9), (16, 16), (5, 2), (20, 11), (1, 30), (2, 3)]
+  lengths = [(1, 1), (3, 9), (16, 16), (5, 2), (20, 11), (1, 30), (2, 3), (7, 20)]
   return [(rng.integers(0, 400, p).tolist(), rng.integers(0, 400, c).tolist()) for p, c in lengths]
 
 
@@ -76,7 +84,7 @@ def test_softmaxes_written_out(settings):
 
 
 def test_without_settings_the_same_perplexity_and_no_more():
-  full, plain = scores(Settings(0.6, 0.8)), scores()
+  full, plain = scores(Settings(0.6, 0.8), chunk=16), scores(chunk=16)
   for i in plain:
     assert plain[i].drawn is None
     np.testing.assert_allclose(plain[i].logprobs, full[i].logprobs, rtol=0, atol=1e-5)
@@ -88,23 +96,23 @@ def test_the_learners_log_probs():
   prompt, tokens = rows()[4]
   whole = jnp.asarray([[*prompt, *tokens]], jnp.int32)
   logprobs, entropy = sequence_logprobs(params, whole, config=config)
-  got = scores()[4]
+  got = scores(chunk=16)[4]
   np.testing.assert_allclose(got.logprobs, logprobs[0, len(prompt) :], rtol=0, atol=1e-5)
   np.testing.assert_allclose(got.entropies, entropy[0, len(prompt) :], rtol=0, atol=1e-5)
 
 
 def test_batches_do_not_matter_and_programs_are_few():
   settings = Settings(0.6, 0.8)
-  first = scores(settings, micro_tokens=48, chunk=16)
+  first = scores(settings, chunk=16)
   with compilations() as compiled:
-    again = scores(Settings(0.9, 0.7, 9), micro_tokens=48, chunk=16)
+    again = scores(Settings(0.9, 0.7, 9), chunk=16)
   assert not compiled  # settings are traced, shapes are those of before
   assert len(again) == len(first)
-  other = scores(settings, micro_tokens=4096, chunk=64)
+  other = scores(settings, micro_tokens=256, chunk=64)
   for i, one in first.items():
     np.testing.assert_allclose(other[i].drawn, one.drawn, rtol=0, atol=1e-5)
-  # of all lengths up to 1000, ten row lengths
-  assert len({row_length(n) for n in range(1, 1001)}) == 12
+  # two programs an octave
+  assert len({row_length(n) for n in range(1, 1001)}) == 13
   assert all(n <= row_length(n) <= max(16, 1.5 * n + 8) for n in range(1, 1001))
 
 

@@ -7,7 +7,15 @@ import jax
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_eval_likelihood import CONFIG, PROMPTS, SOLUTIONS, TOKENIZER, enumerated, random_params
+from test_eval_likelihood import (
+  CONFIG,
+  PROMPTS,
+  SOLUTIONS,
+  TOKENIZER,
+  enumerated,
+  quick,
+  random_params,
+)
 
 from rlvr_jax.eval import perplexity, reach
 from rlvr_jax.eval.likelihood import Settings, token_scores
@@ -16,6 +24,7 @@ from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 
+_ = quick  # programs that compile fast
 LIMIT = 3
 
 
@@ -51,7 +60,7 @@ def drawn(params, settings, n=400):
 
 def logs(params, found, settings):
   rows = [(PROMPTS[place], ids) for place, ids, _ in found]
-  got = dict(token_scores(params, CONFIG, rows, settings, micro_tokens=8192))
+  got = dict(token_scores(params, CONFIG, rows, settings, micro_tokens=4096, chunk=1024))
   return np.array([got[i].drawn.astype(np.float64).sum() for i in range(len(rows))])
 
 

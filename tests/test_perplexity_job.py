@@ -2,17 +2,18 @@
 
 import json
 import math
+import re
 
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sampling_runs as runs
-from test_sample import ROWS, job_config, quick
+from test_sample import job_config, quick
 
 from configs import perplexity as perplexity_config
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import perplexity_job, sample, surprise
+from rlvr_jax.eval import figures_perplexity, perplexity_job, sample, surprise
 from rlvr_jax.eval.authors import Written, find_authors, listing
 from rlvr_jax.eval.likelihood import Settings, token_scores
 from rlvr_jax.eval.perplexity_job import perplexity
@@ -25,6 +26,7 @@ from rlvr_jax.models.load import load_model
 from rlvr_jax.models.transformer import init_params
 
 _ = quick  # one device of the eight, as in test_sample
+ROWS = [{'question': f'a+{a}?', 'answer': a} for a in ('b', 'c', 'jjjj')]
 
 
 def save_model(directory, seed, alphabet=runs.ALPHABET):
@@ -54,17 +56,21 @@ def made(tmp_path_factory):
   return root
 
 
-def job(made, workdir, **changes):
+def job(made, workdir, *, drawn=False, **changes):
+  """What the job returns. Its figures take most of the time: drawn only where they are seen."""
   config = perplexity_config.get_config()
   keys = {'stores': f'{made}/one,{made}/two,{made}/gold.jsonl', 'perplexity.samples': 12}
   keys |= {'sampling.prompt_capacity': 16, 'sampling.max_tokens': 6, 'perplexity.calibration': 3}
   config = config_lib.resolve(config, keys | {k.replace('__', '.'): v for k, v in changes.items()})
-  return perplexity(config, config_lib.prepare_workdir(workdir))
+  with pytest.MonkeyPatch.context() as patch:
+    if not drawn:
+      patch.setattr(figures_perplexity, 'plots', lambda table, document: [])
+    return perplexity(config, config_lib.prepare_workdir(workdir))
 
 
 @pytest.fixture(scope='module')
 def done(made, quick):
-  return made / 'work', job(made, made / 'work')
+  return made / 'work', job(made, made / 'work', drawn=True)
 
 
 def test_every_row_is_the_score_of_its_completion(made, done):
@@ -130,7 +136,7 @@ def test_what_is_written(done):
   page = (workdir / 'perplexity.html').read_text()
   assert page.count('<svg') >= 4
   assert 'class="surprise"' in page
-  assert 'http://' not in page.replace('http://www.w3.org', '').replace('http://purl.org', '')
+  assert not re.search(r'(src|href|url)\W{1,2}https?:', page)  # nothing is fetched
 
 
 def test_what_is_scored_is_not_scored_again(made, done, monkeypatch):
@@ -143,7 +149,9 @@ def test_what_is_scored_is_not_scored_again(made, done, monkeypatch):
     return real(model, author, block, *args, **options)
 
   monkeypatch.setattr(perplexity_job, 'score_block', counting)
-  assert job(made, workdir) == document
+  page = (workdir / 'perplexity.html').read_text()
+  assert job(made, workdir, drawn=True) == document
+  assert (workdir / 'perplexity.html').read_text() == page
   assert not scored
   # half of one part lost: only that is scored anew, and the result is the same
   (part,) = (workdir / 'perplexity' / 'two' / 'one' / 'jsonl').glob('part-*')

@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rlvr_jax.config import Config
+from rlvr_jax.eval import run as run_lib
+from rlvr_jax.eval.sample import eval_sampling
 from rlvr_jax.eval.temperature import Draws, Entropy, Measure, entropy_of
+from rlvr_jax.models.load import load_model
 from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.layout import hand_over
 from rlvr_jax.sampling.types import Item, Sampling
 from rlvr_jax.tasks.problem import Problem
 
@@ -64,6 +69,21 @@ def measure_with(
     return draws_of(engine, problems, encoded, at, samples, first=first, model_uid=model_uid)
 
   return measure
+
+
+def measure_model(config: Config, path: str, problems: Sequence[Problem], *, name: str) -> Measure:
+  """measure_with of a model by its path: engine, template and top_p as a config evaluates it.
+
+  name enters the keys of the draws (sampling.coupling=common leaves it out).
+  """
+  model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
+  mesh = run_lib.make_mesh(config)
+  capacity = config.sampling.prompt_capacity
+  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
+  engine = run_lib.make_engine(config, hand_over(None, params, mesh), model_config, mesh)
+  sampling = eval_sampling(config, tokenizer.eos_ids)
+  uid = run_lib.model_uid(name, config.sampling.coupling)
+  return measure_with(engine, problems, encoded, sampling, model_uid=uid)
 
 
 def sweep(

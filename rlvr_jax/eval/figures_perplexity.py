@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rlvr_jax.eval import perplexity
 from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot, _axes, drawn, to_svg
@@ -40,6 +40,8 @@ def plots(table: pa.Table, document: Mapping[str, Any]) -> list[Plot]:
     drawn.append(
       violin_figure(together, name='perplexity', title=f'Perplexity, {len(ids)} problems together')
     )
+  if len(document['models']) > 2:
+    drawn.append(evolution_figure(table, list(document['models']), samples=samples))
   if document['reach']:
     drawn.append(reach_figure(document['reach']))
   if document['importance']:
@@ -72,7 +74,8 @@ def violin_figure(values: Mapping[tuple[str, str], np.ndarray], *, name: str, ti
       axes.plot(place, middle, 'o', color='white', markersize=5, markeredgecolor='#222222')
     if len(logs) <= 64:
       aside = rng.uniform(-0.12, 0.12, len(logs))
-      axes.plot(place + aside, ppl, '.', color='#222222', markersize=3.5, alpha=0.6)
+      size = 3.5 if len(logs) >= 5 else 9
+      axes.plot(place + aside, ppl, '.', color='#222222', markersize=size, alpha=0.6)
   axes.set_yscale('log')
   every = np.concatenate([np.asarray(v, np.float64) for v in values.values()])
   low, high = float(every.min()), float(every.max())
@@ -110,14 +113,42 @@ def _plain_log(axes: Any) -> None:
   decades = np.log10(high / low)
   steps = (1, 2, 5) if decades < 2.5 else (1,)
   if decades < 0.7:
-    ticks = np.linspace(low, high, 6)[1:-1]
-    digits = max(0, 2 - int(np.floor(np.log10(high - low))))
-    ticks = np.unique(np.round(ticks, digits))
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
   else:
     ticks = np.array([s * 10.0**e for e in range(-1, 12) for s in steps])
   axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)].tolist()))
   axes.yaxis.set_minor_locator(NullLocator())
   axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:g}'))
+
+
+@drawn
+def evolution_figure(table: pa.Table, models: Sequence[str], *, samples: int = 0) -> Plot:
+  """PPL of each author's completions under each model in turn (checkpoints, in their order)."""
+  figure, axes = _axes((6.0, 4.2))
+  for place, author in enumerate(dict.fromkeys(author for _, author in perplexity.pairs(table))):
+    found = perplexity.evolution(table, models, author, samples=samples)
+    xs = np.array([models.index(one.model) for one in found])
+    value = np.array([one.value for one in found])
+    low = np.array([one.value if one.low is None else one.low for one in found])
+    high = np.array([one.value if one.high is None else one.high for one in found])
+    colour = COLOURS[place % len(COLOURS)]
+    marker = MARKERS[place % len(MARKERS)]
+    axes.errorbar(
+      xs + 0.04 * place, value, [value - low, high - value], color=colour, marker=marker,
+      capsize=3, linewidth=1.8, label=f'of {author}',
+    )  # fmt: skip
+  axes.set_yscale('log')
+  _plain_log(axes)
+  axes.set_xticks(range(len(models)), models, rotation=30 if len(models) > 4 else 0, fontsize=9)
+  axes.set_ylabel('perplexity')
+  axes.legend(loc='best')
+  return Plot(
+    'perplexity evolution',
+    'Perplexity over models',
+    'Geometric mean over problems with its t-interval, of each author under each model, in the '
+    'order in which the models were given.',
+    to_svg(figure),
+  )
 
 
 @drawn

@@ -104,10 +104,9 @@ def token_scores(
   begin = 0
   while begin < len(order):
     T = row_length(int(lengths[order[begin]]))
-    b = batch_rows(T, micro_tokens, mesh)
-    end = begin
-    while end < len(order) and end - begin < b and row_length(int(lengths[order[end]])) == T:
-      end += 1
+    left = int(np.searchsorted(lengths[order], T, side='right')) - begin
+    b = batch_rows(T, left, micro_tokens, mesh)
+    end = begin + min(b, left)
     members = order[begin:end].tolist()
     batch = [rows[i] for i in members]
     found = _score_batch(params, config, batch, settings, (b, T), chunk, mesh)
@@ -130,10 +129,14 @@ def check_rows(rows: Sequence[Row], config: ModelConfig) -> None:
       )
 
 
-def batch_rows(T: int, micro_tokens: int, mesh: Mesh | None) -> int:
-  """Rows of a batch: a function of their length, and a multiple of the mesh's data parts."""
+def batch_rows(T: int, left: int, micro_tokens: int, mesh: Mesh | None) -> int:
+  """Rows of a batch, of `left` of that length: what micro_tokens holds, or a power of two >= left.
+
+  A multiple of the mesh's data parts, if that is more.
+  """
   parts = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
-  return max(parts, micro_tokens // T // parts * parts)
+  most = max(1, micro_tokens // T // parts)
+  return parts * min(most, 1 << (-(-left // parts) - 1).bit_length())
 
 
 def _score_batch(

@@ -141,7 +141,7 @@ def summarise(
   low = high = None
   if len(means) > 1:
     half = stats.t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-    low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
+    low, high = max(1.0, float(np.exp(mean - half))), float(np.exp(mean + half))  # PPL >= 1
   lower, median, upper = (float(v) for v in np.exp(np.quantile(logs, [0.25, 0.5, 0.75])))
   weights = rows['tokens'].to_numpy()
   return Summary(

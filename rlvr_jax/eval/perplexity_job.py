@@ -158,11 +158,12 @@ def select(
 ) -> tuple[list[Asked], dict[str, Any]]:
   """What of each author is scored, and the plan that perplexity_results needs.
 
-  The plan: samples, importance, and {task: {(model, other): {set: problem ids}}} to estimate.
+  The plan: samples; targets {task: {(model, other): {set: problem ids}}} to estimate; most {author:
+  draws} that may be used for it.
   """
   p = config.perplexity
   listings = [authors_lib.listing(author) for author in authors]
-  asked, targets = [], {}
+  asked, targets, most = [], {}, {}
   for task in problems:
     group = [(a, x) for a, x in zip(authors, listings, strict=True) if a.task == task]
     there = {str(name) for _, x in group for name in x.problem_id}
@@ -187,12 +188,14 @@ def select(
         for ids in sets.values()
         for problem in ids
       }
-      most = min(p.importance, int(author.settings.get('first') or p.importance))
+      # of a store that was stopped early, the draws that every problem has in any case
+      draws = min(p.importance, int(author.settings.get('first') or p.importance))
+      most[author.name] = min(draws, most.get(author.name, draws))
       chosen = authors_lib.choose(
-        x, problems=wanted, samples=p.samples, correct=p.correct, all_of=whole, most=most
+        x, problems=wanted, samples=p.samples, correct=p.correct, all_of=whole, most=draws
       )
       asked.append(Asked(author, x, chosen))
-  return asked, {'samples': p.samples, 'importance': p.importance, 'targets': targets}
+  return asked, {'samples': p.samples, 'targets': targets, 'most': most}
 
 
 def importance_targets(
@@ -234,11 +237,15 @@ def open_model(
   tasks: Mapping[str, str],
   mesh: Any,
 ) -> Scoring:
-  """Loads a model; its settings of a task are those of its own store, else the evaluate group's."""
+  """Loads a model; its settings of a task are those of its own store, else the evaluate group's.
+
+  Without a store of its own it may write as much as the longest-winded author may.
+  """
   e = config.evaluate
   own = {a.task: a.settings for a in authors if a.name == name and not a.is_file}
   given = {'temperature': e.temperature, 'top_p': e.top_p, 'top_k': e.top_k}
-  given['max_tokens'] = config.sampling.max_tokens
+  stored = [a.settings['max_tokens'] for a in authors if not a.is_file]
+  given['max_tokens'] = max(stored, default=config.sampling.max_tokens)
   settings: dict[str, likelihood.Settings | None] = {}
   limits = {}
   for task in tasks:
@@ -308,9 +315,8 @@ def score_author(
       progress.note(f'{what}: all {len(done):,} completions are scored')
       return
     names = sorted({str(x.problem_id[i]) for i in missing})
-    capacity = config.sampling.prompt_capacity
     encoded = run_lib.encode_prompts(
-      [problems[name] for name in names], template, model.tokenizer, capacity
+      [problems[name] for name in names], template, model.tokenizer, model.config.max_positions
     )
     prompts = dict(zip(names, encoded, strict=True))
     scored = len(done)

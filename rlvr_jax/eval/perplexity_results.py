@@ -34,7 +34,7 @@ def write(
   """Writes every file from the rows; returns what perplexity.json holds.
 
   models: what is said of each, by name. plan: samples (of each problem, for the distribution of
-  PPL), importance (draws), targets {task: Targets}.
+  PPL), targets {task: Targets}, most {author: draws that importance estimates may use}.
   """
   document = results(table, models, authors, plan)
   pq.write_table(table.drop_columns([*_TOKEN_COLUMNS, 'key']), workdir / 'perplexity.parquet')
@@ -75,9 +75,7 @@ def results(
     }
     if has_reach(table)
     else {},
-    'importance': [
-      row for task in tasks for row in importance_rows(table, plan, task, plan['importance'])
-    ],
+    'importance': [row for task in tasks for row in importance_rows(table, plan, task)],
     'checks': checks(table),
   }
   return finite(document)
@@ -106,15 +104,14 @@ def within_own_range(
   return found
 
 
-def importance_rows(
-  table: pa.Table, plan: Mapping[str, Any], task: str, most: int
-) -> list[dict[str, Any]]:
+def importance_rows(table: pa.Table, plan: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
   """Every importance estimate of a task, with what the model's own samples are known to give."""
   rows = []
   of_task = table.filter(pc.field('task') == task)
   targets: Targets = plan['targets'].get(task, {})
   for (model, other), sets in targets.items():
     for kind, problems in sets.items():
+      most = plan['most'][other]
       for problem, one in reach.estimates(of_task, model, other, problems, most=most).items():
         rows.append(
           {'task': task, 'model': model, 'other': other, 'set': kind, 'problem_id': problem}
@@ -129,10 +126,12 @@ def checks(table: pa.Table) -> dict[str, Any]:
   outside: share of own completions with a token outside (0 if both agree; sampling never draws
   one). gap: largest and mean |recorded - scored| log-prob of a token, as mean over a completion.
   """
-  own = table.filter(pc.equal(table['model'], table['author']))
+  own = table.filter(pc.field('model') == pc.field('author'))
   if not len(own):
     return {'own_completions': 0}
-  gaps = pc.divide(pc.abs(own['sampler_gap']), own['tokens']).drop_null().to_numpy()
+  # nulls, where nothing was recorded, are NaN
+  gaps = np.abs(own['sampler_gap'].to_numpy()) / own['tokens'].to_numpy()
+  gaps = gaps[~np.isnan(gaps)]
   outside = own['first_outside'].to_numpy() >= 0
   return {
     'own_completions': len(own),
@@ -221,7 +220,7 @@ def page(table: pa.Table, document: Mapping[str, Any], drawn: Sequence[Plot]) ->
 
 def shown_completions(table: pa.Table, most: int = 60) -> str:
   """The completions whose tokens were kept, at most so many, as HTML."""
-  rows = table.filter(pc.is_valid(table['surprise']))[:most].to_pylist()
+  rows = table.filter(pc.field('surprise').is_valid())[:most].to_pylist()
   if not rows:
     return ''
   parts = ['<h2>Token by token</h2>', surprise.legend()]
