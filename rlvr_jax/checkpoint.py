@@ -33,8 +33,9 @@ class Checkpointer:
   """Saves and restores (state, host_state) under a directory, one subdirectory a step.
 
   identity (config.identity) is written beside each checkpoint; restoring one with another identity
-  is refused. Kept are the last `keep`, and the one that mark_best named, if any, in best.json
-  beside the directory. Use as a context manager, or call close(): it waits for the last save.
+  is refused. Kept are the last `keep`, those of keep_steps, and the one that mark_best named, if
+  any, in best.json beside the directory. Use as a context manager, or call close(): it waits for
+  the last save.
   """
 
   def __init__(
@@ -42,11 +43,12 @@ class Checkpointer:
     directory: str | os.PathLike,
     *,
     keep: int = 2,
+    keep_steps: Sequence[int] = (),
     identity: Mapping[str, Any] | None = None,
   ):
     self._directory = config_lib.prepare_workdir(directory)
     self._identity = dict(identity or {})
-    self._kept = _LastAndBest(keep)
+    self._kept = _LastAndBest(keep, frozenset(keep_steps))
     self._manager = self._open()
     best = read_best(self._directory.parent)
     if best is not None and best['step'] in self._manager.all_steps():
@@ -208,15 +210,18 @@ class Checkpointer:
 class _LastAndBest:
   """The checkpoints that stay when another is saved (orbax's PreservationPolicy)."""
 
-  def __init__(self, keep: int):
+  def __init__(self, keep: int, steps: frozenset[int] = frozenset()):
     self.keep = keep
+    self.steps = steps
     self.best: dict[str, Any] | None = None
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     del context
     best = None if self.best is None else self.best['step']
     first = len(checkpoints) - self.keep
-    return [i >= first or one.step == best for i, one in enumerate(checkpoints)]
+    return [
+      i >= first or one.step == best or one.step in self.steps for i, one in enumerate(checkpoints)
+    ]
 
 
 def read_best(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
   if config.job in ('train', 'study', 'distill'):
     check_trained(config)
+  if config.job == 'distill':
+    check_distill(config)
   if config.job in ('train', 'study'):
     check_keep_best(config)
     check_parts(config)
@@ -138,6 +140,32 @@ def check_trained(config: Any) -> None:
       re.compile(pattern)
     except re.error as error:
       raise ValueError(f'train.frozen: {pattern!r} is no regular expression: {error}') from error
+
+
+def check_distill(config: Any) -> None:
+  """What a way to distil needs, and what does nothing in it."""
+  d = config.distill
+  if d.method == 'sft' and d.teacher:
+    raise ValueError(
+      f"distill.teacher={d.teacher!r} does nothing with distill.method='sft', which learns from "
+      "texts; take method 'logits' or 'on_policy', or leave the teacher out"
+    )
+  if d.method != 'sft' and not d.teacher:
+    raise ValueError(
+      f"distill.method={d.method!r} needs distill.teacher, a model with the student's tokenizer"
+    )
+  if d.method != 'on_policy':
+    return
+  if d.source:
+    raise ValueError(
+      f"distill.source={d.source!r}: distill.method='on_policy' learns from its own samples of the "
+      'problems that are trained on; leave the source out'
+    )
+  if config.sampling.temperature != 1:
+    raise ValueError(
+      f'sampling.temperature={config.sampling.temperature}: the reverse KL of '
+      "distill.method='on_policy' is that of temperature 1, where the samples have to come from"
+    )
 
 
 def check_export(config: Any) -> None:

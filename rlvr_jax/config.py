@@ -27,7 +27,9 @@ from rlvr_jax.config_keys import ADDED, OPEN, RULES
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
 
-FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params', 'reward.parts')
+FREE_GROUPS = (
+  'smoke_values', 'study.arms', 'study.models', 'study.texts', 'task.params', 'reward.parts',
+)  # fmt: skip
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
@@ -75,6 +77,7 @@ UNSEEN_BY_RESULTS = (
   'compare', 'server',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
+  'train.keep_steps',
 )  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     raise ValueError(_unknown_key(config, key, source))
   if key in FREE_GROUPS and isinstance(value, Mapping | ConfigDict):
     with node.unlocked():
-      node[leaf] = ConfigDict(dict(value.items()), allow_dotted_keys=True)
+      node[leaf] = dotted(value)
     return
   if '.'.join(groups) in FREE_GROUPS and not isinstance(node[leaf], ConfigDict):
     node[leaf] = value
@@ -116,6 +119,12 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     now = node[leaf]
     kind = OPEN[key] if now is None else node.get_type(leaf)
     node[leaf] = _fit(key, value, now, kind, source)
+
+
+def dotted(values: Mapping[str, Any]) -> Config:
+  """A group whose keys (and those of its groups) are dotted keys of the config."""
+  inner = {k: dotted(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in values.items()}
+  return ConfigDict(inner, allow_dotted_keys=True)
 
 
 def _unknown_key(config: Config, key: str, source: str) -> str:

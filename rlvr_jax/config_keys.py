@@ -40,6 +40,11 @@ ENVIRONMENTS = ('retry', 'calculator', 'python')
 # Keys that came later, at the value that means what was before: no identity holds it, so that runs
 # and stages made without the key go on.
 ADDED = {
+  'distill.author': '',
+  'distill.correct_only': True,
+  'distill.method': 'sft',
+  'distill.most': 0,
+  'distill.teacher': '',
   'reward.parts': {'correct': 1.0},
   'task.allow': [],
   'task.environment': '',
@@ -120,6 +125,8 @@ RULES = {
   'distill.steps': _POSITIVE,
   'distill.batch': _POSITIVE,
   'distill.learning_rate': _NOT_NEGATIVE,
+  'distill.method': _one_of('sft', 'logits', 'on_policy'),
+  'distill.most': _NOT_NEGATIVE,
   'distill.noise': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
   'distill.checkpoint_every': _POSITIVE,
   'task.self_check': _one_of('auto', 'refuse', 'drop', 'off'),

@@ -27,14 +27,16 @@ def publish(
   headline: Sequence[str],
   title: str,
   seconds: float,
+  pairs: Sequence[tuple[str, str]] | None = None,
   claim_inputs: claims.Inputs | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
-  headline: (base, trained) or (name,); claim_inputs: what the claims ledger cannot find itself, its
-  settings left open being the config's; more: further arguments of report.write_study. store None
-  shows no completions, where only their counts are known.
+  headline: (base, trained) or (name,); pairs: what else is compared, by default the base with every
+  other; claim_inputs: what the claims ledger cannot find itself, its settings left open being the
+  config's; more: further arguments of report.write_study. store None shows no completions, where
+  only their counts are known.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -42,6 +44,7 @@ def publish(
     headline=headline,
     headline_k=e.headline_k or None,
     ks=tuple(e.ks) or None,
+    pairs=pairs,
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
