@@ -353,6 +353,13 @@ def test_a_reference_that_fails_or_a_broken_test_is_no_verdict_on_the_program():
     verdict({**CALLS, 'reference': 'def add(a): pass'}, WHOLE)
   with pytest.raises(ValueError, match='the test cannot run: SyntaxError'):
     verdict({**ASSERTS, 'test': 'assert ('}, WHOLE)
+  for nothing in (
+    {**CALLS, 'inputs': [], 'expected': []},
+    {**STDIN, 'inputs': [], 'outputs': []},
+    {**ASSERTS, 'test': ''},
+  ):
+    with pytest.raises(ValueError, match='every program would pass'):
+      verdict(nothing, WHOLE)
   with pytest.raises(ValueError, match='answer must be an object with kind = calls'):
     verdict('42', WHOLE)
 

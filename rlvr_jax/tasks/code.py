@@ -59,6 +59,11 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '
       f'{", ".join(_KINDS)}, as rlvr_jax.tasks.code_rows makes it'
     )
+  asked = 'test' if answer['kind'] == 'asserts' else 'inputs'
+  if not answer.get(asked):
+    raise ValueError(
+      f'problem {problem.task}/{problem.id}: its answer holds no {asked}: every program would pass'
+    )
   text = str(problem.meta.get('prefix', '')) + completion
   program = extract_program(text, answer.get('entry_point', ''), answer.get('prompt', ''))
   box = sandbox()
