@@ -72,12 +72,14 @@ def set_limits(limits: Limits) -> None:
     (resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES),
     (resource.RLIMIT_CORE, 0, 0),
     (resource.RLIMIT_MEMLOCK, 0, 0),
-    (resource.RLIMIT_STACK, _STACK, _STACK),
+    # programs that recurse raise it themselves; what it takes is address space
+    (resource.RLIMIT_STACK, _STACK, resource.RLIM_INFINITY),
   )
   for which, soft, hard in wanted:
     _, ceiling = resource.getrlimit(which)
     if ceiling != resource.RLIM_INFINITY:
-      soft, hard = min(soft, ceiling), min(hard, ceiling)
+      soft = min(soft, ceiling)
+      hard = ceiling if hard == resource.RLIM_INFINITY else min(hard, ceiling)
     resource.setrlimit(which, (soft, hard))
 
 
