@@ -62,8 +62,11 @@ def confine(level: str, limits: Limits, ruleset: int, parent: int) -> None:
 
 
 def set_limits(limits: Limits) -> None:
-  """The rlimits. No file can be written: its size may be 0."""
-  seconds = max(1, int(-(-limits.cpu_s // 1)))
+  """The rlimits. No file can be written: its size may be 0.
+
+  That of CPU is the server's to keep (server.look): here it is twice that, should it not.
+  """
+  seconds = 2 + int(2 * limits.cpu_s)
   memory = limits.memory_mb << 20
   wanted = (
     (resource.RLIMIT_CPU, seconds, seconds),
