@@ -11,7 +11,7 @@ from scipy import stats
 
 from configs import base as base_config
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import claim_rules, claims, claims_table, results, tables
+from rlvr_jax.eval import claim_rules, claims, claims_shown, results
 from rlvr_jax.eval.claim_settings import Settings, register, settings_of
 from rlvr_jax.eval.counts import Counts
 
@@ -65,10 +65,10 @@ def test_every_study_has_five_rows_and_says_what_it_lacks():
   )
   assert [r['key'] for r in document['claims']] == ['C1', 'C2', 'C3', 'C4', 'C5']
   assert document['claims_registered']['hash'] == Settings(k=K).hash
-  table = claims_table.claims_table(document)
-  assert isinstance(table, tables.Table)
-  assert len(table.rows) == 5
-  assert 'supported' in table.rows[0][1]
+  shown = claims_shown.shown(document)
+  assert [claim.verdict for claim in shown] == [r['verdict'] for r in document['claims']]
+  assert shown[0].verdict == 'supported'
+  assert Settings(k=K).hash in claims_shown.registered(document)
 
 
 def test_sharpening():
