@@ -150,9 +150,9 @@ def write_study(
   """Writes report.html, results.json, problems.csv and problems.parquet; returns the results.
 
   training: rows of metrics by run name, drawn as the given panels. texts: (title, text) that the
-  study wants said first, paragraphs divided by blank lines. extra: keys of results.json. task: the benchmark, beside whose curves stands what was printed of it.
-  trees: figures_tree.tree_figure. two: the same samples under a second verifier. cot: the document
-  of job=cot.
+  study wants said first, paragraphs divided by blank lines. extra: keys of results.json. task: the
+  benchmark, beside whose curves stands what was printed of it. trees: figures_tree.tree_figure.
+  two: the same samples under a second verifier. cot: the document of job=cot.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
