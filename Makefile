@@ -4,11 +4,12 @@ BENCH ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help quickstart test lint check bench peers clean
+.PHONY: help quickstart demo test lint check bench peers clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart          the whole study in miniature: CPU, minutes; runs/quickstart/report.html"
+	@echo "make demo                a report from bundled simulated counts: seconds; runs/demo/report.html"
 	@echo "make test                format, lint, types and tests, as CI runs them"
 	@echo "make check               the long checks: smokes of every study, real models against HF"
 	@echo "make bench [BENCH=name]  measure; bench/out/NAME.json"
@@ -17,6 +18,9 @@ help:
 
 quickstart: $(VENV)/.core
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(PY) main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+demo: $(VENV)/.core
+	$(PY) main.py --config=configs/demo.py --workdir=runs/demo
 
 test: lint
 	JAX_PLATFORMS=cpu $(PY) -m pytest -m "not check"

@@ -36,11 +36,12 @@ def main(argv: Sequence[str]) -> None:
   print(
     '  '.join(f'{k} {found[k]}' for k in ('python', 'jax', 'flax', 'rlvr_jax')), file=sys.stderr
   )
-  module, function = config_lib.JOBS[config.job].split(':')
-  from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
-
+  module, function, needs_jax = config_lib.entry(config)
   logging.set_verbosity(logging.INFO)
-  profiling.enable_compile_cache()
+  if needs_jax:
+    from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
+
+    profiling.enable_compile_cache()
   metrics.quiet_libraries()
   run = getattr(importlib.import_module(module), function)
   config_lib.save(config, workdir)

@@ -10,21 +10,14 @@ It needs ml_collections only, no jax. A key that is misspelt here or on the comm
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.config import Config
+from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
-
-
-def dotted(values: Mapping[str, Any]) -> Config:
-  """A group whose keys (and those of its groups) are dotted keys of the config."""
-  inner = {k: dotted(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-  return ConfigDict(inner, allow_dotted_keys=True)
 
 
 def get_config(arg: str = '') -> Config:
@@ -32,7 +25,7 @@ def get_config(arg: str = '') -> Config:
   config = _every_key()
   config.lock()
   free = (config.smoke_values, config.task.params, config.reward.parts, config.study.arms)
-  for group in (*free, config.study.texts):
+  for group in (*free, config.study.models, config.study.texts):
     group.unlock()
   return with_presets(config, arg)
 
@@ -40,7 +33,8 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      # train | distill | evaluate | sample | study | data | score | cot | perplexity | export
+      # train | distill | evaluate | sample | study | compare | data | score | cot |
+      # perplexity | export
       'job': 'train',
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
@@ -57,6 +51,8 @@ def _every_key() -> Config:
       'score': _score(),
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
+      'compare': _compare(),
+      'server': _server(),
       'model': _model(),
       'lora': {
         'rank': 0,  # of the adapters that train in place of the weights (models/lora.py); 0: none
@@ -89,6 +85,7 @@ def _every_key() -> Config:
         'texts': dotted({}),  # heading -> text that the report says first
         'run_arms': ('rl',),  # names of study.arms to run, in this order
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
+        **_study(),
       },
       'metrics': {  # beside metrics.jsonl, which is always written
         'tensorboard': True,
@@ -99,10 +96,32 @@ def _every_key() -> Config:
   )
 
 
+def _study() -> dict[str, Any]:
+  return {  # beside its arms (rlvr_jax/stages.py says what an arm is)
+    'models': dotted(
+      {}
+    ),  # name -> a model that is only sampled: its path or hub id, or {path, role,
+    # template, ...} with dotted keys of its own
+    'headline': '',  # the model set against the base; '': the first that is trained
+    'measure_base': (),  # steps of the base's own training whose checkpoints are measured too
+    'swept': (),  # models sampled at study.temperatures too
+    'temperatures': (),
+    'matched': (),  # models sampled also at the temperature that gives them the base's entropy
+    'match': {  # the search for it
+      'problems': 64,  # the first held-out ones; 0: all
+      'samples': 4,  # completions of each at a new temperature; of the base 8 times as many
+      'low': 0.2,
+      'high': 3.0,
+      'tolerance': 0.02,  # of temperature
+    },
+    'perplexity': (),  # models that score one another's completions, the base first; (): none
+  }
+
+
 def _model() -> dict[str, Any]:
   return {
     'name': '',  # HF directory, .gguf file, hub id, or a run: runs/x, runs/x@step:300,
-    # runs/x@best; '' makes one from `init`
+    # runs/x@best; or http://host:port/v1#NAME (to sample); '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
     'remat': 'block',  # kept for the backward pass: none (all is) | dots (products with weights
@@ -168,6 +187,33 @@ def _perplexity() -> dict[str, Any]:
   }
 
 
+def _compare() -> dict[str, Any]:
+  return {
+    'base': '',  # the store that the others are compared with; '': the first
+    'roles': '',  # base | rl | distilled of each store, in their order; '': base, then rl
+    'task': '',  # of stores that hold several; '': their only one
+    'samples': 0,  # of each problem, the first ones; 0: all
+    'common': False,  # compare on the problems that all stores have, where the sets differ
+    # what may differ all the same, with commas: prompts, verifiers, ragged (draws of a problem)
+    'allow': '',
+    'verifier': '',  # judges other tools' completions anew: math | paper | file.py:function; '': no
+    'metric': '',  # of a harness: plus | base (evalplus), exact_match,strict-match (lm-eval)
+    'fields': {'id': '', 'verdict': '', 'text': ''},  # column names of a file; '': looked for
+  }
+
+
+def _server() -> dict[str, Any]:
+  return {  # where model.name is http://host:port/v1#NAME
+    'key_env': 'OPENAI_API_KEY',  # environment variable with the key; never logged or stored
+    'concurrency': 16,  # requests at once
+    'n': 1,  # completions of a request; with several, lengths need logprobs
+    'logprobs': True,  # ask for log-probs, and go on without where there are none
+    'timeout_s': 600.0,  # for one request
+    'retries': 6,  # of a request that failed, each after twice the wait; then the run ends
+    'backoff_s': 1.0,  # the first wait
+  }
+
+
 def _sampling() -> dict[str, Any]:
   return {
     'temperature': 1.0,  # of training's completions
@@ -208,6 +254,7 @@ def _train() -> dict[str, Any]:
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
     'keep': 2,  # checkpoints kept, the last ones
+    'keep_steps': (),  # and these, of iterations or of fine-tuning's steps
     'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
     'store_rollouts': True,  # training's completions go into the sample store
     'report': 64,  # draws of each held-out problem from start and end model, for a report; 0: off
@@ -253,7 +300,13 @@ def _optimizer() -> dict[str, Any]:
 
 def _distill() -> dict[str, Any]:
   return {
-    'source': '',  # JSONL of {"prompt", "completion"}; '' is the task's own corpus
+    'method': 'sft',  # sft | logits (the teacher's distributions) | on_policy (on own samples)
+    'source': '',  # JSONL of {"prompt", "completion"}, a file or store of a teacher's samples; ''
+    # is the task's own corpus
+    'author': '',  # of a store: the model whose samples are taken; '': its only one
+    'correct_only': True,  # of samples: those that the verifier calls correct
+    'most': 0,  # samples of a problem that are learnt from, the first different ones; 0: all
+    'teacher': '',  # of logits and on_policy: a model, with the student's tokenizer
     'steps': 1000,  # optimizer steps
     'batch': 64,  # prompt-completion pairs in a step
     'learning_rate': 1e-3,  # peak; schedule, warm-up and the rest are optimizer.*
@@ -269,7 +322,7 @@ def _evaluate() -> dict[str, Any]:
   return {
     'n': 64,  # completions of each problem
     'ks': (),  # of pass@k; (): a log grid up to n
-    'headline_k': 16,  # the boundary; at most n/4
+    'headline_k': 16,  # the boundary; at most n/4; 0: the largest power of two that is
     'name': '',  # of the model in the store; '' is made from model.name
     'problems': 0,  # evaluated, from the first held-out one; 0: all
     'temperature': 1.0,

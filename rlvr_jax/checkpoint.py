@@ -10,9 +10,7 @@ import logging
 import math
 import os
 import pathlib
-import signal
 import sys
-import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rlvr_jax import config as config_lib
+from rlvr_jax.graceful import GracefulExit as GracefulExit
 from rlvr_jax.sharding import path_name
 
 PyTree = Any
@@ -34,8 +33,9 @@ class Checkpointer:
   """Saves and restores (state, host_state) under a directory, one subdirectory a step.
 
   identity (config.identity) is written beside each checkpoint; restoring one with another identity
-  is refused. Kept are the last `keep`, and the one that mark_best named, if any, in best.json
-  beside the directory. Use as a context manager, or call close(): it waits for the last save.
+  is refused. Kept are the last `keep`, those of keep_steps, and the one that mark_best named, if
+  any, in best.json beside the directory. Use as a context manager, or call close(): it waits for
+  the last save.
   """
 
   def __init__(
@@ -43,11 +43,12 @@ class Checkpointer:
     directory: str | os.PathLike,
     *,
     keep: int = 2,
+    keep_steps: Sequence[int] = (),
     identity: Mapping[str, Any] | None = None,
   ):
     self._directory = config_lib.prepare_workdir(directory)
     self._identity = dict(identity or {})
-    self._kept = _LastAndBest(keep)
+    self._kept = _LastAndBest(keep, frozenset(keep_steps))
     self._manager = self._open()
     best = read_best(self._directory.parent)
     if best is not None and best['step'] in self._manager.all_steps():
@@ -209,15 +210,18 @@ class Checkpointer:
 class _LastAndBest:
   """The checkpoints that stay when another is saved (orbax's PreservationPolicy)."""
 
-  def __init__(self, keep: int):
+  def __init__(self, keep: int, steps: frozenset[int] = frozenset()):
     self.keep = keep
+    self.steps = steps
     self.best: dict[str, Any] | None = None
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     del context
     best = None if self.best is None else self.best['step']
     first = len(checkpoints) - self.keep
-    return [i >= first or one.step == best for i, one in enumerate(checkpoints)]
+    return [
+      i >= first or one.step == best or one.step in self.steps for i, one in enumerate(checkpoints)
+    ]
 
 
 def read_best(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -319,34 +323,3 @@ def _with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
 def _first_line(error: Exception) -> str:
   text = str(error).strip().splitlines()
   return f'{type(error).__name__}: {text[0][:300] if text else "(no message)"}'
-
-
-class GracefulExit:
-  """While entered, SIGINT and SIGTERM set `requested`, which loops poll at iteration boundaries.
-
-  A second signal raises KeyboardInterrupt at once. Outside the main thread it does nothing.
-  """
-
-  def __init__(self):
-    self.requested = False
-    self._before: dict[int, Any] = {}
-
-  def __enter__(self) -> 'GracefulExit':
-    if threading.current_thread() is threading.main_thread():
-      for number in (signal.SIGINT, signal.SIGTERM):
-        self._before[number] = signal.signal(number, self._handle)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before.clear()
-
-  def _handle(self, number: int, _frame: Any) -> None:
-    if self.requested:
-      raise KeyboardInterrupt
-    self.requested = True
-    log.warning(
-      '%s: finishing this iteration, then saving; once more stops at once',
-      signal.Signals(number).name,
-    )

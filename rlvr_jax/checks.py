@@ -14,6 +14,8 @@ def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
   if config.job in ('train', 'study', 'distill'):
     check_trained(config)
+  if config.job == 'distill':
+    check_distill(config)
   if config.job in ('train', 'study'):
     check_keep_best(config)
     check_parts(config)
@@ -23,6 +25,8 @@ def check(config: Any) -> None:
     check_export(config)
   if config.job == 'score':
     check_score(config)
+  if config.model.name.startswith(('http://', 'https://')):
+    check_served(config)
 
 
 def check_parts(config: Any) -> None:
@@ -138,6 +142,32 @@ def check_trained(config: Any) -> None:
       raise ValueError(f'train.frozen: {pattern!r} is no regular expression: {error}') from error
 
 
+def check_distill(config: Any) -> None:
+  """What a way to distil needs, and what does nothing in it."""
+  d = config.distill
+  if d.method == 'sft' and d.teacher:
+    raise ValueError(
+      f"distill.teacher={d.teacher!r} does nothing with distill.method='sft', which learns from "
+      "texts; take method 'logits' or 'on_policy', or leave the teacher out"
+    )
+  if d.method != 'sft' and not d.teacher:
+    raise ValueError(
+      f"distill.method={d.method!r} needs distill.teacher, a model with the student's tokenizer"
+    )
+  if d.method != 'on_policy':
+    return
+  if d.source:
+    raise ValueError(
+      f"distill.source={d.source!r}: distill.method='on_policy' learns from its own samples of the "
+      'problems that are trained on; leave the source out'
+    )
+  if config.sampling.temperature != 1:
+    raise ValueError(
+      f'sampling.temperature={config.sampling.temperature}: the reverse KL of '
+      "distill.method='on_policy' is that of temperature 1, where the samples have to come from"
+    )
+
+
 def check_export(config: Any) -> None:
   """That nothing lies where the export goes, and its dtype."""
   if config.to_dtype not in ('', 'float32', 'bfloat16'):
@@ -145,6 +175,23 @@ def check_export(config: Any) -> None:
   to = pathlib.Path(config.to).expanduser()
   if config.to and to.exists() and (not to.is_dir() or any(to.iterdir())):
     raise ValueError(f'to={config.to!r} already exists and is not empty; choose another directory')
+
+
+def check_served(config: Any) -> None:
+  """What a server cannot do."""
+  name = config.model.name
+  if config.job not in ('sample', 'evaluate'):
+    raise ValueError(
+      f'model.name={name!r} is a server, which samples only: job={config.job} needs the weights; '
+      'with job=sample its completions go into a store, which distillation takes as a teacher'
+    )
+  for key, value in (('environment', config.task.environment), ('extras', config.sampling.extras)):
+    if value:
+      group = 'task' if key == 'environment' else 'sampling'
+      raise ValueError(
+        f'{group}.{key}={value!r} is not to be had from a server ({name}): leave it out, or load '
+        'the weights'
+      )
 
 
 def check_score(config: Any) -> None:

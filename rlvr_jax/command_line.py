@@ -20,7 +20,7 @@ class DictParser(flags.ArgumentParser):
     value = config_lib.parse_literal(argument) if isinstance(argument, str) else argument
     if not isinstance(value, dict | ConfigDict):
       raise ValueError(f"{argument!r} is no dict; write one as {{'correct': 1.0, 'format': 0.1}}")
-    return ConfigDict(dict(value.items()), allow_dotted_keys=True)
+    return config_lib.dotted(value)
 
 
 def check_flags(argv: Sequence[str]) -> None:

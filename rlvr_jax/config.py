@@ -27,7 +27,9 @@ from rlvr_jax.config_keys import ADDED, OPEN, RULES
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
 Config = Any
 
-FREE_GROUPS = ('smoke_values', 'study.arms', 'study.texts', 'task.params', 'reward.parts')
+FREE_GROUPS = (
+  'smoke_values', 'study.arms', 'study.models', 'study.texts', 'task.params', 'reward.parts',
+)  # fmt: skip
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
   'distill': 'rlvr_jax.rl.distill:distill',
@@ -39,7 +41,10 @@ JOBS = {
   'score': 'rlvr_jax.eval.score:score',
   'cot': 'rlvr_jax.eval.cot_job:cot_job',
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
+  'compare': 'rlvr_jax.eval.compare_stores:compare',
 }
+SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
+WITHOUT_JAX = ('score', 'compare')
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
 PACKAGES = (
@@ -69,8 +74,10 @@ UNSEEN_BY_RESULTS = (
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
+  'compare', 'server',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
+  'train.keep_steps',
 )  # fmt: skip
 
 
@@ -103,7 +110,7 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     raise ValueError(_unknown_key(config, key, source))
   if key in FREE_GROUPS and isinstance(value, Mapping | ConfigDict):
     with node.unlocked():
-      node[leaf] = ConfigDict(dict(value.items()), allow_dotted_keys=True)
+      node[leaf] = dotted(value)
     return
   if '.'.join(groups) in FREE_GROUPS and not isinstance(node[leaf], ConfigDict):
     node[leaf] = value
@@ -112,6 +119,12 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     now = node[leaf]
     kind = OPEN[key] if now is None else node.get_type(leaf)
     node[leaf] = _fit(key, value, now, kind, source)
+
+
+def dotted(values: Mapping[str, Any]) -> Config:
+  """A group whose keys (and those of its groups) are dotted keys of the config."""
+  inner = {k: dotted(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in values.items()}
+  return ConfigDict(inner, allow_dotted_keys=True)
 
 
 def _unknown_key(config: Config, key: str, source: str) -> str:
@@ -178,6 +191,18 @@ def check(config: Config) -> None:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   if config.job in ('evaluate', 'study'):
     _check_evaluate(config)
+
+
+def entry(config: Config) -> tuple[str, str, bool]:
+  """(module, function, whether it needs jax) of the config's job."""
+  served = config.job in ('sample', 'evaluate') and is_served(config.model.name)
+  module, function = (SERVED if served else JOBS[config.job]).split(':')
+  return module, function, not served and config.job not in WITHOUT_JAX
+
+
+def is_served(name: str) -> bool:
+  """Whether a model's name is that of a server: http://host:port/v1#NAME."""
+  return name.startswith(('http://', 'https://'))
 
 
 def check_values(config: Config) -> None:

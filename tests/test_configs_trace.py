@@ -1,16 +1,23 @@
 """The big recipes are more than text: their step traces for an abstract model of the true size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import stages, study_stages
+from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.known import KNOWN
+from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import learner, packing
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import trained_of
 from rlvr_jax.rl.update import Rows
+from rlvr_jax.tasks import prompts
+from rlvr_jax.tasks.datasets import table
 
 # as the models' own pages give them
 COUNTS = {
@@ -40,6 +47,59 @@ RECIPES = (
     for name in ('ppo', 'grpo', 'reinforce_pp', 'rloo', 'remax', 'dapo')
   ),
 )
+
+
+STUDIES = (
+  'study_math_simplerl.py',
+  'study_math_simplerl.py:llama8b,olympiadbench',
+  'study_math_simplerl.py:32b,math500',
+  'study_math_oat.py:minerva',
+  'study_math_dapo.py',
+  'study_code_r1.py:humaneval_plus',
+  'study_deepcoder.py',
+  'study_distill.py',
+  'study_distill.py:general',
+  'study_algorithms.py',
+)
+
+
+@pytest.mark.parametrize('study', STUDIES)
+def test_the_base_of_a_study_can_be_sampled_as_asked(study):
+  config = config_lib.resolve(config_lib.load_file(f'configs/{study}'))
+  model = KNOWN[config.model.name]
+  run_lib.check_context(config, model)
+  made = stages.table(config)
+  found = stages.measured(config, made)
+  assert found[0].name == 'base'
+  assert len(found) >= 2
+  for one in found:
+    template = one.values.get('task.template', config.task.template)
+    prompts.check_template(template)
+  assert config.task.name in table.BENCHMARKS
+  if config.sampling.memory_gb and '32B' not in config.model.name:  # those want several devices
+    assert run_lib.engine_budget(config, model).slots >= 1
+  params = jax.eval_shape(lambda: init_params(jax.random.key(0), model, 'bfloat16'))
+  tokens = jax.ShapeDtypeStruct((2, 128), jnp.int32)
+  logprobs, _ = jax.eval_shape(functools.partial(sequence_logprobs, config=model), params, tokens)
+  assert logprobs.shape == (2, 128)
+
+
+@pytest.mark.parametrize('algorithm', ['grpo-0', 'grpo-long', 'ppo-2', 'dapo-1', 'group-32'])
+def test_arms_of_the_study_of_algorithms_are_the_recipes(algorithm, tmp_path):
+  config = config_lib.resolve(config_lib.load_file('configs/study_algorithms.py'))
+  made = stages.table(config)
+  stage = next(one for one in made if one.name == algorithm)
+  staged = study_stages.stage_config(config, tmp_path, made, stage)
+  name = str(stage.values['train.algorithm'])
+  recipe = config_lib.resolve(config_lib.load_file(f'configs/rlvr_omnimath_qwen7b.py:{name}'))
+  differ = config_lib.differences(config_lib.identity(recipe), config_lib.identity(staged))
+  keys = {text.partition(':')[0] for text in differ}
+  groups = {'train.group'} if algorithm == 'group-32' else set()
+  longer = {'train.iterations'} if algorithm == 'grpo-long' else set()
+  assert keys <= groups | longer | {'seed', 'train.report', 'study.run_arms', 'study.arms'} | {
+    key for key in keys if key.startswith('study.')
+  }
+  assert algorithm_of(staged) == algorithm_of(recipe)
 
 
 @pytest.mark.parametrize('name', COUNTS)

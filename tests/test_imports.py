@@ -21,6 +21,7 @@ GROUND = (
   'checkpoint',
   'metrics',
   'profiling',
+  'graceful',
 )
 ALLOWED = {
   'ground': {'ground'},

@@ -15,10 +15,10 @@ from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import read_metrics
 from rlvr_jax.models.characters import char_tokenizer
-from rlvr_jax.rl import learner, skips
+from rlvr_jax.rl import learner, skips, teacher_data
 from rlvr_jax.rl import train as train_lib
 from rlvr_jax.rl.collect import batch_of, draw_order
-from rlvr_jax.rl.distill import distill, encode_pairs, pair_source, read_pairs
+from rlvr_jax.rl.distill import distill, encode_pairs, pair_source
 from rlvr_jax.rl.train import train
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -253,7 +253,7 @@ def test_pairs_of_a_file_come_in_a_shuffled_endless_order(tmp_path):
   pairs = [(f'p{i}', f'c{i}') for i in range(5)]
   lines = (f'{{"prompt": "{p}", "completion": "{c}"}}\n' for p, c in pairs)
   file.write_text('\n'.join(lines))
-  assert read_pairs(str(file)) == pairs
+  assert teacher_data.read(str(file), [], [], template='raw').pairs == pairs
   config = loops.config(**{'distill.source': str(file), 'distill.batch': 4})
   draw = pair_source(config, [])
   drawn = [pair for i in range(5) for pair in draw(i)]
@@ -264,18 +264,18 @@ def test_pairs_of_a_file_come_in_a_shuffled_endless_order(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('{"prompt": "a"}\n', r"pairs.jsonl:1: expected .* found KeyError\('completion'\)"),
+    ('{"prompt": "a"}\n', r'pairs.jsonl:1: no completion .*; the row has prompt'),
     ('\n{"prompt": "a", "completion": ""}', r'pairs.jsonl:2: .* must be non-empty text'),
-    ('{"prompt": 1, "completion": "b"}', r'pairs.jsonl:1: .* must be non-empty text'),
-    ('[1]', r'pairs.jsonl:1: expected'),
-    ('{', r'pairs.jsonl:1: expected'),
-    ('', r'holds no pairs'),
+    ('{"prompt": 1, "completion": "b"}', r'pairs.jsonl:1: expected \{"prompt", "completion"\}'),
+    ('[1]', r'pairs.jsonl:1: .*object'),
+    ('{', r'pairs.jsonl:1: not JSON'),
+    ('', r'leaves nothing to learn from'),
   ],
 )
 def test_a_file_that_holds_no_pairs_is_refused(tmp_path, text, message):
   (tmp_path / 'pairs.jsonl').write_text(text)
   with pytest.raises(ValueError, match=message):
-    read_pairs(str(tmp_path / 'pairs.jsonl'))
+    teacher_data.read(str(tmp_path / 'pairs.jsonl'), [], [], template='raw')
 
 
 ROWS = {

@@ -41,10 +41,11 @@ def run(
   """main.py on one device, as a user starts it; (exit code, what it printed)."""
   env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'cache')}
   name, colon, arg = config.partition(':')
-  file = f'{name}.py{colon}{arg}'
+  folder = '' if name.startswith('/') else 'configs/'
+  file = f'{folder}{name}.py{colon}{arg}'
   flags = [f'--config.{key}={value}' for key, value in overrides.items()]
   done = subprocess.run(
-    [sys.executable, 'main.py', f'--config=configs/{file}', f'--workdir={workdir}', *flags],
+    [sys.executable, 'main.py', f'--config={file}', f'--workdir={workdir}', *flags],
     env=env,
     capture_output=True,
     text=True,
@@ -121,6 +122,137 @@ def test_a_stage_of_another_config_is_refused(finished):
   assert code == 2
   assert 'finished stage of another config (distill.noise: 0.3 -> 0.9)' in text
   assert 'Traceback' not in text
+
+
+# every kind of stage, on the smallest of everything; 'late' shares its start with nobody
+SMALL = TINY | {
+  'model.init.embed_dim': 16,
+  'model.init.mlp_dim': 16,
+  'model.init.num_layers': 1,
+  'model.init.num_heads': 2,
+  'model.init.num_kv_heads': 1,
+  'model.init.head_dim': 8,
+  'distill.steps': 30,
+  'train.iterations': 4,
+  'train.eval_every': 0,
+  'train.group': 4,
+  'evaluate.n': 32,
+  'evaluate.headline_k': 8,
+  'evaluate.bootstrap': 100,
+  'sampling.slots': 64,
+}
+OWN = """
+from configs import base, quickstart
+
+def get_config():
+  config = quickstart.get_config()
+  for name in list(config.study.arms):
+    del config.study.arms[name]
+  rl = {'optimizer.schedule': 'constant', 'optimizer.warmup_steps': 0}
+  rl = {**rl, 'optimizer.learning_rate': LEARNING_RATE}
+  student = {'job': 'distill', 'part': 'distillation', 'distill.steps': 6}
+  arms = {
+    'rl': {**rl, 'measure': ('50%',)},
+    'late': {**rl, 'from': 'rl@step:2', 'part': 'prior'},
+    'prior': {**rl, 'from': 'base@50%', 'part': 'prior'},
+    'nothing': {**rl, 'from': 'scratch', 'part': 'prior'},
+    'random': {**rl, 'reward.control': 'random', 'part': 'control'},
+    'teacher': {
+      'job': 'distill', 'from': 'scratch', 'role': 'teacher', 'part': 'distillation',
+      'model.init.embed_dim': 24, 'distill.noise': 0.0,
+    },
+    'told': {'job': 'sample', 'from': 'teacher', 'evaluate.n': 4, 'evaluate.problems': 0},
+    'student': {
+      **student, 'distill.source': 'arm:told', 'distill.correct_only': False, 'distill.most': 2,
+    },
+    'logits': {**student, 'distill.method': 'logits', 'distill.teacher': 'arm:teacher'},
+    'on_policy': {**student, 'distill.method': 'on_policy', 'distill.teacher': 'arm:teacher'},
+    'student_rl': {**rl, 'from': 'student', 'part': 'distillation'},
+  }
+  config.study.arms.update(base.dotted(arms))
+  config.study.run_arms = tuple(name for name in arms if name != 'told')
+  config.study.measure_base = ('50%',)
+  config.study.swept = ('base', 'rl')
+  config.study.temperatures = (0.7,)
+  config.study.matched = ('rl',)
+  config.study.perplexity = ('base', 'rl', 'student')
+  config.study.match.update({'problems': 8, 'samples': 2, 'tolerance': 0.5})
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A study of every kind of stage: (folder, config file, results, what it printed)."""
+  folder = tmp_path_factory.mktemp('whole')
+  file = folder / 'own.py'
+  file.write_text(OWN.replace('LEARNING_RATE', '1e-3'))
+  code, text = run(folder / 'run', str(file.with_suffix('')), **SMALL)
+  assert code == 0, text
+  return folder, file, json.loads((folder / 'run' / 'results.json').read_text()), text
+
+
+@pytest.mark.check
+@pytest.mark.timeout(900)
+def test_a_study_of_every_kind_of_stage(whole):
+  folder, _, found, _ = whole
+  models = found['models']
+  wanted = {'base', 'base@step:15', 'rl@step:2', 'rl', 'late', 'prior', 'nothing', 'random'}
+  wanted |= {'teacher', 'student', 'logits', 'on_policy', 'student_rl', 'rl@T:0.7', 'base@T:0.7'}
+  assert wanted <= set(models) <= wanted | {'rl@entropy'}
+  assert models['late']['start'] == 'rl@step:2'
+  assert set(found['parts']) >= {'dynamics', 'control', 'distillation', 'prior', 'temperature'}
+  assert len(found['claims']) == 5
+  assert found['entropy']['rl']['reason'] in ('matched', 'budget', 'not bracketed')
+  assert found['perplexity']
+  for name in ('base', 'rl', 'told', 'student', 'sampling rl@step:2'):
+    assert found['seconds'][name] > 0
+  assert (folder / 'run' / 'reach.parquet').exists()
+  largest = [m['exact']['largest_z'] for m in models.values()]
+  assert all(z is None or z < 5 for z in largest)
+  page = (folder / 'run' / 'report.html').read_text()
+  for heading in ('While training goes on', 'Distillation', 'Minutes of each stage'):
+    assert heading in page
+
+
+@pytest.mark.check
+@pytest.mark.timeout(900)
+def test_a_whole_study_started_again_runs_nothing_and_says_the_same(whole):
+  folder, file, before, _ = whole
+  marks = {p: p.stat().st_mtime_ns for p in folder.rglob('*.parquet') if 'samples' in p.parts}
+  code, text = run(folder / 'run', str(file.with_suffix('')), **SMALL)
+  assert code == 0, text
+  assert 'stage ' not in text
+  after = {p: p.stat().st_mtime_ns for p in folder.rglob('*.parquet') if 'samples' in p.parts}
+  assert after == marks
+  found = json.loads((folder / 'run' / 'results.json').read_text())
+  assert found['models'] == before['models']
+  assert found['claims'] == before['claims']
+
+
+@pytest.mark.check
+@pytest.mark.timeout(900)
+def test_a_changed_arm_is_refused_by_its_name(whole):
+  folder, file, _, _ = whole
+  file.write_text(OWN.replace('LEARNING_RATE', '2e-3'))
+  code, text = run(folder / 'run', str(file.with_suffix('')), **SMALL)
+  file.write_text(OWN.replace('LEARNING_RATE', '1e-3'))
+  assert code == 2
+  assert 'arms/rl holds a finished stage of another config (optimizer.learning_rate' in text
+  file.write_text(OWN.replace('LEARNING_RATE', '1e-3').replace("('50%',)},", "(1, '50%')},"))
+  code, text = run(folder / 'run', str(file.with_suffix('')), **SMALL)
+  assert code == 2
+  assert 'rl was trained before its checkpoint at step 1 was asked for' in text
+
+
+@pytest.mark.check
+@pytest.mark.timeout(600)
+def test_the_quickstarts_whole_analysis_has_a_smoke_form(tmp_path):
+  code, text = run(tmp_path / 'run', 'study_quickstart', limit_s=590, smoke=True)
+  assert code == 0, text
+  found = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert len(found['claims']) == 5
+  assert {'algorithms', 'perplexity', 'entropy', 'parts'} <= set(found)
 
 
 @pytest.mark.check

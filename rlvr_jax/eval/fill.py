@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_jax.checkpoint import GracefulExit
 from rlvr_jax.eval import preflight, stopping, turns
 from rlvr_jax.eval.ledger import Ledger
 from rlvr_jax.eval.run import (
@@ -21,6 +20,7 @@ from rlvr_jax.eval.run import (
   template_hash,
 )
 from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.graceful import GracefulExit, Stopped
 from rlvr_jax.metrics import Progress, format_seconds
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.sampling.engine import Engine, bucket
@@ -30,10 +30,6 @@ from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
 
 SHOWN_EVERY_S = 1.0
-
-
-class Stopped(KeyboardInterrupt):
-  """A signal asked for the end; what had been drawn is stored, and the same call goes on."""
 
 
 @dataclasses.dataclass(frozen=True)

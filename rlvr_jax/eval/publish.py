@@ -27,14 +27,16 @@ def publish(
   headline: Sequence[str],
   title: str,
   seconds: float,
+  pairs: Sequence[tuple[str, str]] | None = None,
   claim_inputs: claims.Inputs | None = None,
   **more: Any,
 ) -> dict[str, Any]:
   """Analyses the samples of the models, writes the report and its data into workdir, prints pass@k.
 
-  headline: (base, trained) or (name,); claim_inputs: what the claims ledger cannot find itself, its
-  settings left open being the config's; more: further arguments of report.write_study. store None
-  shows no completions, where only their counts are known.
+  headline: (base, trained) or (name,); pairs: what else is compared, by default the base with every
+  other; claim_inputs: what the claims ledger cannot find itself, its settings left open being the
+  config's; more: further arguments of report.write_study. store None shows no completions, where
+  only their counts are known.
   """
   e = config.evaluate
   analysed = results.analyse(
@@ -42,6 +44,7 @@ def publish(
     headline=headline,
     headline_k=e.headline_k or None,
     ks=tuple(e.ks) or None,
+    pairs=pairs,
     level=e.confidence,
     resamples=e.bootstrap,
     seed=config.seed,
@@ -138,7 +141,8 @@ def provenance(config: config_lib.Config) -> dict[str, Any]:
 def _print_summary(document: Mapping[str, Any], k: int) -> None:
   for name, entry in document['models'].items():
     shown = [1, k] if k > 1 else [1]
-    shown += [entry['n']] if entry['n'] > k else []
+    # another model's n may be smaller, and then the curves end there
+    shown += [entry['n']] if entry['n'] > k and str(entry['n']) in entry['pass_at_k'] else []
     values = (
       f'pass@{i} {value:.3f} [{low:.3f}, {high:.3f}]'
       for i, (value, low, high) in ((i, entry['pass_at_k'][str(i)]) for i in shown)

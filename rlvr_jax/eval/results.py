@@ -25,9 +25,12 @@ NOTHING_MORE = claims_lib.Inputs()
 class ModelResult:
   """One measured model. name is its name in the store and the report; role what it is compared as.
 
-  role: base | rl | distilled. algorithm, seed and step say how it came about (None for a base).
+  role: base | rl | distilled | instruct | teacher. algorithm, seed and step say how it came about
+  (None for a base).
   exact: solve probability per problem id, where it is known. settings: how it was sampled.
   reached: coverage at n where draws were stopped early; counts are then of the first draws only.
+  part: the question of a study that the model belongs to (stages.PARTS); '' is the main one. label:
+  what differs from the others of its part; start: the model it was trained from.
   """
 
   name: str
@@ -39,6 +42,9 @@ class ModelResult:
   exact: Mapping[str, float] | None = None
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   reached: Reached | None = None
+  part: str = ''
+  label: str = ''
+  start: str = ''
 
   def exact_rates(self) -> np.ndarray | None:
     """Exact solve probabilities in the order of the counts, f64[P]; None if they are not known."""
@@ -101,7 +107,11 @@ class Study:
 
   def algorithms(self) -> list[algorithms.Algorithm]:
     """The trained models by algorithm, where any was trained with several seeds; else none."""
-    trained = [model for model in self.models if model.algorithm is not None]
+    trained = [
+      model
+      for model in self.models
+      if model.algorithm is not None and model.part in ('', 'algorithms')
+    ]
     rows = [
       (
         model.name,
@@ -212,6 +222,9 @@ def model_entry(study: Study, model: ModelResult) -> dict[str, Any]:
     'algorithm': model.algorithm,
     'seed': model.seed,
     'step': model.step,
+    'part': model.part,
+    'label': model.label,
+    'start': model.start,
     'n': counts.smallest_n,
     'problems': len(counts),
     'pass_at_k': {str(k): list(band.at(i)) for i, k in enumerate(study.ks)},

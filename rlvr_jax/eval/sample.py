@@ -7,32 +7,33 @@ drawn.pass_at_k(1, 256)  # {1: (value, low, high), 256: ...}
 drawn.table()  # a pyarrow.Table, one row a completion
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
 import os
 import pathlib
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import pyarrow as pa
 from ml_collections import ConfigDict
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.checkpoint import checksums
 from rlvr_jax.config import Config
-from rlvr_jax.eval import pass_at_k, preflight
+from rlvr_jax.eval import preflight, served
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.claim_settings import register, settings_of
-from rlvr_jax.eval.counts import Counts, Reached
-from rlvr_jax.eval.fill import Stopped, Subject, sample_into_store
-from rlvr_jax.eval.intervals import mean_interval
+from rlvr_jax.eval.drawn import (
+  Samples,
+  evaluation_problems,
+  exit_when_stopped,
+  measured,
+  store_name,
+)
+from rlvr_jax.eval.fill import Subject, sample_into_store
 from rlvr_jax.eval.publish import publish
-from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.eval.turns import rules_of
@@ -46,75 +47,11 @@ from rlvr_jax.sampling.types import Sampling
 from rlvr_jax.sharding import path_name
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.given import Given, check_remembered, gather
-from rlvr_jax.tasks.load import content_hash, environment_of, load_problems
+from rlvr_jax.tasks.load import content_hash, environment_of
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name
 
 Loaded = tuple[ModelConfig, Params, Tokenizer]  # what models.load.load_model gives
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-  """What lies in a store for one model, some problems and up to k draws of each."""
-
-  store: SampleStore
-  model: str
-  problems: tuple[Problem, ...]
-  rule: Rule
-
-  @property
-  def task(self) -> str:
-    """The task of the problems."""
-    return self.problems[0].task
-
-  def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows, with the store's columns or some of them, in order of problem and sample."""
-    ids = {problem.id: place for place, problem in enumerate(self.problems)}
-    table = self.store.read(self.model, self.task)
-    keys = zip(
-      *(table[name].to_pylist() for name in ('problem_id', 'visit', 'sample')), strict=True
-    )
-    found = sorted(
-      (ids[problem], sample, row)
-      for row, (problem, visit, sample) in enumerate(keys)
-      if problem in ids and not visit and sample < self.rule.n
-    )
-    table = table.take([row for _, _, row in found])
-    return table if columns is None else table.select(list(columns))
-
-  def counts(self, samples: int | None = None) -> Counts:
-    """(n, c) of each problem, of the first `samples` draws; ValueError where none may be counted.
-
-    With early stopping the default is what may: the draws that every problem has.
-    """
-    samples = samples or self.rule.first or self.rule.n
-    ids = [problem.id for problem in self.problems]
-    return self.store.counts(self.model, self.task, problem_ids=ids, samples=samples)
-
-  def pass_at_k(self, *ks: int) -> dict[int, tuple[float, float, float]]:
-    """(value, low, high) of the mean unbiased pass@k over problems, with its 95% interval."""
-    counts = self.counts()
-    band = mean_interval(pass_at_k.estimate(counts.n, counts.c, ks))
-    return {k: band.at(place) for place, k in enumerate(ks)}
-
-  def reached(self) -> Reached:
-    """Coverage at k draws, of samples that were stopped early."""
-    ids = [problem.id for problem in self.problems]
-    return self.store.reached(self.model, self.task, n=self.rule.n, problem_ids=ids)
-
-  def __len__(self) -> int:
-    return len(self.table(['sample']))
-
-  def __repr__(self) -> str:
-    table = self.table(['verdict', 'length', 'finish'])
-    verdicts = table['verdict'].to_pylist()
-    found = ', '.join(f'{verdicts.count(v):,} {v}' for v in dict.fromkeys(sorted(verdicts)))
-    cut = table['finish'].to_pylist().count('length')
-    return (
-      f'{self.model} on {self.task}: {len(table):,} samples of {len(self.problems)} problems '
-      f'({found})\n  {sum(table["length"].to_pylist()):,} tokens, {cut:,} cut at the limit; '
-      f'in {self.store.root / self.model / self.task}'
-    )
 
 
 def sample(
@@ -163,8 +100,9 @@ def sample(
   where it ended, however that was; with a larger k it draws what is missing.
 
   Args:
-    model: a directory, .gguf file, run (runs/x@step:300) or hub id; or (config, params, tokenizer)
-      as load_model gives them, which then needs a `name`.
+    model: a directory, .gguf file, run (runs/x@step:300) or hub id; http://host:port/v1#NAME for a
+      server (eval.server); or (config, params, tokenizer) as load_model gives them, which then
+      needs a `name`.
     problems: the path of a JSONL file, or a list of Problems, of dicts like its lines, or of
       prompts (which nobody judges unless a verifier is named); see tasks.given.gather.
     k: draws of each problem, at most if stop_after is set: then none after the `first` once
@@ -198,6 +136,7 @@ def sample(
       'seed': seed,
       'dry_run': dry_run,
       'model': {'name': path, 'compute_dtype': dtype},
+      'server': dataclasses.asdict(served.Limits()),
       'mesh': dict(axes),
       'task': {'template': template, 'environment': environment, 'turns': turns},
       'sampling': {
@@ -261,6 +200,8 @@ def draw(
   one beside its samples; loaded is config.model.name where that is loaded already, and weights
   stands for its content. name is that in the store (evaluate.name, or from model.name).
   """
+  if loaded is None and config_lib.is_served(config.model.name):
+    return served.draw(config, workdir, problems, data, name=name, show=show), None
   rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   name = name or config.evaluate.name or store_name(full_name(config.model.name))
   store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
@@ -334,28 +275,6 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
   )
 
 
-def measured(drawn: Samples, role: str, **more: Any) -> ModelResult:
-  """The samples as a model of a report; more: its further fields."""
-  return ModelResult(
-    drawn.model,
-    role,
-    drawn.counts(),
-    settings=drawn.store.settings(drawn.model, drawn.task),
-    reached=drawn.reached() if drawn.rule.stop_after else None,
-    **more,
-  )
-
-
-@contextlib.contextmanager
-def exit_when_stopped() -> Iterator[None]:
-  """Turns Stopped into its message and exit code 130, as a command ends."""
-  try:
-    yield
-  except Stopped as stopped:
-    print(stopped, file=sys.stderr)
-    sys.exit(130)
-
-
 def weights_of(config: Config, path: str | os.PathLike[str]) -> str:
   """Stands for what a model at this path computes under a config, in the store's settings."""
   return f'{fingerprint(path)[:16]} {config.model.compute_dtype}'
@@ -420,23 +339,6 @@ def _verifier_name(verifier: str | Callable[..., Any]) -> str:
       "its own, at module level, and give 'file.py:function'"
     )
   return f'{file}:{verifier.__name__}'
-
-
-def store_name(name: str) -> str:
-  """A model's name as a folder of the store."""
-  return re.sub(r'[^A-Za-z0-9._=+@:-]+', '-', pathlib.Path(name).name).strip('-') or 'model'
-
-
-def evaluation_problems(config: Config) -> list[Problem]:
-  """The held-out problems to measure (all problems where the config holds none out)."""
-  train, heldout = load_problems(config.task)
-  problems = heldout or train
-  wanted = config.evaluate.problems
-  if wanted > len(problems):
-    raise ValueError(
-      f'evaluate.problems={wanted}, but there are {len(problems)}; lower it or raise task.holdout'
-    )
-  return problems[: wanted or None]
 
 
 def eval_sampling(config: Config, stop_ids: tuple[int, ...]) -> Sampling:

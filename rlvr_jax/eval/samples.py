@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rlvr_jax.eval import shards
 from rlvr_jax.eval.counts import Counts, Reached
@@ -31,9 +32,10 @@ class Row:
   """One completion with its verdict. Log-prob sums are natural logs over the sampled tokens.
 
   logprob_sum is at T = 1 (None where it was not computed), logprob_sum_sampled under the sampling
-  temperature. verifier and sandbox name the version and the isolation that gave the verdict.
-  entropies and truncated_logprobs are a Completion's, of each token, where they were asked for. In
-  a conversation text and tokens hold its turns end to end, sampled says of each token whether the
+  temperature (NaN where a server did not tell it; then tokens, whose ids it does not tell, are
+  empty). verifier and sandbox name the version and the isolation that gave the verdict. entropies
+  and truncated_logprobs are a Completion's, of each token, where they were asked for. In a
+  conversation text and tokens hold its turns end to end, sampled says of each token whether the
   model wrote it, and verdict is that of the last completion.
   """
 
@@ -63,8 +65,16 @@ class Row:
       raise ValueError(f'verdict={self.verdict!r} is not one of {VERDICTS}')
     if self.finish not in FINISHES:
       raise ValueError(f'finish={self.finish!r} is not one of {FINISHES}')
-    if self.length != len(self.tokens):
+    if len(self.tokens) not in (self.length, 0):  # a server may not tell their ids
       raise ValueError(f'length={self.length} but {len(self.tokens)} tokens were given')
+
+
+def check_name(what: str, name: str) -> None:
+  """ValueError unless the name can be that of a folder of a store."""
+  if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
+    raise ValueError(
+      f'{what}={name!r} cannot name a folder of the store; use letters, digits and ._-=+@: only'
+    )
 
 
 class SampleStore:
@@ -142,10 +152,13 @@ class SampleStore:
 
   def settings(self, model: str, task: str) -> dict[str, Any]:
     """The sampling settings, prompt hash and verifier version all shards agree on."""
-    folder = self._folder(model, task)
-    metadata = shards.agreed_metadata(self._existing(folder))
-    verifier = self.read(model, task, columns=['verifier'])['verifier'][0].as_py()
+    metadata = self._metadata(model, task)
+    paths = self._existing(self._folder(model, task))
+    verifier = shards.agreed_verifier(paths)
     return {**metadata.settings, 'prompt_hash': metadata.prompt_hash, 'verifier': verifier}
+
+  def _metadata(self, model: str, task: str) -> shards.Metadata:
+    return shards.agreed_metadata(self._existing(self._folder(model, task)))
 
   def read(self, model: str, task: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Every row of a model's task, in shard order.
@@ -185,24 +198,19 @@ class SampleStore:
     self._check_countable(model, task, samples)
     columns = ['problem_id', 'sample', 'verdict', 'length', 'finish']
     table = self.read(model, task, columns=columns)
-    if problem_ids is not None or samples is not None:
-      asked = None if problem_ids is None else set(problem_ids)
-      table = table.filter(
-        pa.array(
-          (asked is None or problem in asked) and (samples is None or sample < samples)
-          for problem, sample in zip(
-            table['problem_id'].to_pylist(), table['sample'].to_pylist(), strict=True
-          )
-        )
-      )
+    if problem_ids is not None:
+      asked = pa.array(sorted({*problem_ids}), pa.string())
+      table = table.filter(pc.is_in(table['problem_id'], value_set=asked))
+    if samples is not None:
+      table = table.filter(pc.less(table['sample'], samples))
     if not len(table):
       raise ValueError(f'none of the asked samples is in {self._folder(model, task)}')
-    ids = sorted(set(table['problem_id'].to_pylist()))
-    row = {problem: index for index, problem in enumerate(ids)}
-    where = np.array([row[problem] for problem in table['problem_id'].to_pylist()], np.int64)
-    names = np.array(table['verdict'].to_pylist(), dtype=object)
+    ids, where = shards.codes(table['problem_id'])
+    names, name_of = shards.codes(table['verdict'])
     verdicts = {
-      name: np.bincount(where[names == name], minlength=len(ids)).astype(np.int64)
+      name: np.bincount(where[name_of == names.index(name)], minlength=len(ids)).astype(np.int64)
+      if name in names
+      else np.zeros(len(ids), np.int64)
       for name in VERDICTS
     }
     shards.check_errors(
@@ -213,10 +221,18 @@ class SampleStore:
       n=np.bincount(where, minlength=len(ids)) - verdicts['error'],
       c=verdicts['correct'],
       verdicts=verdicts,
-      tokens=int(table['length'].to_numpy().sum()),
-      truncated=table['finish'].to_pylist().count('length'),
-      coupling=str(self.settings(model, task).get('coupling', 'independent')),
+      tokens=int(pc.sum(table['length']).as_py()),
+      truncated=int(pc.sum(pc.equal(table['finish'], 'length')).as_py()),
+      coupling=str(self._metadata(model, task).settings.get('coupling', 'independent')),
     )
+
+  def extent(self, model: str, task: str) -> dict[str, tuple[int, int]]:
+    """Of each problem: its rows of visit 0, and its largest sample index plus 1."""
+    table = self.read(model, task, columns=['problem_id', 'visit', 'sample'])
+    table = table.filter(pc.equal(table['visit'], 0))
+    found = table.group_by('problem_id').aggregate([([], 'count_all'), ('sample', 'max')])
+    columns = (found[name].to_pylist() for name in ('problem_id', 'count_all', 'sample_max'))
+    return {problem: (rows, last + 1) for problem, rows, last in zip(*columns, strict=True)}
 
   def _check_countable(self, model: str, task: str, samples: int | None) -> None:
     settings = self.settings(model, task)
@@ -253,19 +269,25 @@ class SampleStore:
       raise ValueError(f'{model} on {task} was not stopped early: counts() says all there is')
     first, most = settings['first'], settings['stop_after']
     table = self.read(model, task, columns=['problem_id', 'sample', 'verdict', 'length'])
-    rows: dict[str, dict[int, str]] = {}
-    tokens = 0
-    asked = None if problem_ids is None else set(problem_ids)
-    columns = (table[name].to_pylist() for name in table.column_names)
-    for problem, sample, verdict, length in zip(*columns, strict=True):
-      if (asked is None or problem in asked) and sample < n:
-        rows.setdefault(problem, {})[sample] = verdict
-        tokens += length
-    ids = sorted(rows if problem_ids is None else problem_ids)
-    verdicts = [list(rows.get(problem, {}).values()) for problem in ids]
-    drawn = np.array([len(found) for found in verdicts], np.int64)
-    correct = np.array([found.count('correct') for found in verdicts], np.int64)
-    whole = np.array([sorted(rows.get(p, {})) == list(range(len(rows.get(p, {})))) for p in ids])
+    table = table.filter(pc.less(table['sample'], n))
+    there, where = shards.codes(table['problem_id'])
+    place = {problem: i for i, problem in enumerate(there)}
+    ids = sorted(there if problem_ids is None else problem_ids)
+    size = len(there)
+
+    def of_asked(values: np.ndarray) -> np.ndarray:
+      return np.array([values[place[p]] if p in place else 0 for p in ids], np.int64)
+
+    def tally(verdict: str) -> np.ndarray:
+      told = pc.equal(table['verdict'], verdict).to_numpy(zero_copy_only=False)
+      return of_asked(np.bincount(where[told], minlength=size))
+
+    last = np.zeros(size, np.int64)
+    np.maximum.at(last, where, table['sample'].to_numpy() + 1)
+    lengths = np.bincount(where, table['length'].to_numpy(), minlength=size)
+    drawn, correct = of_asked(np.bincount(where, minlength=size)), tally('correct')
+    whole = of_asked(last) == drawn  # no index twice, so none is missing below the last
+    tokens = int(of_asked(lengths).sum())
     ended = (drawn == n) | ((drawn >= first) & (correct >= most))
     unfinished = [problem for problem, done in zip(ids, whole & ended, strict=True) if not done]
     folder = self._folder(model, task)
@@ -274,16 +296,13 @@ class SampleStore:
         f'{len(unfinished)} of {len(ids)} problems in {folder} lack draws that n={n} asks for, '
         f'among them {unfinished[:5]}; sample them to the end first'
       )
-    errors = np.array([found.count('error') for found in verdicts], np.int64)
+    errors = tally('error')
     shards.check_errors(folder, ids, errors, int(drawn.sum()), max_error_share)
     return Reached(tuple(ids), n, first, most, np.minimum(correct, most), drawn, tokens)
 
   def _folder(self, model: str, task: str) -> pathlib.Path:
-    for what, name in (('model', model), ('task', task)):
-      if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._=+@:-]*', name):
-        raise ValueError(
-          f'{what}={name!r} cannot name a folder of the store; use letters, digits and ._-=+@: only'
-        )
+    check_name('model', model)
+    check_name('task', task)
     return self.root / model / task
 
   def _existing(self, folder: pathlib.Path) -> list[pathlib.Path]:

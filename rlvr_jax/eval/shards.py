@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 KEY = ('task', 'problem_id', 'visit', 'sample')
@@ -112,7 +113,12 @@ def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
     if any(getattr(row, field.name) is not None for row in rows):
       schema = schema.append(field)
   columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
-  table = pa.table(columns, schema=schema.with_metadata({METADATA_KEY: metadata.encode()}))
+  return write_table(temporary, pa.table(columns, schema=schema), metadata)
+
+
+def write_table(temporary: pathlib.Path, table: pa.Table, metadata: Metadata) -> int:
+  """The same of rows that are a table already, in SCHEMA's columns."""
+  table = table.replace_schema_metadata({METADATA_KEY: metadata.encode()})
   temporary.parent.mkdir(parents=True, exist_ok=True)
   with open(temporary, 'wb') as file:
     pq.write_table(table, file, compression='zstd', write_page_checksum=True)
@@ -155,6 +161,14 @@ def read_metadata(path: pathlib.Path) -> Metadata:
   if version != FORMAT:
     raise ValueError(f'{path} has store format {version}; this version reads format {FORMAT}')
   return Metadata(**fields)
+
+
+def is_ours(path: pathlib.Path) -> bool:
+  """Whether a file is a shard of a sample store; a torn one of that name is taken for one."""
+  try:
+    return METADATA_KEY in (pq.read_schema(path).metadata or {})
+  except (pa.ArrowInvalid, OSError):
+    return True
 
 
 def check_same(there: Metadata, wanted: Metadata, path: pathlib.Path, other: str) -> None:
@@ -210,6 +224,23 @@ def check_verifiers(paths: list[pathlib.Path], tables: list[pa.Table]) -> None:
       f'{paths[0].parent} holds verdicts of several verifier versions: {named}. They are never '
       'averaged: sample into another --workdir with one of them'
     )
+
+
+def agreed_verifier(paths: list[pathlib.Path]) -> str:
+  tables = [read_shard(path, ['verifier']) for path in paths]
+  check_verifiers(paths, tables)
+  return tables[0]['verifier'][0].as_py()
+
+
+def codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+  """(distinct values, sorted; for every row which of them, i64) of a column of text."""
+  encoded = pc.dictionary_encode(column).unify_dictionaries()
+  names = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+  rank = np.empty(len(names), np.int64)
+  rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+  indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+  found = rank[np.concatenate(indices)] if names else np.zeros(0, np.int64)
+  return sorted(names), found
 
 
 def check_keys(paths: list[pathlib.Path], tables: list[pa.Table], task: str) -> None:

@@ -1,16 +1,20 @@
-"""job=distill: supervised fine-tuning on (prompt, completion) pairs, by RL's forward and update.
+"""job=distill: a student learns from texts or from a teacher, by RL's forward and update.
 
-Pairs come from a JSONL file ({"prompt": ..., "completion": ...}) or from the task's own corpus.
+distill.method=sft: cross-entropy on (prompt, completion) pairs, packed, from the task's own corpus,
+a file, or a store of a teacher's samples (rl/teacher_data.py). logits: on the same pairs the
+teacher's whole distribution (forward KL). on_policy: reverse KL at the student's own samples
+(rl/distill_losses.py).
 """
 
 import contextlib
-import json
+import dataclasses
 import logging
 import pathlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
@@ -18,18 +22,23 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
+from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.load import load_tokenizer
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.rl import ends, learner, observe, rollout, skips
+from rlvr_jax.models.transformer import Params
+from rlvr_jax.rl import ends, learner, observe, rollout, skips, teacher_data
 from rlvr_jax.rl.algorithms import ALGORITHMS
-from rlvr_jax.rl.collect import batch_of, open_source
+from rlvr_jax.rl.collect import Source, batch_of, open_source, train_sampling
+from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
+from rlvr_jax.rl.teacher_data import Pair
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
+from rlvr_jax.rl.update import make_score
 from rlvr_jax.tasks.load import family, load_problems
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.prompts import writes_bos
 
 log = logging.getLogger(__name__)
-Pair = tuple[str, str]
 # here the learning rate, the steps (the schedule's length) and the data decide the numbers
 SFT_NOT_IDENTITY = (
   *(key for key in NOT_IDENTITY if key != 'distill'),
@@ -37,48 +46,39 @@ SFT_NOT_IDENTITY = (
 )  # fmt: skip
 
 
-def read_pairs(path: str) -> list[Pair]:
-  """(prompt, completion) of each line of a JSONL file; ValueError names file and line."""
-  pairs = []
-  file = pathlib.Path(path)
-  if not file.is_file():
-    raise ValueError(f'distill.source={path!r}: there is no such file')
-  with file.open(encoding='utf-8') as lines:
-    for number, line in enumerate(lines, 1):
-      if not line.strip():
-        continue
-      try:
-        row = json.loads(line)
-        pair = row['prompt'], row['completion']
-      except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-          f'{path}:{number}: expected {{"prompt": ..., "completion": ...}}, found {error!r}'
-        ) from error
-      if not all(isinstance(text, str) and text for text in pair):
-        raise ValueError(f'{path}:{number}: prompt and completion must be non-empty text')
-      pairs.append(pair)
-  if not pairs:
-    raise ValueError(f'distill.source={path!r} holds no pairs')
-  return pairs
-
-
-def pair_source(config: config_lib.Config, problems: list[Problem]) -> Callable[[int], list[Pair]]:
+def pair_source(
+  config: config_lib.Config,
+  problems: Sequence[Problem],
+  held_out: Sequence[Problem] = (),
+  tokenizer: Tokenizer | None = None,
+) -> Callable[[int], list[Pair]]:
   """The pairs of step i: a function of (seed, i), so that a resumed run needs no other state."""
-  size = config.distill.batch
-  if config.distill.source:
-    pairs = read_pairs(config.distill.source)
-    return lambda i: [pairs[j] for j, _ in batch_of(i * size, size, config.seed, len(pairs))]
+  d = config.distill
+  if d.source:
+    taught = teacher_data.read(
+      d.source,
+      problems,
+      held_out,
+      template=config.task.template,
+      tokenizer=tokenizer.hf if tokenizer else None,
+      author=d.author,
+      correct_only=d.correct_only,
+      most=d.most,
+    )
+    log.info('%s: %s', d.source, taught.describe())
+    pairs = taught.pairs
+    return lambda i: [pairs[j] for j, _ in batch_of(i * d.batch, d.batch, config.seed, len(pairs))]
   own = family(config.task)
   if own is None or not hasattr(own, 'corpus'):
     raise ValueError(
       f"distill.source='': task.name={config.task.name!r} has no corpus of its own; name a JSONL "
-      'file of {"prompt": ..., "completion": ...}'
+      'file of {"prompt": ..., "completion": ...}, or a store of a teacher\'s samples'
     )
 
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
-    chosen = rng.choices(problems, k=size)
-    return own.corpus(chosen, seed=rng.getrandbits(32), noise=config.distill.noise)
+    chosen = rng.choices(problems, k=d.batch)
+    return own.corpus(chosen, seed=rng.getrandbits(32), noise=d.noise)
 
   return draw
 
@@ -100,14 +100,115 @@ def encode_pairs(
   return rollouts.replace(completion_mask=(index >= 1) & (index < ends))
 
 
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A model whose distributions are learnt: score is that of update.make_score for it."""
+
+  config: ModelConfig
+  params: Params
+  score: Callable
+
+
+def open_teacher(config: config_lib.Config, learn: learner.Learner) -> Teacher:
+  """distill.teacher on the student's mesh, in the compute dtype. ValueError: another tokenizer."""
+  name, m = config.distill.teacher, config.model
+  check_tokenizers(learn.tokenizer, load_tokenizer(name), name)
+  model_config, params = learner.open_frozen(name, m.compute_dtype, learn.mesh)
+  score = make_score(
+    model_config, compute_dtype=m.compute_dtype, chunk=m.logprob_chunk, mesh=learn.mesh
+  )
+  return Teacher(model_config, params, score)
+
+
+# (metrics, what was learnt from, advantages) of a step
+Step = Callable[[int], tuple[dict[str, Any], Rollouts, np.ndarray]]
+
+
+def pairs_step(
+  config: config_lib.Config, learn: learner.Learner, draw: Callable[[int], list[Pair]]
+) -> Step:
+  """Steps on pairs: cross-entropy, or with distill.method=logits the teacher's distributions."""
+  d, m = config.distill, config.model
+  special = not writes_bos(config.task.template)
+
+  def rollouts_of(step: int) -> tuple[Rollouts, np.ndarray]:
+    rollouts = encode_pairs(draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special)
+    return rollouts, np.ones(len(rollouts.rewards), np.float32)
+
+  def sft(step: int):
+    rollouts, ones = rollouts_of(step)
+    return learn.one_step(rollouts, ones), rollouts, ones
+
+  if d.method == 'sft':
+    return sft
+  teacher = open_teacher(config, learn)
+  trains = 'float32' if config.lora.rank else m.dtype
+  update = make_logit_update(
+    learn.config,
+    teacher.config,
+    learner.optimizer_of(config, d.learning_rate, d.steps, trains),
+    vocabulary=learn.tokenizer.vocab_size,
+    compute_dtype=m.compute_dtype,
+    remat=m.remat,
+    chunk=m.logprob_chunk,
+    mesh=learn.mesh,
+    trained=learn.trained,
+  )
+
+  def logits(step: int):
+    rollouts, ones = rollouts_of(step)
+    learn.state, metrics = update(learn.state, teacher.params, learn.placed(rollouts))
+    row = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}, rollouts, ones
+
+  return logits
+
+
+def on_policy_step(config: config_lib.Config, learn: learner.Learner, source: Source) -> Step:
+  """Steps on the student's own samples: distill.batch problems, a completion of each."""
+  d = config.distill
+  teacher = open_teacher(config, learn)
+  sampling = train_sampling(config, learn.tokenizer.eos_ids)
+
+  def step_on(step: int):
+    learn.refresh(source.engine)
+    draws = batch_of(step * d.batch, d.batch, config.seed, len(source.problems))
+    items = [source.item(index, visit, 0) for index, visit in draws]
+    place = {(item.problem, item.visit): i for i, item in enumerate(items)}
+    drawn = sorted(
+      source.engine.run(items, sampling, stream='train'),
+      key=lambda one: place[one.item.problem, one.item.visit],
+    )
+    rollouts = rollout.assemble(
+      [one.item.prompt_ids for one in drawn],
+      [one.tokens for one in drawn],
+      sampler_logprobs=[one.logprobs for one in drawn],
+      truncated=[one.truncated for one in drawn],
+    )
+    mine, _ = learn.logprobs(learn.params, rollouts)
+    its, _ = learn.logprobs(teacher.params, rollouts, teacher.score)
+    mask = rollouts.completion_mask
+    advantages = reverse_kl_advantages(mine, its, mask)
+    row = learn.one_step(rollouts, advantages)
+    row['kl_teacher'] = float(-advantages[mask].mean())
+    row['truncated'] = float(rollouts.truncated.mean())
+    return row, rollouts, advantages
+
+  return step_on
+
+
 def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Fine-tunes (or trains from scratch) config.model; leaves checkpoints, metrics.jsonl, model/."""
   d = config.distill
   problems, heldout = load_problems(config.task)
-  draw = pair_source(config, problems)
+  on_policy = d.method == 'on_policy'
   learn = learner.open_learner(
-    config, ALGORITHMS['sft'], total_steps=d.steps, learning_rate=d.learning_rate
+    config,
+    ALGORITHMS['reinforce' if on_policy else 'sft'],
+    total_steps=d.steps,
+    learning_rate=d.learning_rate,
   )
+  draw = None if on_policy else pair_source(config, problems, heldout, learn.tokenizer)
   looks = heldout[: config.train.eval_problems] if d.eval_every else []
   template, capacity = config.task.template, config.sampling.prompt_capacity
   looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity)
@@ -118,6 +219,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
+        keep_steps=config.train.keep_steps,
         identity=learner.identity(config, SFT_NOT_IDENTITY),
       )
     )
@@ -138,6 +240,12 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
     pool = stack.enter_context(run_lib.make_pool(config, workdir))
     held_out = open_source(config, engine, pool, learn.tokenizer, looks, looks_encoded)
+    if draw is None:
+      encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity)
+      own = open_source(config, engine, pool, learn.tokenizer, problems, encoded)
+      take_step = on_policy_step(config, learn, own)
+    else:
+      take_step = pairs_step(config, learn, draw)
     exit_asked = stack.enter_context(GracefulExit())
     progress = stack.enter_context(
       metrics_lib.Progress(d.steps, 'fine-tuning', start=start, plain_every_s=5.0)
@@ -152,19 +260,17 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
           row |= observe.look(held_out)
         progress.note(f'step {step}: held-out pass@1 {row["eval/pass@1"]:.3f}')
       with phases('learn'):
-        rollouts = encode_pairs(
-          draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=not writes_bos(template)
-        )
-        ones = np.ones(len(rollouts.rewards), np.float32)
-        row |= learn.one_step(rollouts, ones)
+        found, rollouts, advantages = take_step(step)
+        row |= found
       row |= phases.pop() | {'seconds': meter.seconds}
       host['skipped_in_row'] = skips.count_skips(
-        row, host['skipped_in_row'], workdir, step, rollouts, ones
+        row, host['skipped_in_row'], workdir, step, rollouts, advantages
       )
       writer.write(step, row)
       progress.update(step + 1, {'loss': row['loss']})
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
-      if last or (step + 1) % d.checkpoint_every == 0 or exit_asked.requested or stuck:
+      due = (step + 1) % d.checkpoint_every == 0 or step + 1 in config.train.keep_steps
+      if last or due or exit_asked.requested or stuck:
         host |= {'iteration': step + 1, 'meter': meter.state()}
         learn.save(checkpoints, step + 1, host)
       if stuck:

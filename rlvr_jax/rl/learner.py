@@ -30,6 +30,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl import critic as critic_lib
 from rlvr_jax.rl import parts as reward_parts
+from rlvr_jax.rl import teacher_data
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.optimizer import make_optimizer
@@ -101,11 +102,16 @@ class Learner:
       rollouts, micro_tokens=t.micro_tokens, multiple=self.multiple, packing=t.packing
     )
 
-  def logprobs(self, params: Params, rollouts: Rollouts) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probs and entropy f32[B,T] of rollouts under params, at the sampling temperature."""
+  def logprobs(
+    self, params: Params, rollouts: Rollouts, score: Callable | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probs and entropy f32[B,T] of rollouts under params, at the sampling temperature.
+
+    score: of another architecture's params (update.make_score).
+    """
     layout = self._layout(rollouts)
     rows = self._place(micro_batches(rollouts, None, layout))
-    found = self.score(params, rows, jnp.float32(self.run.sampling.temperature))
+    found = (score or self.score)(params, rows, jnp.float32(self.run.sampling.temperature))
     logprobs, entropy = jax.device_get(found)
     return layout.restore(logprobs), layout.restore(entropy)
 
@@ -209,10 +215,18 @@ class Learner:
     row['tokens'] = float(sum(m['tokens'] for m in read))
     return row
 
+  def rows(self, rollouts: Rollouts, advantages: np.ndarray | None = None) -> Rows:
+    """Rollouts in packed micro-batches, with advantages f32[B] or f32[B,T]."""
+    return micro_batches(rollouts, advantages, self._layout(rollouts))
+
+  def placed(self, rollouts: Rollouts) -> Rows:
+    """The same without advantages, on the mesh."""
+    return self._place(self.rows(rollouts))
+
   def one_step(self, rollouts: Rollouts, advantages: np.ndarray) -> dict[str, float]:
-    """One optimizer step over all the rollouts, advantages f32[B], at temperature 1; metrics."""
-    rows = micro_batches(rollouts, advantages, self._layout(rollouts))
-    metrics = self._step(rows, jnp.float32(1))
+    """One optimizer step over all the rollouts, at temperature 1; metrics. advantages: f32[B], or
+    f32[B,T] where tokens of a rollout differ."""
+    metrics = self._step(self.rows(rollouts, advantages), jnp.float32(1))
     row = {k: float(v) for k, v in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
 
@@ -234,10 +248,18 @@ def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
   if config.job == 'train':
     found |= reward_parts.contents(config)
   if config.distill.source and config.job == 'distill':
-    found['content of distill.source'] = hash_of(pathlib.Path(config.distill.source).read_text())
+    found['content of distill.source'] = _source_hash(config.distill.source)
+  if config.distill.teacher and config.job == 'distill':
+    found['content of distill.teacher'] = fingerprint(config.distill.teacher)[:16]
   if config.model.name:
     found['content of model.name'] = fingerprint(config.model.name)[:16]
   return found
+
+
+def _source_hash(source: str) -> str:
+  """teacher_data.content, but of a JSONL file what runs have always had in their identity."""
+  path = pathlib.Path(source)
+  return hash_of(path.read_text()) if path.suffix == '.jsonl' else teacher_data.content(source)
 
 
 def hash_of(value: Any) -> str:
@@ -253,17 +275,28 @@ def total_steps(config: Config) -> int:
   return t.iterations * per_iteration
 
 
+def open_frozen(name: str, dtype: str, mesh: Mesh | None) -> tuple[ModelConfig, Params]:
+  """A model that only scores, laid out over the mesh as one that trains."""
+
+  def placed(model_config: ModelConfig) -> Any:
+    return None if mesh is None else _placed(model_config, dtype, mesh)
+
+  model_config, params, _ = load_model(name, dtype=dtype, shardings=placed, merged=True)
+  return model_config, params
+
+
+def _placed(model_config: ModelConfig, dtype: str, mesh: Mesh) -> Any:
+  """Shardings of a model's params by the training rules."""
+  shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model_config, dtype))
+  replicate = KV_PATHS if model_config.num_kv_heads % mesh.shape['tensor'] else None
+  return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
+
+
 def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, Tokenizer]:
   """The model of a config: by name, or from scratch by model.init for a task with an alphabet."""
 
   def placed(model_config: ModelConfig) -> Any:
-    if mesh is None:
-      return None
-    shapes = jax.eval_shape(
-      lambda: init_params(jax.random.key(0), model_config, config.model.dtype)
-    )
-    replicate = KV_PATHS if model_config.num_kv_heads % mesh.shape['tensor'] else None
-    return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
+    return None if mesh is None else _placed(model_config, config.model.dtype, mesh)
 
   if config.model.name:
     return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)

@@ -83,7 +83,12 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
-      Checkpointer(workdir / 'checkpoints', keep=config.train.keep, identity=identity)
+      Checkpointer(
+        workdir / 'checkpoints',
+        keep=config.train.keep,
+        keep_steps=config.train.keep_steps,
+        identity=identity,
+      )
     )
     host: dict[str, Any] = {'iteration': 0, 'skipped_in_row': 0, 'meter': {}, 'cursor': 0}
     host['queue'] = []
@@ -165,6 +170,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
       last = iteration + 1 == config.train.iterations
       due = (iteration + 1) % config.train.checkpoint_every == 0
+      due |= iteration + 1 in config.train.keep_steps
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
       if last or due or exit_asked.requested or stuck:
         save(iteration + 1)

@@ -286,15 +286,20 @@ def _render_chat(problem: Problem, template: str, tokenizer: ChatTokenizer | Non
       f'template={template!r}: this tokenizer carries no chat template (base models often have '
       f'none); choose one of {", ".join(TEMPLATES)}'
     )
-  chat = CHATS[template]
-  if isinstance(problem.prompt, str):
-    messages = [{'role': 'user', 'content': _fill(chat.user, problem)}]
-    if chat.system:
-      messages.insert(0, {'role': 'system', 'content': chat.system})
-  else:
-    messages = [dict(message) for message in problem.prompt]
+  messages, prefix = chat_messages(problem, template)
   opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-  return opened + chat.prefix
+  return opened + prefix
+
+
+def chat_messages(problem: Problem, template: str) -> tuple[list[dict[str, str]], str]:
+  """(messages, beginning of the answer) under a template of CHATS."""
+  chat = CHATS[template]
+  if not isinstance(problem.prompt, str):
+    return [dict(message) for message in problem.prompt], chat.prefix
+  messages = [{'role': 'user', 'content': _fill(chat.user, problem)}]
+  if chat.system:
+    messages.insert(0, {'role': 'system', 'content': chat.system})
+  return messages, chat.prefix
 
 
 def frame(template: str, tokenizer: ChatTokenizer | None = None) -> tuple[str, str]:
