@@ -121,8 +121,11 @@ def set_key(config: Config, key: str, value: Any, source: str) -> None:
     node[leaf] = _fit(key, value, now, kind, source)
 
 
-def dotted(values: Mapping[str, Any]) -> Config:
-  """A group whose keys (and those of its groups) are dotted keys of the config."""
+def dotted(values: Any) -> Config:
+  """A group whose keys (and those of its groups) are dotted keys of the config.
+
+  values: a mapping or a ConfigDict.
+  """
   inner = {k: dotted(v) if isinstance(v, Mapping | ConfigDict) else v for k, v in values.items()}
   return ConfigDict(inner, allow_dotted_keys=True)
 

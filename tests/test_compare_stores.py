@@ -287,7 +287,8 @@ def test_prompts_of_our_runs_are_shown_and_problems_compared(tmp_path):
   document = run(tmp_path, stores)
   assert document['warnings'] == []
   assert [one['notes'] for one in document['sources']] == [[], []]
-  assert 'What is &lt;' in (tmp_path / 'out' / 'report.html').read_text()
+  report = (tmp_path / 'out' / 'report.html').read_text()
+  assert r'What is \u003c' in report and 'What is <' not in report
   (folder / 'problems.json').write_text(json.dumps({**digests, 'p3': 'another'}))
   with pytest.raises(ValueError, match=r"1 problems are not the same in base and rl, e.g. 'p3'"):
     run(tmp_path, stores)

@@ -1,9 +1,12 @@
 """The parts of a study: who belongs to which, what is set against what, and the numbers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from rlvr_jax.eval import pass_at_k, study_parts
+from rlvr_jax.eval import claims, pass_at_k, study_parts
+from rlvr_jax.eval.claim_settings import Settings
 from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.results import ModelResult, analyse
 
@@ -102,6 +105,25 @@ def test_the_ledger_takes_algorithms_seeds_and_the_headline_run():
   assert found.algorithms == {'ppo': ['ppo-1'], 'grpo': ['grpo-1']}
   assert found.distilled == ('student',)
   assert list(found.checkpoints) == [0, 10, 30, 50]
+
+
+def test_a_model_at_another_temperature_leaves_the_claims_alone():
+  given = [
+    model('base', 'base', start='', seed=None, settings={'temperature': 1.0}),
+    model('grpo-1', part='algorithms', step=50, settings={'temperature': 1.0}),
+  ]
+  hotter = model('grpo-1@T:1.4', part='temperature', settings={'temperature': 1.4})
+  rows = {}
+  for label, found in (('alone', given), ('beside', [*given, hotter])):
+    inputs = study_parts.claim_inputs(found, ('base', 'grpo-1'))
+    inputs = dataclasses.replace(inputs, settings=Settings(k=8, temperature=1.0))
+    study = analyse(found, headline=('base', 'grpo-1'), resamples=50)
+    rows[label] = claims.ledger(study, inputs)
+  assert rows['alone'] == rows['beside']
+  assert rows['alone'][0]['value'] is not None
+  hot = dataclasses.replace(given[1], settings={'temperature': 1.4})
+  study = analyse([given[0], hot], headline=('base', 'grpo-1'), resamples=50)
+  assert 'temperature 1 (there: 1.4)' in claims.ledger(study, inputs)[0]['needed']
 
 
 def test_ablations_are_no_seeds_of_their_algorithm():

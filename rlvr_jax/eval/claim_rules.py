@@ -69,9 +69,14 @@ def _more(triple: Triple, threshold: float, problems: int, more: str) -> str:
 
 
 def unmatched(study: 'Study', settings: 'Settings') -> str:
-  """What keeps the samples from being those that the claims were written for; '' if nothing."""
+  """What keeps the samples from being those that the claims were written for; '' if nothing.
+
+  A model sampled once more at another temperature (part 'temperature') is no party to them.
+  """
   reasons = []
   for model in study.models:
+    if model.part == 'temperature':
+      continue
     temperature, verifier = model.settings.get('temperature'), model.settings.get('verifier')
     wanted = settings.temperature
     if wanted is not None and temperature is not None and abs(temperature - wanted) > 1e-6:

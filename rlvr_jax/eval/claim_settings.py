@@ -20,10 +20,11 @@ FILE = 'claims.json'
 class Settings:
   """Primary k, verifier and temperature, the level of intervals, and the rules' margins.
 
-  k: the boundary, k_max. verifier: '' for the task's own. temperature: None for whatever the
-  samples have. Margins are shares: sharpen and shrink of problems lost (C1, C2), reach of
-  completions and problems (C3), expand of problems (C4), gap between the base's pass@k_max and
-  pass@1 after training (C5). alike: between-algorithm over between-seed variance (C5).
+  k: the boundary, k_max; 0 leaves it to the draws (evaluate.headline_k = 0). verifier: '' for the
+  task's own. temperature: None for whatever the samples have. Margins are shares: sharpen and
+  shrink of problems lost (C1, C2), reach of completions and problems (C3), expand of problems
+  (C4), gap between the base's pass@k_max and pass@1 after training (C5). alike: between-algorithm
+  over between-seed variance (C5).
   """
 
   k: int

@@ -144,24 +144,30 @@ MARGINS = {'C1': 'sharpen', 'C2': 'shrink', 'C3': 'reach', 'C4': 'expand', 'C5':
 def ledger(study: 'Study', inputs: Inputs | None = None) -> list[dict[str, Any]]:
   """The five rows, as JSON values."""
   inputs = inputs or Inputs()
-  settings = inputs.settings or Settings(k=study.headline_k, level=study.level)
+  settings, digest = settings_in_use(study, inputs)
   why = claim_rules.unmatched(study, settings)
   note = inputs.registration.note if inputs.registration else ''
   rows = []
   for key, judge in JUDGES.items():
     row = _row(key, settings, needed=why) if why else judge(study, settings, inputs)
     row = dataclasses.replace(row, note='; '.join(filter(None, (row.note, note))))
-    rows.append({**dataclasses.asdict(row), 'k': settings.k, 'settings_hash': settings.hash})
+    rows.append({**dataclasses.asdict(row), 'k': settings.k, 'settings_hash': digest})
   return rows
+
+
+def settings_in_use(study: 'Study', inputs: Inputs) -> tuple[Settings, str]:
+  """(settings, their hash as it was written down); k = 0 left k to the study's headline."""
+  given = inputs.settings or Settings(k=study.headline_k, level=study.level)
+  return dataclasses.replace(given, k=given.k or study.headline_k), given.hash
 
 
 def registered(study: 'Study') -> dict[str, Any]:
   """The settings the rows were judged by, their hash, and when they were written down."""
-  settings = study.claims.settings or Settings(k=study.headline_k, level=study.level)
+  settings, digest = settings_in_use(study, study.claims)
   found = study.claims.registration
   return {
     'settings': dataclasses.asdict(settings),
-    'hash': settings.hash,
+    'hash': digest,
     'registered': found.registered if found else None,
     'before_sampling': found.before_sampling if found else None,
     'changed': list(found.changed) if found else [],

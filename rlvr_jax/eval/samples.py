@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported; no checker sees them)
 """The sample store: every completion ever measured, one Parquet row each.
 
 root/<model>/<task>/part-NNNNN.parquet. A shard is written whole under a temporary name, synced and

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow.compute makes its functions when it is imported; no checker sees them)
 """The files of the sample store: schema, metadata, and every check a shard must pass."""
 
 import dataclasses

@@ -329,7 +329,9 @@ def claim_inputs(models: Sequence[ModelResult], headline: Sequence[str]) -> clai
   for model in models:
     if model.algorithm is not None and model.role == 'rl' and model.part in ('', 'algorithms'):
       groups.setdefault(model.algorithm, []).append(model.name)
-  distilled = tuple(m.name for m in models if m.role == 'distilled')
+  distilled = tuple(
+    m.name for m in models if m.role == 'distilled' and m.part in ('', 'distillation')
+  )
   checkpoints = {}
   if len(headline) == 2:
     base, trained = headline
