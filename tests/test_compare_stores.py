@@ -288,7 +288,8 @@ def test_prompts_of_our_runs_are_shown_and_problems_compared(tmp_path):
   assert document['warnings'] == []
   assert [one['notes'] for one in document['sources']] == [[], []]
   report = (tmp_path / 'out' / 'report.html').read_text()
-  assert r'What is \u003c' in report and 'What is <' not in report
+  assert r'What is \u003c' in report
+  assert 'What is <' not in report
   (folder / 'problems.json').write_text(json.dumps({**digests, 'p3': 'another'}))
   with pytest.raises(ValueError, match=r"1 problems are not the same in base and rl, e.g. 'p3'"):
     run(tmp_path, stores)

@@ -371,7 +371,9 @@ def _training_figure(runs, panel: Panel, x: str) -> Plot:
   for place, (name, rows) in enumerate(runs.items()):
     pairs = [(row[x], row[panel.key]) for row in rows if _is_number(row.get(panel.key))]
     if pairs:
-      xs, ys = zip(*pairs, strict=True)
+      xs, ys = np.array(pairs, float).T
+      if panel.log:  # zero has no place there: the line is broken
+        ys = np.where(ys > 0, ys, np.nan)
       turn, colour = divmod(place + 1, len(COLOURS))
       line = LINES[turn % len(LINES)]
       axes.plot(xs, ys, color=COLOURS[colour], linestyle=line, linewidth=1.7, label=name)

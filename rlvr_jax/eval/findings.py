@@ -238,16 +238,15 @@ def _exact(study: Study, document: Mapping[str, Any]) -> list[Finding]:
   zs = [entry['largest_z'] for entry in documents.values()]
   agrees = all(z is not None and z < AGREEMENT_Z for z in zs)
   k = study.headline_k
-  values = ', '.join(
-    f'{percent(entry["pass_at_k"][str(k)])} for {name}' for name, entry in documents.items()
-  )
+  few = list(documents) if len(documents) <= 4 else [m for m in study.headline if m in documents]
+  values = ', '.join(f'{percent(documents[name]["pass_at_k"][str(k)])} for {name}' for name in few)
   worst = 'infinitely many' if None in zs else f'{max(zs):.1f}'
   made = [
     Finding(
       'supported' if agrees else 'fault',
       'Sampled and exact curves agree' if agrees else 'Sampled and exact curves disagree',
       f'Solve probabilities are known exactly here. Exact pass@{k} is {values}. The sampled curves '
-      f'lie at most {worst} standard deviations of sampling away from the exact ones.',
+      f'of {len(documents)} models lie at most {worst} standard deviations of sampling away from the exact ones.',
     )
   ]
   lost = document['comparisons'][0].get('exact_coverage') if study.paired else None
