@@ -246,7 +246,8 @@ def _exact(study: Study, document: Mapping[str, Any]) -> list[Finding]:
       'supported' if agrees else 'fault',
       'Sampled and exact curves agree' if agrees else 'Sampled and exact curves disagree',
       f'Solve probabilities are known exactly here. Exact pass@{k} is {values}. The sampled curves '
-      f'of {len(documents)} models lie at most {worst} standard deviations of sampling away from the exact ones.',
+      f'of {len(documents)} models lie at most {worst} standard deviations of '
+      'sampling away from the exact ones.',
     )
   ]
   lost = document['comparisons'][0].get('exact_coverage') if study.paired else None
