@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      # train | distill | evaluate | sample | study | compare | data | score | cot |
+      # train | distill | evaluate | sample | study | compare | plan | data | score | cot |
       # perplexity | export
       'job': 'train',
       'name': '',  # shown in reports; '' takes the config's file name
@@ -52,6 +52,7 @@ def _every_key() -> Config:
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
       'compare': _compare(),
+      'plan': _plan(),
       'server': _server(),
       'model': _model(),
       'lora': {
@@ -202,6 +203,21 @@ def _compare() -> dict[str, Any]:
   }
 
 
+def _plan() -> dict[str, Any]:
+  return {
+    'problems': (30, 100, 500),
+    'n': (64, 256, 1024),  # samples of each
+    'ks': (1, 128),  # of pass@k
+    'seeds': (1, 3),  # trained models
+    'seed_sd': 0.0,  # of pass@k over training seeds; above 0, at least 2 seeds
+    'power': 0.8,  # chance that the interval excludes zero
+    # without stores: Betas of solve rates, and how alike the models order problems (0 to 1)
+    'base': (0.25, 0.75),
+    'trained': (0.3, 0.6),
+    'agreement': 0.9,
+  }
+
+
 def _server() -> dict[str, Any]:
   return {  # where model.name is http://host:port/v1#NAME
     'key_env': 'OPENAI_API_KEY',  # environment variable with the key; never logged or stored
@@ -328,6 +344,7 @@ def _evaluate() -> dict[str, Any]:
     'temperature': 1.0,
     'top_p': 1.0,
     'top_k': 0,  # 0: off
+    'guesses': '',  # store or file of answers without reasoning to the same problems; '': none
     'second_verifier': '',  # judges all samples again for the report, as 'paper'; '': none
     'flush_s': 60.0,  # seconds between shards: what a kill can cost of what was finished
     'confidence': 0.95,  # of every interval

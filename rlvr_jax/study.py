@@ -18,9 +18,10 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
 from rlvr_jax import study_measures, study_stages
-from rlvr_jax.eval import preflight, study_parts
+from rlvr_jax.eval import preflight, study_parts, study_temperature
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.report import Section
 from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl.report import gap_of, panels_of
@@ -152,6 +153,7 @@ def write(
   title = config.study.title or f'{config.name}: base against RL on {problems[0].task}'
   texts = [*config.study.texts.items(), *study_parts.said(models)]
   found = study_parts.results(models, config.evaluate)
+  sections, envelope = sections_of(config, found, extra['entropy'])
   publish(
     config,
     workdir,
@@ -168,9 +170,29 @@ def write(
     panels=panels_of(shown),
     texts=texts,
     more_tables=[clock.table()],
-    more_sections=study_parts.sections(found),
-    extra={**extra, 'parts': study_parts.entries(found), 'seconds': clock.stages},
+    more_sections=sections,
+    extra={
+      **extra,
+      'parts': study_parts.entries(found),
+      'envelope': envelope,
+      'seconds': clock.stages,
+    },
   )
+
+
+def sections_of(
+  config: config_lib.Config, parts: Sequence[study_parts.Part], searches: Mapping[str, Any]
+) -> tuple[list[Section], dict[str, Any]]:
+  """(a section for each part, results.json["envelope"])."""
+  e, made, envelope = config.evaluate, [], {}
+  for part in parts:
+    if part.name == 'temperature':
+      options = {'level': e.confidence, 'seed': config.seed}
+      own, envelope = study_temperature.section(part, searches, **options)
+      made.append(own)
+    else:
+      made.append(study_parts.section(part))
+  return made, envelope
 
 
 def shown_arms(trained: Mapping[str, config_lib.Config]) -> list[str]:

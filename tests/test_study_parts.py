@@ -80,7 +80,7 @@ def test_numbers_are_paired_differences_of_pass_at_k(parts):
 
 
 def test_every_part_has_a_section_with_figure_and_table(parts):
-  sections = study_parts.sections(list(parts.values()))
+  sections = [study_parts.section(part) for part in parts.values()]
   assert len(sections) == len(parts) == 6
   for section, part in zip(sections, parts.values(), strict=True):
     (plot,), (table,) = section.plots, section.tables

@@ -57,7 +57,10 @@ class Counts:
     return self.c / self.n
 
   def select(self, problem_ids: Sequence[str]) -> 'Counts':
-    """The same counts for these problems, in this order; tokens and truncated are not split."""
+    """The same counts for these problems, in this order.
+
+    tokens and truncated cannot be split: where problems are left out both are 0, not known.
+    """
     row = {problem: index for index, problem in enumerate(self.problem_ids)}
     missing = [problem for problem in problem_ids if problem not in row]
     if missing:
@@ -68,6 +71,8 @@ class Counts:
       problem_ids=tuple(problem_ids),
       n=self.n[rows],
       c=self.c[rows],
+      tokens=self.tokens if len(rows) == len(self) else 0,
+      truncated=self.truncated if len(rows) == len(self) else 0,
       verdicts={name: np.asarray(values)[rows] for name, values in self.verdicts.items()},
     )
 

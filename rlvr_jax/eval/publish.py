@@ -8,8 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax.eval import browse, claims, figures_tree, report, results, two_verifiers
+from rlvr_jax.eval import (
+  beside,
+  browse,
+  claims,
+  figures_tree,
+  report,
+  results,
+  sources,
+  two_verifiers,
+)  # fmt: skip
 from rlvr_jax.eval.claim_settings import register, settings_of
+from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
@@ -51,6 +61,10 @@ def publish(
     claims=_claim_inputs(config, workdir, models, headline, claim_inputs or claims.Inputs()),
   )
   task = problems[0].task
+  found = beside.all_of(analysed, store, task, _guesses(config))
+  more['extra'] = {**(more.get('extra') or {}), **{one.key: one.entry for one in found}}
+  own = more.get('more_sections', ())
+  more['more_sections'] = [*own, *(one.section for one in found)]
   document = report.write_study(
     workdir,
     analysed,
@@ -83,6 +97,14 @@ def _read_reasoning(workdir: pathlib.Path) -> dict[str, Any] | None:
   """What job=cot found in WORKDIR/cot, if it was run there."""
   path = workdir / 'cot' / 'cot.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+def _guesses(config: config_lib.Config) -> tuple[str, Counts] | None:
+  """(name, counts) of evaluate.guesses."""
+  if not config.evaluate.guesses:
+    return None
+  source = sources.open_source(config.evaluate.guesses)
+  return source.name, source.counts
 
 
 def _second_verdicts(

@@ -187,14 +187,11 @@ def entries(parts: Sequence[Part]) -> dict[str, Any]:
   }
 
 
-def sections(parts: Sequence[Part]) -> list[Section]:
-  """The report's sections, one a part."""
-  made = []
-  for part in parts:
-    title, text = TEXTS[part.name]
-    plots = [steps_figure(part)] if part.name == 'dynamics' else [curves_figure(part)]
-    made.append(Section(title, [text], plots, [table(part)]))
-  return made
+def section(part: Part) -> Section:
+  """The report's section of a part."""
+  title, text = TEXTS[part.name]
+  plots = [steps_figure(part)] if part.name == 'dynamics' else [curves_figure(part)]
+  return Section(title, [text], plots, [table(part)])
 
 
 def table(part: Part) -> Table:
@@ -253,17 +250,20 @@ def _look(place: int) -> dict[str, Any]:
 @figures.drawn
 def curves_figure(part: Part) -> Plot:
   """Mean pass@k of each model of a part, with its band."""
-  figure, (axes,) = _axes(1, (6.0, 4.0 + 0.22 * max(0, len(part.models) - 6)))
+  names = [f'{m.name} ({m.label})' if m.label else m.name for m in part.models]
+  columns = 2 if max(map(len, names)) <= 28 else 1  # long names would run out of the picture
+  lines = -(-len(names) // columns)
+  figure, (axes,) = _axes(1, (6.0, 4.0 + 0.22 * max(0, lines - 3)))
   for place, model in enumerate(part.models):
     band, look = part.bands[model.name], _look(place)
     axes.fill_between(part.ks, band.low, band.high, color=look['color'], alpha=0.12, linewidth=0)
-    name = f'{model.name} ({model.label})' if model.label else model.name
-    axes.plot(part.ks, band.value, linewidth=2, markevery=4, markersize=5, label=name, **look)
+    label = names[place]
+    axes.plot(part.ks, band.value, linewidth=2, markevery=4, markersize=5, label=label, **look)
   figures.log_k(axes, int(part.ks[-1]))
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   axes.set_ylabel('problems solved in k tries')
-  axes.legend(loc='upper left', bbox_to_anchor=(0, -0.16), ncols=2, fontsize=9)
+  axes.legend(loc='upper left', bbox_to_anchor=(0, -0.16), ncols=columns, fontsize=9)
   return Plot(
     f'part_{part.name}',
     TEXTS[part.name][0],
