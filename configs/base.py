@@ -191,7 +191,8 @@ def _perplexity() -> dict[str, Any]:
 def _compare() -> dict[str, Any]:
   return {
     'base': '',  # the store that the others are compared with; '': the first
-    'roles': '',  # base | rl | distilled of each store, in their order; '': base, then rl
+    'roles': '',  # of each store, in their order: base | rl | rl:ALGORITHM:SEED | distilled |
+    # instruct | teacher; '': base, then rl
     'task': '',  # of stores that hold several; '': their only one
     'samples': 0,  # of each problem, the first ones; 0: all
     'common': False,  # compare on the problems that all stores have, where the sets differ

@@ -78,6 +78,25 @@ def test_the_base_may_be_any_and_roles_are_given(tmp_path):
     run(tmp_path, stores, compare__base='x')
   with pytest.raises(ValueError, match='for each of the 2 stores'):
     run(tmp_path, stores, compare__roles='base')
+  with pytest.raises(ValueError, match=r"'rl:grpo' is none of .* or rl:ALGORITHM:SEED"):
+    run(tmp_path, stores, compare__roles='base,rl:grpo')
+  with pytest.raises(ValueError, match=r"'base:grpo:1' is none of"):
+    run(tmp_path, stores, compare__roles='base:grpo:1,rl')
+
+
+def test_algorithms_and_seeds_of_other_peoples_models_are_compared(tmp_path):
+  rng = np.random.default_rng(0)
+  paths, roles = [], []
+  for algorithm, seed in [('base', 0), *((a, s) for a in ('grpo', 'ppo') for s in (1, 2, 3))]:
+    path = tmp_path / f'{algorithm}{seed}.csv'
+    lines = [f'p{i},32,{rng.binomial(32, 0.3)}' for i in range(20)]
+    path.write_text('\n'.join(['problem_id,n,c', *lines]))
+    paths.append(str(path))
+    roles.append('base' if algorithm == 'base' else f'rl:{algorithm}:{seed}')
+  document = run(tmp_path, ','.join(paths), compare__roles=','.join(roles))
+  alike = next(row for row in document['claims'] if row['key'] == 'C5')
+  assert alike['numbers']['seeds'] == {'grpo': 3, 'ppo': 3}
+  assert len(document['algorithms']) == 2
 
 
 def test_our_own_stores_give_the_same_numbers(tmp_path):

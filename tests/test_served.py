@@ -234,6 +234,7 @@ def command(stub, path, workdir, **changes):
   return [sys.executable, 'main.py', '--config=configs/sample.py', f'--workdir={workdir}', *given]
 
 
+@pytest.mark.check
 def test_kill_9_and_the_same_command_end_with_the_same_rows(stub, path, tmp_path):
   """The whole program; it imports no jax (see -X importtime), and the key is in no file of it."""
   environment = {**os.environ, 'OPENAI_API_KEY': 'sk-very-secret'}

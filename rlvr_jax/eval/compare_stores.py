@@ -21,7 +21,16 @@ from rlvr_jax.eval.tables import Table
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
 
-ROLES = ('base', 'rl', 'distilled')
+ROLES = ('base', 'rl', 'distilled', 'instruct', 'teacher')
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+  """What a store is compared as; algorithm and training seed where they were given."""
+
+  role: str
+  algorithm: str | None = None
+  seed: int | None = None
 
 
 def compare(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -127,17 +136,33 @@ def words(text: str) -> list[str]:
   return [word.strip() for word in text.split(',') if word.strip()]
 
 
-def roles_of(text: str, found: Sequence[Source], names: Sequence[str]) -> dict[str, str]:
-  """Role of each model by name: as given, in the order of the stores, else base and then rl."""
+def roles_of(text: str, found: Sequence[Source], names: Sequence[str]) -> dict[str, Role]:
+  """Role of each model by name: as given, in the order of the stores, else base and then rl.
+
+  A role is one of ROLES; rl:ALGORITHM:SEED says which seed of which algorithm a model is, without
+  which nothing is said of algorithms.
+  """
   given = words(text)
   if not given:
-    return {source.name: 'base' if i == 0 else 'rl' for i, source in enumerate(found)}
-  if len(given) != len(names) or any(role not in ROLES for role in given):
+    return {source.name: Role('base' if i == 0 else 'rl') for i, source in enumerate(found)}
+  roles = [_role(text, one) for one in given]
+  if len(roles) != len(names):
     raise ValueError(
       f'compare.roles={text!r} must name one of {", ".join(ROLES)} for each of the {len(names)} '
       'stores, in their order'
     )
-  return dict(zip(names, given, strict=True))
+  return dict(zip(names, roles, strict=True))
+
+
+def _role(text: str, given: str) -> Role:
+  role, *more = given.split(':')
+  whole = role == 'rl' and len(more) == 2 and bool(more[0]) and more[1].isdecimal()
+  if role not in ROLES or (more and not whole):
+    raise ValueError(
+      f'compare.roles={text!r}: {given!r} is none of {", ".join(ROLES)} or rl:ALGORITHM:SEED, as '
+      'rl:grpo:1'
+    )
+  return Role(role, more[0], int(more[1])) if more else Role(role)
 
 
 def check(
@@ -154,7 +179,7 @@ def check(
 
 
 def measured(
-  found: Sequence[Source], ids: Sequence[str], roles: Mapping[str, str]
+  found: Sequence[Source], ids: Sequence[str], roles: Mapping[str, Role]
 ) -> list[ModelResult]:
   """The sources as models of a report, on these problems."""
   stopped = [source for source in found if source.reached]
@@ -169,7 +194,7 @@ def measured(
     models.append(
       ModelResult(
         source.name,
-        roles[source.name],
+        roles[source.name].role,
         counts if list(counts.problem_ids) == list(ids) else counts.select(ids),
         settings={
           **source.settings,
@@ -177,6 +202,8 @@ def measured(
           'verifier': source.verifier or None,
         },
         reached=reached,
+        algorithm=roles[source.name].algorithm,
+        seed=roles[source.name].seed,
       )
     )
   return models
