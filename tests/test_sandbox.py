@@ -247,6 +247,10 @@ def test_memory_and_time_of_a_run():
     short = Limits(wall_s=0.3, cpu_s=5.0)
     outcome = sandbox.run_main('import time\ntime.sleep(9)', '', short)
     assert (outcome.ended_by, outcome.why(short)) == ('wall', 'no end within 0.3 s')
+    busy = Limits(wall_s=20.0, cpu_s=0.4)
+    outcome = sandbox.run_main('while True: pass', '', busy)
+    assert (outcome.ended_by, outcome.why(busy)) == ('cpu', 'more than 0.4 s of CPU')
+    assert 0.4 <= outcome.cpu_s < 1.0
     outcome = sandbox.run_main('print("x" * 10000)', '', Limits(output_bytes=100))
     assert (outcome.ended_by, len(outcome.stdout)) == ('output', 100)
 

@@ -16,10 +16,11 @@ from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.sandbox.host import Limits, Sandbox
 from tests import hostile
 from tests.hostile_calls import CALLS
+from tests.hostile_more import MORE
 from tests.hostile_outputs import OUTPUTS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
-ATTACKS = hostile.ATTACKS | OUTPUTS
+ATTACKS = hostile.ATTACKS | OUTPUTS | MORE
 LIMIT = 0.35  # of CPU; twice that by the clock
 # What no program can know: read, it gives itself away.
 EXPECTED = [918273, 'zebra']
@@ -121,7 +122,7 @@ ROTATED = list(zip(ATTACKS, itertools.cycle(KINDS), strict=False))
 
 
 def test_there_are_enough_of_them():
-  assert len(ATTACKS) >= 60
+  assert len(ATTACKS) == len(hostile.ATTACKS) + len(OUTPUTS) + len(MORE) >= 110
 
 
 @pytest.mark.parametrize(('attack', 'kind'), ROTATED)

@@ -42,6 +42,11 @@ _LONGEST_S = 60.0
 _REFERENCE_FACTOR = 4  # times its CPU time, beyond the limit, a program may take
 _FUTURE = re.compile(r'^from __future__ import .*$', re.MULTILINE)
 
+_OPAQUE = b'{"h":['  # as codec writes an object that is no data; in a text its quotes are escaped
+# Bytes of output that are read of a program: so many, and so many for each expected one, but for
+# what is large. What reading takes is the verifier's time, which no limit of the program ends.
+_ROOM, _ROOM_FACTOR, _ROOM_MOST = 1 << 20, 32, 32 << 20
+
 Answer = dict[str, Any]
 
 
@@ -53,6 +58,11 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
     raise ValueError(
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '
       f'{", ".join(_KINDS)}, as rlvr_jax.tasks.code_rows makes it'
+    )
+  asked = 'test' if answer['kind'] == 'asserts' else 'inputs'
+  if not answer.get(asked):
+    raise ValueError(
+      f'problem {problem.task}/{problem.id}: its answer holds no {asked}: every program would pass'
     )
   text = str(problem.meta.get('prefix', '')) + completion
   program = extract_program(text, answer.get('entry_point', ''), answer.get('prompt', ''))
@@ -89,6 +99,11 @@ def _limits(answer: Answer, more_s: float = 0.0) -> Limits:
   return Limits(wall_s=_WALL * seconds, cpu_s=seconds, memory_mb=memory)
 
 
+def _room(expected: int) -> int:
+  """How many bytes a program may write where so many are expected."""
+  return max(2 * expected, min(_ROOM_MOST, _ROOM + _ROOM_FACTOR * expected))
+
+
 def _with_prelude(prelude: str, program: str) -> str:
   """The prelude before the program, but not before what must come first in a file."""
   if not prelude:
@@ -110,8 +125,7 @@ def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
   if len(wanted.lines) != len(answer['inputs']):
     raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted.lines)} expected outputs')
   limits = _limits(answer, _REFERENCE_FACTOR * wanted.cpu_s)
-  size = max(limits.output_bytes, 2 * sum(map(len, wanted.lines)))
-  limits = dataclasses.replace(limits, output_bytes=size)
+  limits = dataclasses.replace(limits, output_bytes=_room(sum(map(len, wanted.lines))))
   check = _Calls(answer, wanted.lines)
   outcome = sandbox().run_calls(
     program,
@@ -144,13 +158,17 @@ class _Calls:
 
   def take(self, line: bytes) -> bool:
     """True if the next line is wanted."""
-    if self.loaded and line == self.wanted[self.right]:
+    same = self.loaded and line == self.wanted[self.right]
+    if same and _OPAQUE not in line:  # all objects of one type read the same
       self.right += 1
     else:
       self.why = self._look(line) or ''
     return not self.why and self.right < len(self.wanted)
 
   def _look(self, line: bytes) -> str | None:
+    room = _room(len(self.wanted[self.right]))
+    if len(line) > room:
+      return f'an output of more than {room} bytes'
     try:
       said = codec.loads(line)
     except codec.CodecError as error:
@@ -198,9 +216,9 @@ def _judge_asserts(answer: Answer, program: str) -> tuple[Any, str]:
 
 
 def _judge_stdin(answer: Answer, program: str) -> tuple[Any, str]:
-  limits = _limits(answer)
   pairs = list(zip(answer['inputs'], answer['outputs'], strict=True))
   for i, (text, wanted) in enumerate(pairs, 1):
+    limits = dataclasses.replace(_limits(answer), output_bytes=_room(len(wanted)))
     outcome = sandbox().run_main(program, text, limits)
     where = f'test {i} of {len(pairs)}'
     if outcome.ended_by or outcome.code:
