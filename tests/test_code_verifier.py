@@ -335,6 +335,41 @@ def test_what_a_test_needs_of_the_program_stays_there():
   assert verdict(lists, reverse.replace('return last', 'return head')).verdict == 'wrong'
 
 
+def test_a_test_may_expect_an_exception_of_a_builtin_type():
+  expects = {
+    **ASSERTS,
+    'test': 'def raises(kind, *args):\n  try:\n    candidate(*args)\n'
+    '  except kind as error:\n    return str(error)\n  return None\n'
+    'assert raises(ValueError, -1) == "below 0"\nassert raises(LookupError, 0) is not None\n'
+    'assert raises(OSError, 1) is not None\nassert raises(UnicodeDecodeError, 2) is not None\n'
+    'assert candidate(9) == 9',
+  }
+  program = """
+class Odd(ValueError):
+  pass
+def add(x):
+  if x < 0:
+    raise Odd('below 0')
+  if x == 0:
+    return {}[x]
+  if x == 1:
+    return open('/etc/passwd')
+  if x == 2:
+    return b'\\xff'.decode()
+  return x
+"""
+  assert verdict(expects, program).verdict == 'correct'
+  for old, new in (
+    ('Odd(', 'KeyError('),
+    ('return {}[x]', 'raise StopIteration'),
+    ("Odd('below 0')", "ExceptionGroup('below 0', [Odd()])"),
+    ("return open('/etc/passwd')", 'return x'),
+    ('return x\n', 'raise OSError\n'),
+  ):
+    said = verdict(expects, old.join(program.split(old)[:-1]) + new + program.split(old)[-1])
+    assert said.verdict == 'wrong', (new, said)
+
+
 def test_problems_of_a_jsonl_file_as_the_how_to_has_them(tmp_path):
   how_to = (pathlib.Path(__file__).parent.parent / 'docs' / 'how_to.md').read_text()
   lines = [line for line in how_to.splitlines() if line.startswith('{"id"') and '"kind"' in line]

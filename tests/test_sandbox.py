@@ -162,6 +162,7 @@ def test_processes_of_an_unconfined_run_end_with_it():
   program = 'import os, time\nfor _ in range(3):\n  os.fork() or (os.setsid(), time.sleep(99))'
   with Sandbox(at_most='rlimits') as sandbox:
     sandbox.run_main(program, '', LIMITS)
+    left = ['?']
     for _ in range(100):
       with open(f'/proc/{sandbox.server_pid}/task/{sandbox.server_pid}/children') as file:
         left = file.read().split()
@@ -273,11 +274,11 @@ def test_a_time_out_counts_after_a_second_run_alone(tmp_path):
   with VerifierPool(workers=2, limit_s=5.0, journal=journal) as pool:
     again, begun = [], pool._settle_or_repeat
 
-    def spy(batch, verdicts):
-      again.extend(v.verdict for j, v in zip(batch, verdicts, strict=True) if not j.quiet)
-      alone = [j.quiet for j in batch]
+    def spy(jobs, verdicts):
+      again.extend(v.verdict for j, v in zip(jobs, verdicts, strict=True) if not j.quiet)
+      alone = [j.quiet for j in jobs]
       assert not any(alone) or pool._running == 1
-      return begun(batch, verdicts)
+      return begun(jobs, verdicts)
 
     pool._settle_or_repeat = spy
     verdicts = pool.verify(jobs)

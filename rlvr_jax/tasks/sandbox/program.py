@@ -152,7 +152,12 @@ def _attempt(call: Callable[[], Any], keep: codec.Keep) -> dict[str, Any]:
   try:
     return {'ok': codec.encode(call(), keep)}
   except BaseException as error:
-    return {'raised': describe(error)}
+    return {'raised': describe(error), 'type': _builtin(error), 'text': _text_of(error)}
+
+
+def _builtin(error: BaseException) -> str:
+  """The builtin type that an exception is of."""
+  return next((one.__name__ for one in type(error).__mro__ if one.__module__ == 'builtins'), '')
 
 
 def _attempt_call(function: Callable[..., Any], values: list[Any]) -> dict[str, Any]:
@@ -231,11 +236,14 @@ def describe(error: BaseException) -> str:
     if trace.tb_frame.f_code.co_filename == '<program>':
       line = f' (line {trace.tb_lineno})'
     trace = trace.tb_next
+  return f'{type(error).__name__}: {_text_of(error)[:200]}{line}'
+
+
+def _text_of(error: BaseException) -> str:
   try:
-    text = str(error)
+    return str(error)[:1000]
   except BaseException:  # its __str__ is the program's
-    text = '?'
-  return f'{type(error).__name__}: {text[:200]}{line}'
+    return '?'
 
 
 def write_all(fd: int, data: bytes) -> None:
