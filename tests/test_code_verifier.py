@@ -391,10 +391,16 @@ def test_a_reference_that_fails_or_a_broken_test_is_no_verdict_on_the_program():
   for nothing in (
     {**CALLS, 'inputs': [], 'expected': []},
     {**STDIN, 'inputs': [], 'outputs': []},
-    {**ASSERTS, 'test': ''},
+    {**STDIN, 'outputs': ['\n', '']},
+    {**CALLS, 'expected': [None, None]},
+    {**CALLS, 'reference': 'def add(a, b): print(a + b)'},
+    {**ASSERTS, 'test': '\n'},
   ):
     with pytest.raises(ValueError, match='every program would pass'):
       verdict(nothing, WHOLE)
+  with pytest.raises(ValueError, match='asks nothing of the program: every one would pass'):
+    verdict({**ASSERTS, 'test': 'def check(f): assert f(1, 2) == 3'}, WHOLE)
+  assert verdict({**ASSERTS, 'test': 'assert candidate == 3'}, 'add = 3').verdict == 'correct'
   with pytest.raises(ValueError, match='answer must be an object with kind = calls'):
     verdict('42', WHOLE)
 

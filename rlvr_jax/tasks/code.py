@@ -43,6 +43,7 @@ _REFERENCE_FACTOR = 4  # times its CPU time, beyond the limit, a program may tak
 _FUTURE = re.compile(r'^from __future__ import .*$', re.MULTILINE)
 
 _OPAQUE = b'{"h":['  # as codec writes an object that is no data; in a text its quotes are escaped
+_NOTHING = codec.dumps({'ok': None})[:-1]
 # Bytes of output that are read of a program: so many, and so many for each expected one, but for
 # what is large. What reading takes is the verifier's time, which no limit of the program ends.
 _ROOM, _ROOM_FACTOR, _ROOM_MOST = 1 << 20, 32, 32 << 20
@@ -59,11 +60,9 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '
       f'{", ".join(_KINDS)}, as rlvr_jax.tasks.code_rows makes it'
     )
-  asked = 'test' if answer['kind'] == 'asserts' else 'inputs'
-  if not answer.get(asked):
-    raise ValueError(
-      f'problem {problem.task}/{problem.id}: its answer holds no {asked}: every program would pass'
-    )
+  if missing := _missing(answer):
+    name = f'{problem.task}/{problem.id}'
+    raise ValueError(f'problem {name}: its answer holds no {missing}: every program would pass')
   text = str(problem.meta.get('prefix', '')) + completion
   program = extract_program(text, answer.get('entry_point', ''), answer.get('prompt', ''))
   box = sandbox()
@@ -71,6 +70,17 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
     return Verdict('unparsed', 0.0, '', 'the completion holds no program', box.level)
   verdict, reason = judge(answer, _with_prelude(answer.get('prelude', ''), program))
   return Verdict(verdict, float(verdict == 'correct'), program, reason, box.level)
+
+
+def _missing(answer: Answer) -> str:
+  """What an answer lacks that could tell a program from one that does nothing; '' if nothing."""
+  if answer['kind'] == 'asserts':
+    return '' if str(answer.get('test', '')).strip() else 'test'
+  if not answer.get('inputs'):
+    return 'inputs'
+  if answer['kind'] == 'stdin' and not any(text.strip() for text in answer['outputs']):
+    return 'output that is not empty'
+  return ''
 
 
 def prepare() -> None:
@@ -124,6 +134,8 @@ def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
   wanted = _wanted(answer)
   if len(wanted.lines) != len(answer['inputs']):
     raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted.lines)} expected outputs')
+  if all(line == _NOTHING for line in wanted.lines):
+    raise ValueError(f'{answer["entry_point"]!r} is to return None only: every program would pass')
   limits = _limits(answer, _REFERENCE_FACTOR * wanted.cpu_s)
   limits = dataclasses.replace(limits, output_bytes=_room(sum(map(len, wanted.lines))))
   check = _Calls(answer, wanted.lines)

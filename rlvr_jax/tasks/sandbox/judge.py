@@ -52,6 +52,7 @@ class _Pipe:
     self._answers, self._send = os.fdopen(receive, 'rb'), send
     self._last: tuple[str, Any] = ('nothing was called', None)
     self.nodes: dict[str, Any] = {}
+    self.asked = False  # for more than objects that have names
 
   def read(self) -> dict[str, Any]:
     line = self._answers.readline(MAX_LINE)
@@ -66,6 +67,7 @@ class _Pipe:
     return answer
 
   def ask(self, **request: Any) -> Any:
+    self.asked = True
     try:
       write_all(self._send, codec.dumps(request))
     except BrokenPipeError:
@@ -150,12 +152,15 @@ def run_test(job: dict[str, Any], receive: int, send: int) -> dict[str, Any]:
     started = pipe.read()
     if 'loaded' not in started:
       return {'failed': str(started.get('failed'))[:300]}
-    for here, there in job['names'].items():
-      space[here] = pipe.ask(do='get', name=there)
+    values = {here: pipe.ask(do='get', name=there) for here, there in job['names'].items()}
+    space.update(values)
+    pipe.asked = not all(isinstance(value, Remote) for value in values.values())
     exec(test, space)
   except BaseException as error:  # whatever a test raises, it has not passed
     what = error.why if isinstance(error, RemoteError) else pipe.last()
     return {'failed': f'{_where(error, job["test"])}: {what}'}
+  if not pipe.asked:
+    return {'failed': 'the test asks nothing of the program: every one would pass', 'broken': True}
   return {'passed': True}
 
 
