@@ -1,5 +1,6 @@
 """The sandbox's parts: data that crosses its wall, levels, fork server, and the pool around it."""
 
+import builtins
 import collections
 import contextlib
 import decimal
@@ -18,7 +19,7 @@ from rlvr_jax.tasks import code
 from rlvr_jax.tasks import settings as verifier_settings
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.sandbox import codec
+from rlvr_jax.tasks.sandbox import codec, judge
 from rlvr_jax.tasks.sandbox.confine import LEVELS, Limits
 from rlvr_jax.tasks.sandbox.host import Sandbox, SandboxError
 from rlvr_jax.tasks.settings import Settings
@@ -118,6 +119,17 @@ def test_what_is_no_data_or_too_much_is_refused():
   with pytest.raises(codec.CodecError, match='have one hash'):
     codec.decode({'s': [i * (2**61 - 1) for i in range(1000)]})
   assert codec.decode({'s': list(range(1000))}) == set(range(1000))
+
+
+def test_an_exception_is_of_the_type_that_the_program_says():
+  names = [one.__name__ for one in vars(builtins).values() if isinstance(one, type)]
+  for name in [*names, 'print', '__name__', '', None, ['KeyError'], 10**30]:
+    error = judge._as_raised({'raised': f'{name}: no', 'type': name, 'text': 'no'})
+    assert (str(error), error.why) == ('no', f'it raised {name}: no')
+    assert type(error).__name__ in (name, 'RemoteError')
+    assert not isinstance(error, StopIteration | BaseExceptionGroup)
+  assert isinstance(judge._as_raised({'raised': '', 'type': 'KeyError'}), KeyError)
+  assert not isinstance(judge._as_raised({'raised': '', 'type': 'LookupError'}), KeyError)
 
 
 PROBE = """

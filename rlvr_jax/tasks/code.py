@@ -19,7 +19,8 @@ Optional everywhere: 'prompt' (completions may continue it), 'prelude' (put befo
 limit is in seconds of CPU; by the clock a run may take twice as long.
 
 Expected values are in no process that the program can reach. The verdict is 'timeout' if a run was
-over its time, 'unparsed' if the completion holds no program, else 'correct' or 'wrong'.
+over its time, 'unparsed' if the completion holds no program, else 'correct' or 'wrong'. A problem
+that a program passes by doing nothing is a ValueError.
 """
 
 import dataclasses

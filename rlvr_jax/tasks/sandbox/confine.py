@@ -64,7 +64,7 @@ def confine(level: str, limits: Limits, ruleset: int, parent: int) -> None:
 def set_limits(limits: Limits) -> None:
   """The rlimits. No file can be written: its size may be 0.
 
-  That of CPU is the server's to keep (server.look): here it is twice that, should it not.
+  The server keeps the limit of CPU (server.look); twice as much is set here, in case it does not.
   """
   seconds = 2 + int(2 * limits.cpu_s)
   memory = limits.memory_mb << 20

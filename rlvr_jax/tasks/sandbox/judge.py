@@ -2,8 +2,8 @@
 
 A test (`assert f(1) == 2`, `def check(candidate): ...`) runs as it stands, in a process that the
 program can neither read nor signal. Names of the program stand in it for Remote objects, whose
-calls are requests; what comes back is data. So expected values never enter the program's process,
-and whatever happens there is at most a wrong value here.
+calls are requests; what comes back is data, or an exception of a builtin type. So expected values
+never enter the program's process, and whatever happens there is at most a wrong value here.
 """
 
 import builtins

@@ -142,8 +142,9 @@ def receive(channel: socket.socket, poll: Any, runs: dict[int, Run], ruleset: in
 def look(runs: dict[int, Run]) -> None:
   """Ends what is over its time or has too many threads.
 
-  The CPU time is that of the report. What the kernel holds against RLIMIT_CPU is counted in whole
-  ticks, on a busy machine far too many: there that limit is late, and only for want of this one.
+  CPU time is what /proc says, the same as in the report. The kernel counts whole ticks against
+  RLIMIT_CPU, on a busy machine far too many, so that limit is set later (confine.set_limits) and
+  ends only what this misses.
   """
   now = time.monotonic()
   for run in runs.values():
