@@ -12,7 +12,7 @@ from rlvr_jax.tasks import code, code_rows
 from rlvr_jax.tasks.code_compare import same_output, same_text
 from rlvr_jax.tasks.code_extract import extract_program
 from rlvr_jax.tasks.jsonl import load_jsonl
-from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.problem import Problem, Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
 PROMPT = 'from typing import List\n\ndef add(a, b):\n    """ Adds. """\n'
@@ -147,6 +147,26 @@ def test_outputs_of_programs(got, wanted, right):
   assert same_text(got.encode(), wanted.encode()) is right
 
 
+@pytest.mark.parametrize(
+  'work',
+  [
+    lambda: same_text(b'1' * 1_000_000 + b'x', b'5'),
+    lambda: same_text(b'1.' + b'1' * 1_000_000 + b'e', b'5'),
+    lambda: same_output([i * (2**61 - 1) for i in range(1, 200_000)], [1], 0, 'set', ()),
+    lambda: extract_program('```' + 'a' * 300_000 + '`') is None,
+    lambda: extract_program('```' + ' ' * 300_000 + '`') is None,
+  ],
+)
+@pytest.mark.timeout(20)  # quadratic, each would take minutes
+def test_the_verifier_reads_what_it_is_given_in_linear_time(work):
+  assert work() is False
+
+
+def test_text_that_no_file_takes_is_escaped():
+  said = Verdict('wrong', 0.0, 'x', 'ValueError: \ud800 and é')
+  assert said.reason == 'ValueError: \\ud800 and é'
+
+
 CALLS = {'kind': 'calls', 'entry_point': 'add', 'inputs': [[1, 2], [3, 4]], 'limit_s': 1.0}
 STDIN = {'kind': 'stdin', 'inputs': ['1 2\n', '3 4\n'], 'outputs': ['3\n', '7\n'], 'limit_s': 1.0}
 ASSERTS = {
@@ -213,6 +233,58 @@ READS = 'import sys\na, b = map(int, sys.stdin.buffer.read().split())\nprint(a +
     ({**CALLS, 'expected': [3, 7]}, f'{WHOLE}\ndef add(a, b):\n  return (', 'correct', '2 calls'),
     (ASSERTS, f'{WHOLE}\nassert add(1, 1) == 3', 'correct', 'the test passed'),
     (STDIN, f'{READS}\nassert 0', 'wrong', 'exit code 1'),
+    # as an interpreter ends a program: `site`'s words, closed streams, writers nobody closed
+    (STDIN, f'{READS}\nexit()', 'correct', '2 tests'),
+    (STDIN, f'{READS}\nquit(3)', 'wrong', 'exit code 3'),
+    (STDIN, f'{READS}\nsys.stdout.close()', 'correct', '2 tests'),
+    (
+      STDIN,
+      f"w = open(1, 'w')\n{READS.replace('print(a + b)', 'w.write(str(a + b))')}",
+      'correct',
+      '2 tests',
+    ),
+    (
+      STDIN,
+      f'import io, sys\nout, sys.stdout = sys.stdout, io.StringIO()\nout.write("3")\n{READS}',
+      'wrong',
+      'test 2 of 2',
+    ),
+    (
+      STDIN,
+      'import resource as r\nr.setrlimit(r.RLIMIT_STACK, (r.RLIM_INFINITY,) * 2)\n'
+      f'import os\nos.path.abspath(__file__)\n{READS}',
+      'correct',
+      '2 tests',
+    ),
+    (
+      STDIN,
+      f'import threading, time\ndef spin():\n  while True:\n    time.sleep(0)\n'
+      f'threading.Thread(target=spin, daemon=True).start()\n{READS}',
+      'correct',
+      '2 tests',
+    ),
+    (STDIN, 'print("1" * 100000 + "x")', 'wrong', 'test 1 of 2'),
+    (STDIN, 'while True: print("1" * 1000)', 'wrong', 'bytes of output'),
+    # an object that is no data is not the same as another of its type
+    (
+      {**CALLS, 'reference': 'def add(a, b): return iter([a, b])'},
+      'def add(a, b): return iter([])',
+      'wrong',
+      'call 1',
+    ),
+    (
+      {**CALLS, 'expected': [3, 7]},
+      'def add(a, b): raise ValueError("\\ud800")',
+      'wrong',
+      '\\ud800',
+    ),
+    (
+      {**CALLS, 'expected': [3, 7]},
+      'import os\ndef add(a, b):\n  os.write(11, b\'{"ok": [\' + '
+      'b"[]," * 400000 + b"3]}\\n")\n  return 3',
+      'wrong',
+      'bytes',
+    ),
     ({**ASSERTS, 'limit_s': 1.0}, 'import time\ntime.sleep(99)', 'timeout', 'no end within 2 s'),
   ],
 )
@@ -263,6 +335,41 @@ def test_what_a_test_needs_of_the_program_stays_there():
   assert verdict(lists, reverse.replace('return last', 'return head')).verdict == 'wrong'
 
 
+def test_a_test_may_expect_an_exception_of_a_builtin_type():
+  expects = {
+    **ASSERTS,
+    'test': 'def raises(kind, *args):\n  try:\n    candidate(*args)\n'
+    '  except kind as error:\n    return str(error)\n  return None\n'
+    'assert raises(ValueError, -1) == "below 0"\nassert raises(LookupError, 0) is not None\n'
+    'assert raises(OSError, 1) is not None\nassert raises(UnicodeDecodeError, 2) is not None\n'
+    'assert candidate(9) == 9',
+  }
+  program = """
+class Odd(ValueError):
+  pass
+def add(x):
+  if x < 0:
+    raise Odd('below 0')
+  if x == 0:
+    return {}[x]
+  if x == 1:
+    return open('/etc/passwd')
+  if x == 2:
+    return b'\\xff'.decode()
+  return x
+"""
+  assert verdict(expects, program).verdict == 'correct'
+  for old, new in (
+    ('Odd(', 'KeyError('),
+    ('return {}[x]', 'raise StopIteration'),
+    ("Odd('below 0')", "ExceptionGroup('below 0', [Odd()])"),
+    ("return open('/etc/passwd')", 'return x'),
+    ('return x\n', 'raise OSError\n'),
+  ):
+    said = verdict(expects, old.join(program.split(old)[:-1]) + new + program.split(old)[-1])
+    assert said.verdict == 'wrong', (new, said)
+
+
 def test_problems_of_a_jsonl_file_as_the_how_to_has_them(tmp_path):
   how_to = (pathlib.Path(__file__).parent.parent / 'docs' / 'how_to.md').read_text()
   lines = [line for line in how_to.splitlines() if line.startswith('{"id"') and '"kind"' in line]
@@ -281,6 +388,19 @@ def test_a_reference_that_fails_or_a_broken_test_is_no_verdict_on_the_program():
     verdict({**CALLS, 'reference': 'def add(a): pass'}, WHOLE)
   with pytest.raises(ValueError, match='the test cannot run: SyntaxError'):
     verdict({**ASSERTS, 'test': 'assert ('}, WHOLE)
+  for nothing in (
+    {**CALLS, 'inputs': [], 'expected': []},
+    {**STDIN, 'inputs': [], 'outputs': []},
+    {**STDIN, 'outputs': ['\n', '']},
+    {**CALLS, 'expected': [None, None]},
+    {**CALLS, 'reference': 'def add(a, b): print(a + b)'},
+    {**ASSERTS, 'test': '\n'},
+  ):
+    with pytest.raises(ValueError, match='every program would pass'):
+      verdict(nothing, WHOLE)
+  with pytest.raises(ValueError, match='asks nothing of the program: every one would pass'):
+    verdict({**ASSERTS, 'test': 'def check(f): assert f(1, 2) == 3'}, WHOLE)
+  assert verdict({**ASSERTS, 'test': 'assert candidate == 3'}, 'add = 3').verdict == 'correct'
   with pytest.raises(ValueError, match='answer must be an object with kind = calls'):
     verdict('42', WHOLE)
 

@@ -1,5 +1,6 @@
 """The sandbox's parts: data that crosses its wall, levels, fork server, and the pool around it."""
 
+import builtins
 import collections
 import contextlib
 import decimal
@@ -18,7 +19,7 @@ from rlvr_jax.tasks import code
 from rlvr_jax.tasks import settings as verifier_settings
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.sandbox import codec
+from rlvr_jax.tasks.sandbox import codec, judge
 from rlvr_jax.tasks.sandbox.confine import LEVELS, Limits
 from rlvr_jax.tasks.sandbox.host import Sandbox, SandboxError
 from rlvr_jax.tasks.settings import Settings
@@ -120,6 +121,17 @@ def test_what_is_no_data_or_too_much_is_refused():
   assert codec.decode({'s': list(range(1000))}) == set(range(1000))
 
 
+def test_an_exception_is_of_the_type_that_the_program_says():
+  names = [one.__name__ for one in vars(builtins).values() if isinstance(one, type)]
+  for name in [*names, 'print', '__name__', '', None, ['KeyError'], 10**30]:
+    error = judge._as_raised({'raised': f'{name}: no', 'type': name, 'text': 'no'})
+    assert (str(error), error.why) == ('no', f'it raised {name}: no')
+    assert type(error).__name__ in (name, 'RemoteError')
+    assert not isinstance(error, StopIteration | BaseExceptionGroup)
+  assert isinstance(judge._as_raised({'raised': '', 'type': 'KeyError'}), KeyError)
+  assert not isinstance(judge._as_raised({'raised': '', 'type': 'LookupError'}), KeyError)
+
+
 PROBE = """
 import os, socket
 found = []
@@ -162,6 +174,7 @@ def test_processes_of_an_unconfined_run_end_with_it():
   program = 'import os, time\nfor _ in range(3):\n  os.fork() or (os.setsid(), time.sleep(99))'
   with Sandbox(at_most='rlimits') as sandbox:
     sandbox.run_main(program, '', LIMITS)
+    left = ['?']
     for _ in range(100):
       with open(f'/proc/{sandbox.server_pid}/task/{sandbox.server_pid}/children') as file:
         left = file.read().split()
@@ -247,6 +260,10 @@ def test_memory_and_time_of_a_run():
     short = Limits(wall_s=0.3, cpu_s=5.0)
     outcome = sandbox.run_main('import time\ntime.sleep(9)', '', short)
     assert (outcome.ended_by, outcome.why(short)) == ('wall', 'no end within 0.3 s')
+    busy = Limits(wall_s=20.0, cpu_s=0.4)
+    outcome = sandbox.run_main('while True: pass', '', busy)
+    assert (outcome.ended_by, outcome.why(busy)) == ('cpu', 'more than 0.4 s of CPU')
+    assert 0.4 <= outcome.cpu_s < 1.0
     outcome = sandbox.run_main('print("x" * 10000)', '', Limits(output_bytes=100))
     assert (outcome.ended_by, len(outcome.stdout)) == ('output', 100)
 
@@ -269,11 +286,11 @@ def test_a_time_out_counts_after_a_second_run_alone(tmp_path):
   with VerifierPool(workers=2, limit_s=5.0, journal=journal) as pool:
     again, begun = [], pool._settle_or_repeat
 
-    def spy(batch, verdicts):
-      again.extend(v.verdict for j, v in zip(batch, verdicts, strict=True) if not j.quiet)
-      alone = [j.quiet for j in batch]
+    def spy(jobs, verdicts):
+      again.extend(v.verdict for j, v in zip(jobs, verdicts, strict=True) if not j.quiet)
+      alone = [j.quiet for j in jobs]
       assert not any(alone) or pool._running == 1
-      return begun(batch, verdicts)
+      return begun(jobs, verdicts)
 
     pool._settle_or_repeat = spy
     verdicts = pool.verify(jobs)

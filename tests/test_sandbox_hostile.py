@@ -16,10 +16,13 @@ from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.sandbox.host import Limits, Sandbox
 from tests import hostile
 from tests.hostile_calls import CALLS
+from tests.hostile_forgeries import FORGERIES
+from tests.hostile_more import MORE
 from tests.hostile_outputs import OUTPUTS
+from tests.hostile_programs import PROGRAMS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux only')
-ATTACKS = hostile.ATTACKS | OUTPUTS
+ATTACKS = hostile.ATTACKS | OUTPUTS | MORE | FORGERIES
 LIMIT = 0.35  # of CPU; twice that by the clock
 # What no program can know: read, it gives itself away.
 EXPECTED = [918273, 'zebra']
@@ -93,11 +96,11 @@ def leftovers(outside):
   return [str(path) for place in places for path in pathlib.Path(place).glob('hostile_*')]
 
 
-def check(attack, kind, outside):
+def check(text, kind, outside):
   canary = pathlib.Path(outside['canary'])
   before = canary.stat()
   start = time.monotonic()
-  verdict = code.verify_code(problem(kind), written(attack, outside, kind))
+  verdict = code.verify_code(problem(kind), text)
   seconds = time.monotonic() - start
   assert verdict.verdict in ('wrong', 'timeout'), verdict
   assert verdict.sandbox == code.sandbox().level
@@ -118,23 +121,38 @@ def check(attack, kind, outside):
 
 KINDS = list(ANSWERS)
 ROTATED = list(zip(ATTACKS, itertools.cycle(KINDS), strict=False))
+WHOLE = [(kind, name) for kind, programs in PROGRAMS.items() for name in programs]
+# In every run: each of the first in one kind of test, and a fourth of those that came later.
+QUICK = [pair for i, pair in enumerate(ROTATED) if i % 4 == 0 or pair[0] not in MORE | FORGERIES]
 
 
 def test_there_are_enough_of_them():
-  assert len(ATTACKS) >= 60
+  assert len(ATTACKS) == sum(map(len, (hostile.ATTACKS, OUTPUTS, MORE, FORGERIES))) >= 160
+  assert all(len(PROGRAMS[kind]) >= 20 for kind in KINDS)
 
 
-@pytest.mark.parametrize(('attack', 'kind'), ROTATED)
+@pytest.mark.parametrize(('attack', 'kind'), QUICK)
 def test_a_hostile_program_gains_nothing(attack, kind, outside):
-  check(attack, kind, outside)
+  check(written(attack, outside, kind), kind, outside)
+
+
+@pytest.mark.parametrize(('kind', 'name'), WHOLE[::4])
+def test_a_whole_hostile_program_gains_nothing(kind, name, outside):
+  check(PROGRAMS[kind][name], kind, outside)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize(('kind', 'name'), WHOLE)
+def test_every_whole_hostile_program_gains_nothing(kind, name, outside):
+  check(PROGRAMS[kind][name], kind, outside)
 
 
 @pytest.mark.check
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('attack', ATTACKS)
 def test_a_hostile_program_gains_nothing_in_any_kind(attack, kind, outside):
-  if (attack, kind) not in ROTATED:
-    check(attack, kind, outside)
+  if (attack, kind) not in QUICK:
+    check(written(attack, outside, kind), kind, outside)
 
 
 def test_calls_that_no_program_needs_are_refused():

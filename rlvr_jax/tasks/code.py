@@ -19,7 +19,8 @@ Optional everywhere: 'prompt' (completions may continue it), 'prelude' (put befo
 limit is in seconds of CPU; by the clock a run may take twice as long.
 
 Expected values are in no process that the program can reach. The verdict is 'timeout' if a run was
-over its time, 'unparsed' if the completion holds no program, else 'correct' or 'wrong'.
+over its time, 'unparsed' if the completion holds no program, else 'correct' or 'wrong'. A problem
+that a program passes by doing nothing is a ValueError.
 """
 
 import dataclasses
@@ -42,6 +43,12 @@ _LONGEST_S = 60.0
 _REFERENCE_FACTOR = 4  # times its CPU time, beyond the limit, a program may take
 _FUTURE = re.compile(r'^from __future__ import .*$', re.MULTILINE)
 
+_OPAQUE = b'{"h":['  # as codec writes an object that is no data; in a text its quotes are escaped
+_NOTHING = codec.dumps({'ok': None})[:-1]
+# Bytes of output that are read of a program: so many, and so many for each expected one, but for
+# what is large. What reading takes is the verifier's time, which no limit of the program ends.
+_ROOM, _ROOM_FACTOR, _ROOM_MOST = 1 << 20, 32, 32 << 20
+
 Answer = dict[str, Any]
 
 
@@ -54,6 +61,9 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
       f'problem {problem.task}/{problem.id}: answer must be an object with kind = '
       f'{", ".join(_KINDS)}, as rlvr_jax.tasks.code_rows makes it'
     )
+  if missing := _missing(answer):
+    name = f'{problem.task}/{problem.id}'
+    raise ValueError(f'problem {name}: its answer holds no {missing}: every program would pass')
   text = str(problem.meta.get('prefix', '')) + completion
   program = extract_program(text, answer.get('entry_point', ''), answer.get('prompt', ''))
   box = sandbox()
@@ -61,6 +71,17 @@ def verify_code(problem: Problem, completion: str) -> Verdict:
     return Verdict('unparsed', 0.0, '', 'the completion holds no program', box.level)
   verdict, reason = judge(answer, _with_prelude(answer.get('prelude', ''), program))
   return Verdict(verdict, float(verdict == 'correct'), program, reason, box.level)
+
+
+def _missing(answer: Answer) -> str:
+  """What an answer lacks that could tell a program from one that does nothing; '' if nothing."""
+  if answer['kind'] == 'asserts':
+    return '' if str(answer.get('test', '')).strip() else 'test'
+  if not answer.get('inputs'):
+    return 'inputs'
+  if answer['kind'] == 'stdin' and not any(text.strip() for text in answer['outputs']):
+    return 'output that is not empty'
+  return ''
 
 
 def prepare() -> None:
@@ -89,6 +110,11 @@ def _limits(answer: Answer, more_s: float = 0.0) -> Limits:
   return Limits(wall_s=_WALL * seconds, cpu_s=seconds, memory_mb=memory)
 
 
+def _room(expected: int) -> int:
+  """How many bytes a program may write where so many are expected."""
+  return max(2 * expected, min(_ROOM_MOST, _ROOM + _ROOM_FACTOR * expected))
+
+
 def _with_prelude(prelude: str, program: str) -> str:
   """The prelude before the program, but not before what must come first in a file."""
   if not prelude:
@@ -109,9 +135,10 @@ def _judge_calls(answer: Answer, program: str) -> tuple[Any, str]:
   wanted = _wanted(answer)
   if len(wanted.lines) != len(answer['inputs']):
     raise ValueError(f'{len(answer["inputs"])} inputs, but {len(wanted.lines)} expected outputs')
+  if all(line == _NOTHING for line in wanted.lines):
+    raise ValueError(f'{answer["entry_point"]!r} is to return None only: every program would pass')
   limits = _limits(answer, _REFERENCE_FACTOR * wanted.cpu_s)
-  size = max(limits.output_bytes, 2 * sum(map(len, wanted.lines)))
-  limits = dataclasses.replace(limits, output_bytes=size)
+  limits = dataclasses.replace(limits, output_bytes=_room(sum(map(len, wanted.lines))))
   check = _Calls(answer, wanted.lines)
   outcome = sandbox().run_calls(
     program,
@@ -144,13 +171,17 @@ class _Calls:
 
   def take(self, line: bytes) -> bool:
     """True if the next line is wanted."""
-    if self.loaded and line == self.wanted[self.right]:
+    same = self.loaded and line == self.wanted[self.right]
+    if same and _OPAQUE not in line:  # all objects of one type read the same
       self.right += 1
     else:
       self.why = self._look(line) or ''
     return not self.why and self.right < len(self.wanted)
 
   def _look(self, line: bytes) -> str | None:
+    room = _room(len(self.wanted[self.right]))
+    if len(line) > room:
+      return f'an output of more than {room} bytes'
     try:
       said = codec.loads(line)
     except codec.CodecError as error:
@@ -198,9 +229,9 @@ def _judge_asserts(answer: Answer, program: str) -> tuple[Any, str]:
 
 
 def _judge_stdin(answer: Answer, program: str) -> tuple[Any, str]:
-  limits = _limits(answer)
   pairs = list(zip(answer['inputs'], answer['outputs'], strict=True))
   for i, (text, wanted) in enumerate(pairs, 1):
+    limits = dataclasses.replace(_limits(answer), output_bytes=_room(len(wanted)))
     outcome = sandbox().run_main(program, text, limits)
     where = f'test {i} of {len(pairs)}'
     if outcome.ended_by or outcome.code:

@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlvr_jax.tasks.sandbox import codec
+
 RTOL = 1e-7  # of calls, as numpy.allclose is called
 FLOAT_ATOL = 1e-6  # where an expected float has no tolerance of its own
 STDIN_TOLERANCE = 1e-6  # absolute or relative, of numbers on stdout
 
-_NUMBER = re.compile(rb'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?')
+# one way to match only: what a program writes must not make the search quadratic
+_NUMBER = re.compile(rb'[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?')
 _WHOLE = re.compile(rb'[+-]?\d+')
 
 
@@ -83,8 +86,9 @@ def _find_zero(got: Any, expected: Any, atol: float, arguments: Sequence[Any]) -
 
 def _as_set(got: Any, expected: Any, atol: float, arguments: Sequence[Any]) -> bool:
   try:
+    codec.check_hashes(list(got))
     return set(got) == set(expected)
-  except TypeError:
+  except (TypeError, codec.CodecError):
     return False
 
 

@@ -22,7 +22,8 @@ import textwrap
 
 from rlvr_jax.tasks.extract import after_thinking
 
-_FENCE = re.compile(r'^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n`]*$', re.MULTILINE)
+# possessive: a long line with a backtick at its end must not take quadratic time
+_FENCE = re.compile(r'^[ \t]*+(```++|~~~++)[ \t]*+([\w+#.-]*+)[^\n`]*+$', re.MULTILINE)
 _PYTHON = ('', 'python', 'py', 'python3', 'python2')
 # Where a continuation of a function ends: text at the left margin that is no definition.
 _CONTINUATION_ENDS = re.compile(r'\n(?!def |class |import |from |async |[@)\]}])(?=\S)')

@@ -46,6 +46,11 @@ class Verdict:
   def __post_init__(self):
     if self.verdict not in VERDICTS:
       raise ValueError(f'verdict={self.verdict!r} is not one of {VERDICTS}')
+    for field in ('extracted', 'reason'):
+      text = getattr(self, field)
+      if not text.isascii():  # no file takes half a surrogate pair, which a program may put there
+        whole = text.encode('utf-8', 'backslashreplace').decode()
+        object.__setattr__(self, field, whole)
 
 
 def unjudged(problem: Problem, completion: str) -> Verdict:

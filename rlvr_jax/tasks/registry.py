@@ -60,7 +60,7 @@ VERIFIERS: dict[str, Verifier] = {
     'rlvr_jax.tasks.procedural:verify_procedural', 'exact-1', ('reasoning-gym',)
   ),
   'code': Verifier(
-    'rlvr_jax.tasks.code:verify_code', f'code-2+python-{_PYTHON}', runs_programs=True
+    'rlvr_jax.tasks.code:verify_code', f'code-3+python-{_PYTHON}', runs_programs=True
   ),
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),

@@ -213,13 +213,13 @@ def _decode_tagged(
       (decode(key, restore, nodes, depth), decode(item, restore, nodes, depth))
       for key, item in content
     ]
-    _check_hashes([key for key, _ in pairs])
+    check_hashes([key for key, _ in pairs])
     return dict(pairs)
   items = [decode(item, restore, nodes, depth) for item in content]
   if tag in ('L', 'T'):
     return (_linked if tag == 'L' else _tree)(items, nodes or {})
   if tag in ('s', 'z'):
-    _check_hashes(items)
+    check_hashes(items)
   return {
     't': tuple, 's': set, 'z': frozenset, 'q': collections.deque, 'a': Array
   }[tag](items)  # fmt: skip
@@ -234,7 +234,7 @@ class Array(list):
     return isinstance(other, Array) and list.__eq__(self, other)
 
 
-def _check_hashes(keys: list[Any]) -> None:
+def check_hashes(keys: list[Any]) -> None:
   """Refuses keys of which many have one hash: they would take quadratic time."""
   if len(keys) > _SAME_HASH:
     ((_, count),) = collections.Counter(map(hash, keys)).most_common(1)

@@ -62,8 +62,11 @@ def confine(level: str, limits: Limits, ruleset: int, parent: int) -> None:
 
 
 def set_limits(limits: Limits) -> None:
-  """The rlimits. No file can be written: its size may be 0."""
-  seconds = max(1, int(-(-limits.cpu_s // 1)))
+  """The rlimits. No file can be written: its size may be 0.
+
+  The server keeps the limit of CPU (server.look); twice as much is set here, in case it does not.
+  """
+  seconds = 2 + int(2 * limits.cpu_s)
   memory = limits.memory_mb << 20
   wanted = (
     (resource.RLIMIT_CPU, seconds, seconds),
@@ -72,12 +75,14 @@ def set_limits(limits: Limits) -> None:
     (resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES),
     (resource.RLIMIT_CORE, 0, 0),
     (resource.RLIMIT_MEMLOCK, 0, 0),
-    (resource.RLIMIT_STACK, _STACK, _STACK),
+    # programs that recurse raise it themselves; what it takes is address space
+    (resource.RLIMIT_STACK, _STACK, resource.RLIM_INFINITY),
   )
   for which, soft, hard in wanted:
     _, ceiling = resource.getrlimit(which)
     if ceiling != resource.RLIM_INFINITY:
-      soft, hard = min(soft, ceiling), min(hard, ceiling)
+      soft = min(soft, ceiling)
+      hard = ceiling if hard == resource.RLIM_INFINITY else min(hard, ceiling)
     resource.setrlimit(which, (soft, hard))
 
 

@@ -2,10 +2,11 @@
 
 A test (`assert f(1) == 2`, `def check(candidate): ...`) runs as it stands, in a process that the
 program can neither read nor signal. Names of the program stand in it for Remote objects, whose
-calls are requests; what comes back is data. So expected values never enter the program's process,
-and whatever happens there is at most a wrong value here.
+calls are requests; what comes back is data, or an exception of a builtin type. So expected values
+never enter the program's process, and whatever happens there is at most a wrong value here.
 """
 
+import builtins
 import os
 import reprlib
 import traceback
@@ -18,7 +19,30 @@ MAX_LINE = 16 << 20
 
 
 class RemoteError(Exception):
-  """The program raised, or ended, or wrote what stands for no value."""
+  """The program raised, or ended, or wrote what stands for no value: why. text: the exception's."""
+
+  def __init__(self, why: str, text: str = ''):
+    Exception.__init__(self, text or why)
+    self.why = why
+
+  def __str__(self) -> str:
+    return str(self.args[0])
+
+
+# What a test must not meet inside of its own loops, or what takes more than a text.
+_NOT_RAISED = (StopIteration, StopAsyncIteration, BaseExceptionGroup)
+
+
+def _as_raised(answer: dict[str, Any]) -> RemoteError:
+  """An exception of the program's: of the builtin type too that it says, so that a test may expect
+  it."""
+  why, text = f'it raised {str(answer["raised"])[:200]}', str(answer.get('text', ''))[:1000]
+  kind = getattr(builtins, str(answer.get('type')), None)
+  if not isinstance(kind, type) or not issubclass(kind, Exception):
+    return RemoteError(why, text)
+  if issubclass(kind, _NOT_RAISED):
+    return RemoteError(why, text)
+  return type(kind.__name__, (RemoteError, kind), {})(why, text)
 
 
 class _Pipe:
@@ -28,6 +52,7 @@ class _Pipe:
     self._answers, self._send = os.fdopen(receive, 'rb'), send
     self._last: tuple[str, Any] = ('nothing was called', None)
     self.nodes: dict[str, Any] = {}
+    self.asked = False  # for more than objects that have names
 
   def read(self) -> dict[str, Any]:
     line = self._answers.readline(MAX_LINE)
@@ -42,13 +67,14 @@ class _Pipe:
     return answer
 
   def ask(self, **request: Any) -> Any:
+    self.asked = True
     try:
       write_all(self._send, codec.dumps(request))
     except BrokenPipeError:
       raise RemoteError('the program ended') from None
     answer = self.read()
     if 'raised' in answer:
-      raise RemoteError(f'it raised {str(answer["raised"])[:200]}')
+      raise _as_raised(answer)
     try:
       value = codec.decode(answer.get('ok'), self._restore, self.nodes)
     except codec.CodecError as error:
@@ -126,12 +152,15 @@ def run_test(job: dict[str, Any], receive: int, send: int) -> dict[str, Any]:
     started = pipe.read()
     if 'loaded' not in started:
       return {'failed': str(started.get('failed'))[:300]}
-    for here, there in job['names'].items():
-      space[here] = pipe.ask(do='get', name=there)
+    values = {here: pipe.ask(do='get', name=there) for here, there in job['names'].items()}
+    space.update(values)
+    pipe.asked = not all(isinstance(value, Remote) for value in values.values())
     exec(test, space)
   except BaseException as error:  # whatever a test raises, it has not passed
-    what = str(error) if isinstance(error, RemoteError) else pipe.last()
+    what = error.why if isinstance(error, RemoteError) else pipe.last()
     return {'failed': f'{_where(error, job["test"])}: {what}'}
+  if not pipe.asked:
+    return {'failed': 'the test asks nothing of the program: every one would pass', 'broken': True}
   return {'passed': True}
 
 

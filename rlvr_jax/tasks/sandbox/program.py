@@ -4,8 +4,11 @@ Everything below shares its memory with the program, so nothing of it is trusted
 here is what the program says its outputs are, and the parent compares them.
 """
 
+import _sitebuiltins
 import ast
 import atexit
+import builtins
+import gc
 import itertools
 import os
 import sys
@@ -26,6 +29,7 @@ def run_main(source: str) -> int:
   sys.stdout = _text(1, 'w')
   sys.stderr = _text(2, 'w')
   sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+  out = sys.stdout
   code = 0
   try:
     _execute(source, '__main__')
@@ -37,12 +41,22 @@ def run_main(source: str) -> int:
   try:
     threading._shutdown()  # type: ignore[attr-defined]  # threads that are not daemons finish
     atexit._run_exitfuncs()
-    sys.stdout.flush()
+    _flush(sys.stdout)
+    if threading.active_count() == 1:  # a daemon would meet a world without its globals
+      sys.modules.pop('__main__', None)
+      gc.collect()  # writers that the program never closed write what they hold
+    _flush(out)
   except BaseException as error:
     print(describe(error), file=sys.stderr)
     code = code or 1
-  sys.stderr.flush()
+  _flush(sys.stderr)
   return code
+
+
+def _flush(stream: Any) -> None:
+  """Flushes a standard stream as the interpreter does at its end: one that is closed is none."""
+  if stream is not None and not getattr(stream, 'closed', False):
+    stream.flush()
 
 
 def _text(fd: int, mode: str) -> Any:
@@ -138,7 +152,12 @@ def _attempt(call: Callable[[], Any], keep: codec.Keep) -> dict[str, Any]:
   try:
     return {'ok': codec.encode(call(), keep)}
   except BaseException as error:
-    return {'raised': describe(error)}
+    return {'raised': describe(error), 'type': _builtin(error), 'text': _text_of(error)}
+
+
+def _builtin(error: BaseException) -> str:
+  """The builtin type that an exception is of."""
+  return next((one.__name__ for one in type(error).__mro__ if one.__module__ == 'builtins'), '')
 
 
 def _attempt_call(function: Callable[..., Any], values: list[Any]) -> dict[str, Any]:
@@ -198,14 +217,16 @@ def _module(name: str) -> dict[str, Any]:
   module.__dict__['__builtins__'] = __builtins__
   sys.modules[name] = module
   sys.argv = ['program.py']
+  for word in ('exit', 'quit'):  # which `site` defines, and site is not run here
+    setattr(builtins, word, _sitebuiltins.Quitter(word, 'Ctrl-D'))
   return module.__dict__
 
 
-def _execute(source: str, name: str) -> dict[str, Any]:
-  """Runs source as a module of that name and returns its globals."""
+def _execute(source: str, name: str) -> None:
+  """Runs source as a module of that name."""
   space = _module(name)
+  space['__file__'] = 'program.py'
   exec(compile(source, '<program>', 'exec', dont_inherit=True), space)
-  return space
 
 
 def describe(error: BaseException) -> str:
@@ -215,11 +236,14 @@ def describe(error: BaseException) -> str:
     if trace.tb_frame.f_code.co_filename == '<program>':
       line = f' (line {trace.tb_lineno})'
     trace = trace.tb_next
+  return f'{type(error).__name__}: {_text_of(error)[:200]}{line}'
+
+
+def _text_of(error: BaseException) -> str:
   try:
-    text = str(error)
+    return str(error)[:1000]
   except BaseException:  # its __str__ is the program's
-    text = '?'
-  return f'{type(error).__name__}: {text[:200]}{line}'
+    return '?'
 
 
 def write_all(fd: int, data: bytes) -> None:

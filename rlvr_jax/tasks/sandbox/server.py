@@ -42,7 +42,8 @@ from typing import Any
 from rlvr_jax.tasks.sandbox import confine, judge, landlock, program
 
 PACKAGES = ('numpy', 'sortedcontainers')  # installed packages that programs may import
-_LOOK_S = 0.05  # between two looks at the threads of what runs
+_LOOK_S = 0.05  # between two looks at the CPU time and the threads of what runs
+_TICKS = os.sysconf('SC_CLK_TCK')  # of /proc a second
 _MESSAGE = 1 << 16
 # limits; what the host asked for; a child whose walls could not be put up, which ran nothing
 ENDINGS = ('wall', 'cpu', 'threads', 'stopped', 'broken')
@@ -139,24 +140,34 @@ def receive(channel: socket.socket, poll: Any, runs: dict[int, Run], ruleset: in
 
 
 def look(runs: dict[int, Run]) -> None:
-  """Ends what is over its time or has too many threads."""
+  """Ends what is over its time or has too many threads.
+
+  CPU time is what /proc says, the same as in the report. The kernel counts whole ticks against
+  RLIMIT_CPU, on a busy machine far too many, so that limit is set later (confine.set_limits) and
+  ends only what this misses.
+  """
   now = time.monotonic()
   for run in runs.values():
     if run.ended_by:
       continue
     if now - run.began >= run.limits.wall_s:
       end(run, 'wall')
-    elif now - run.began >= _LOOK_S and threads(run.pid) > run.limits.threads:
-      end(run, 'threads')
+    elif now - run.began >= _LOOK_S:
+      threads, cpu_s = usage(run.pid)
+      if cpu_s >= run.limits.cpu_s:
+        end(run, 'cpu')
+      elif threads > run.limits.threads:
+        end(run, 'threads')
 
 
-def threads(pid: int) -> int:
-  """How many threads the process has; 0 if it is gone."""
+def usage(pid: int) -> tuple[int, float]:
+  """How many threads the process has, and its seconds of CPU; 0 of both if it is gone."""
   try:
     with open(f'/proc/{pid}/stat', 'rb') as file:
-      return int(file.read().rpartition(b')')[2].split()[17])
+      fields = file.read().rpartition(b')')[2].split()
+    return int(fields[17]), (int(fields[11]) + int(fields[12])) / _TICKS
   except (OSError, IndexError):
-    return 0
+    return 0, 0.0
 
 
 def end(run: Run, ended_by: str) -> None:
@@ -171,7 +182,7 @@ def finish(channel: socket.socket, poll: Any, runs: dict[int, Run], run: Run) ->
   """Reaps the child and tells the host how it ended."""
   if not run.confined:
     confine.kill_group(run.pid)
-  _, status, usage = os.wait4(run.pid, 0)
+  _, status, used = os.wait4(run.pid, 0)
   poll.unregister(run.pidfd)
   os.close(run.pidfd)
   walls = os.read(run.told, 1) == b'+'
@@ -179,7 +190,7 @@ def finish(channel: socket.socket, poll: Any, runs: dict[int, Run], run: Run) ->
   del runs[run.identity]
   if not run.confined and not runs:
     confine.kill_orphans()
-  cpu, code = usage.ru_utime + usage.ru_stime, os.waitstatus_to_exitcode(status)
+  cpu, code = used.ru_utime + used.ru_stime, os.waitstatus_to_exitcode(status)
   ended_by = run.ended_by
   if not ended_by and code == -signal.SIGKILL and cpu >= run.limits.cpu_s - 0.1:
     ended_by = 'cpu'
