@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      # train | distill | evaluate | sample | study | compare | plan | data | score | cot |
+      # train | distill | evaluate | sample | study | compare | power | data | score | cot |
       # perplexity | export
       'job': 'train',
       'name': '',  # shown in reports; '' takes the config's file name
@@ -52,7 +52,7 @@ def _every_key() -> Config:
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
       'compare': _compare(),
-      'plan': _plan(),
+      'power': _power(),
       'server': _server(),
       'model': _model(),
       'lora': {
@@ -204,14 +204,14 @@ def _compare() -> dict[str, Any]:
   }
 
 
-def _plan() -> dict[str, Any]:
+def _power() -> dict[str, Any]:
   return {
     'problems': (30, 100, 500),
     'n': (64, 256, 1024),  # samples of each
     'ks': (1, 128),  # of pass@k
     'seeds': (1, 3),  # trained models
     'seed_sd': 0.0,  # of pass@k over training seeds; above 0, at least 2 seeds
-    'power': 0.8,  # chance that the interval excludes zero
+    'chance': 0.8,  # that the interval excludes zero: the power
     # without stores: Betas of solve rates, and how alike the models order problems (0 to 1)
     'base': (0.25, 0.75),
     'trained': (0.3, 0.6),

@@ -42,10 +42,10 @@ JOBS = {
   'cot': 'rlvr_jax.eval.cot_job:cot_job',
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
   'compare': 'rlvr_jax.eval.compare_stores:compare',
-  'plan': 'rlvr_jax.eval.plan_job:plan_job',
+  'power': 'rlvr_jax.eval.power_job:power_job',
 }
 SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
-WITHOUT_JAX = ('score', 'compare', 'plan')
+WITHOUT_JAX = ('score', 'compare', 'power')
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
 SAMPLING_JOBS = ('sample', 'evaluate', 'study')
 PACKAGES = (
@@ -75,7 +75,7 @@ UNSEEN_BY_RESULTS = (
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
-  'compare', 'plan', 'server', 'evaluate.guesses',
+  'compare', 'power', 'server', 'evaluate.guesses',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps',

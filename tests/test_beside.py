@@ -1,4 +1,4 @@
-"""What stands beside a comparison: cost in tokens, lucky guesses, the plan; and job=plan."""
+"""What stands beside a comparison: cost in tokens, lucky guesses, the plan; and job=power."""
 
 import dataclasses
 import json
@@ -9,11 +9,11 @@ import foreign_files as files
 import numpy as np
 import pytest
 
-from configs import plan as plan_config
+from configs import power as power_config
 from rlvr_jax import config as config_lib
 from rlvr_jax.eval import beside, efficiency, pass_at_k
 from rlvr_jax.eval.counts import Counts
-from rlvr_jax.eval.plan_job import plan_job
+from rlvr_jax.eval.power_job import power_job
 from rlvr_jax.eval.results import ModelResult, analyse
 from rlvr_jax.eval.samples import Row, SampleStore
 
@@ -104,24 +104,24 @@ def test_the_plan_of_a_study_shows_less_with_fewer_problems():
 
 
 def config(*given: str):
-  found = plan_config.get_config()
+  found = power_config.get_config()
   for one in given:
     key, value = one.split('=', 1)
     config_lib.set_key(found, key, json.loads(value), 'test')
   return found
 
 
-def test_job_plan_without_and_with_a_pilot(tmp_path, capsys):
-  rows = plan_job(config('plan.problems=[50, 200]', 'plan.seeds=[1]'), tmp_path)
+def test_job_power_without_and_with_a_pilot(tmp_path, capsys):
+  rows = power_job(config('power.problems=[50, 200]', 'power.seeds=[1]'), tmp_path)
   assert {row['problems'] for row in rows} == {50, 200}
   assert 'Beta' in capsys.readouterr().out
-  assert json.loads((tmp_path / 'plan.json').read_text())['plans'] == rows
+  assert json.loads((tmp_path / 'power.json').read_text())['plans'] == rows
   for name, counts in (('a', drawn(1)), ('b', drawn(2))):
     lines = ['problem_id,n,c', *(f'p{i},{N},{counts.c[i]}' for i in range(P))]
     (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
   stores = f'"{tmp_path}/a.csv,{tmp_path}/b.csv"'
-  small = (f'stores={stores}', f'plan.problems=[{P}]', f'plan.n=[{N}]', 'plan.seeds=[1]')
-  (one,) = plan_job(config(*small, 'plan.ks=[4]'), tmp_path)
+  small = (f'stores={stores}', f'power.problems=[{P}]', f'power.n=[{N}]', 'power.seeds=[1]')
+  (one,) = power_job(config(*small, 'power.ks=[4]'), tmp_path)
   known = beside.plan(study(drawn(1), drawn(2))).entry
   expected = next(r for r in known if (r['problems'], r['n'], r['k']) == (P, N, 4))
   assert one['detectable'] == pytest.approx(expected['detectable'], rel=1e-6)
@@ -130,18 +130,18 @@ def test_job_plan_without_and_with_a_pilot(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    ('plan.n=[8]', r'every k is above every n'),
-    ('plan.problems=[0]', r'plan.problems=\(0,\): one or more positive'),
-    ('plan.base=[1.0]', r'plan.base=\(1.0,\): a Beta has two positive'),
+    ('power.n=[8]', r'every k is above every n'),
+    ('power.problems=[0]', r'power.problems=\(0,\): one or more positive'),
+    ('power.base=[1.0]', r'power.base=\(1.0,\): a Beta has two positive'),
     ('stores="a.csv"', r"stores='a.csv': a pilot is two stores"),
   ],
 )
-def test_job_plan_says_what_is_wrong(given, message, tmp_path):
-  wanted = config(given, *(['plan.ks=[128]'] if 'plan.n' in given else []))
+def test_job_power_says_what_is_wrong(given, message, tmp_path):
+  wanted = config(given, *(['power.ks=[128]'] if 'power.n' in given else []))
   with pytest.raises(ValueError, match=message):
-    plan_job(wanted, tmp_path)
+    power_job(wanted, tmp_path)
 
 
-def test_job_plan_needs_no_jax():
-  code = 'import sys; import rlvr_jax.eval.plan_job; sys.exit("jax" in sys.modules)'
+def test_job_power_needs_no_jax():
+  code = 'import sys; import rlvr_jax.eval.power_job; sys.exit("jax" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -214,10 +214,10 @@ def plan(study: Study) -> Beside | None:
     rows,
     f'The smallest true difference of pass@k that {study.level:.0%} intervals tell from zero with '
     '80% power, for problems like these and one trained model. '
-    'More seeds: configs/plan.py.',
+    'More seeds: configs/power.py.',
   )
   entry = [dataclasses.asdict(one) for one in found]
-  return Beside('plan', Section('What more would show', [], [], [table]), entry)
+  return Beside('power', Section('What more would show', [], [], [table]), entry)
 
 
 def all_of(

@@ -1,4 +1,4 @@
-"""job=plan: how small a difference of pass@k a study would show, before it is paid for. No jax."""
+"""job=power: how small a difference of pass@k a study would show, before it is paid for. No jax."""
 
 import dataclasses
 import json
@@ -13,13 +13,13 @@ from rlvr_jax.eval import planner, sources
 from rlvr_jax.eval.counts import align
 
 
-def plan_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """Prints the table of plan.* and writes it as WORKDIR/plan.json.
+def power_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Prints the table of power.* and writes it as WORKDIR/power.json.
 
   The pilot is config.stores (two of them, on the same problems) or, without any, two Betas of solve
   rates. ValueError for stores that are not a pair and for sizes that make no plan.
   """
-  p = config.plan
+  p = config.power
   pilot, said = _pilot(config)
   found = planner.plan(
     pilot,
@@ -29,11 +29,11 @@ def plan_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
     seeds=_positive('seeds', p.seeds),
     seed_sd=p.seed_sd,
     level=config.evaluate.confidence,
-    power=p.power,
+    power=p.chance,
   )
   if not found:
-    raise ValueError(f'plan.ks={tuple(p.ks)}: every k is above every n of plan.n={tuple(p.n)}')
-  table = Table(title=f'Smallest difference of pass@k shown with {p.power:.0%} power ({said})')
+    raise ValueError(f'power.ks={tuple(p.ks)}: every k is above every n of power.n={tuple(p.n)}')
+  table = Table(title=f'Smallest difference of pass@k shown with {p.chance:.0%} power ({said})')
   for column in ('k', 'problems', 'samples of each', 'seeds', 'completions', 'points'):
     table.add_column(column, justify='right')
   for one in found:
@@ -44,14 +44,14 @@ def plan_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
     )  # fmt: skip
   Console().print(table)
   rows = [dataclasses.asdict(one) for one in found]
-  document = {'pilot': said, 'power': p.power, 'seed_sd': p.seed_sd, 'plans': rows}
-  (workdir / 'plan.json').write_text(json.dumps(document, indent=1) + '\n')
+  document = {'pilot': said, 'chance': p.chance, 'seed_sd': p.seed_sd, 'plans': rows}
+  (workdir / 'power.json').write_text(json.dumps(document, indent=1) + '\n')
   return rows
 
 
 def _pilot(config: Config) -> tuple[planner.Pilot, str]:
   """(pilot, what it was made of)."""
-  p = config.plan
+  p = config.power
   given = [one.strip() for one in config.stores.split(',') if one.strip()]
   if not given:
     a, b = (_beta(key, p[key]) for key in ('base', 'trained'))
@@ -72,12 +72,12 @@ def _pilot(config: Config) -> tuple[planner.Pilot, str]:
 def _beta(key: str, given: Any) -> tuple[float, float]:
   values = tuple(float(x) for x in given)
   if len(values) != 2 or min(values) <= 0:
-    raise ValueError(f'plan.{key}={tuple(given)}: a Beta has two positive numbers, as (0.3, 0.7)')
+    raise ValueError(f'power.{key}={tuple(given)}: a Beta has two positive numbers, as (0.3, 0.7)')
   return values
 
 
 def _positive(key: str, given: Any) -> list[int]:
   values = [int(x) for x in given]
   if not values or min(values) < 1:
-    raise ValueError(f'plan.{key}={tuple(given)}: one or more positive whole numbers')
+    raise ValueError(f'power.{key}={tuple(given)}: one or more positive whole numbers')
   return values
