@@ -4,12 +4,15 @@ Scores and softmax are float32 at least. A part of an attention is kept as (maxi
 numerator), so that parts over disjoint keys merge exactly by log-sum-exp.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rlvr_jax.models.layers import dot, wide
+
+BLOCK = 1024  # queries attended at once in longer rows
 
 
 class Part(NamedTuple):
@@ -73,22 +76,45 @@ def scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def causal_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
+  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, *, block: int = BLOCK
 ) -> jax.Array:
   """Attention of each token to itself and to what stands before it in the same segment.
 
   q [B,T,N,H], k and v [B,T,K,H]; segments i32[B,T] or None (one segment a row). Rows are padded on
   the right, so padding needs no mask: no real token looks at it. Returns [B,T,N,H] in q's dtype.
+
+  Rows longer than `block` are attended block by block of queries, each to the keys up to its end:
+  products with later keys, half of all, are left out, and of the scores [block,T] are alive at
+  once, in the backward pass too, which computes them again (where the compiler keeps the blocks'
+  order: compiled for a TPU v5e 28 heads and 8,192 tokens take 1.4 GB in place of 11.3; a CPU's
+  compiler saves the half only).
   """
-  B, T, N, H = q.shape
-  K = k.shape[2]
-  q = q.reshape(B, T, K, N // K, H)
+  T = q.shape[1]
+  if block >= T:
+    return _attend(0, q, k, v, segments)
+  outs: list[jax.Array] = []
+  for begin in range(0, T, block):
+    end = min(T, begin + block)
+    if outs:  # one after the other, backwards too: their scores are not to be there together
+      outs[-1], q, k, v = jax.lax.optimization_barrier((outs[-1], q, k, v))
+    part = jax.checkpoint(functools.partial(_attend, begin))
+    own = None if segments is None else segments[:, :end]
+    outs.append(part(q[:, begin:end], k[:, :end], v[:, :end], own))
+  return jnp.concatenate(outs, axis=1)
+
+
+def _attend(
+  begin: int, q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
+) -> jax.Array:
+  """Queries [B,t,N,H] at places begin.. of a row to keys [B,begin+t,K,H]; segments of the keys."""
+  B, t, N, H = q.shape
+  K, S = k.shape[2], k.shape[1]
+  q = q.reshape(B, t, K, N // K, H)
   z = scores('BTKGH,BSKH->BKGTS', q, k)
-  index = jnp.arange(T)
-  mask = index[:, None] >= index[None, :]
+  mask = begin + jnp.arange(t)[:, None] >= jnp.arange(S)[None, :]
   if segments is not None:
-    same = segments[:, :, None] == segments[:, None, :]
+    same = segments[:, begin : begin + t, None] == segments[:, None, :]
     mask = (mask[None] & same)[:, None, None]
   weights = jax.nn.softmax(jnp.where(mask, z, -jnp.inf), axis=-1).astype(v.dtype)
   out = dot('BKGTS,BSKH->BTKGH', weights, v)
-  return out.reshape(B, T, N, H).astype(q.dtype)
+  return out.reshape(B, t, N, H).astype(q.dtype)
