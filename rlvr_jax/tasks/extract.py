@@ -21,21 +21,35 @@ _PHRASE = re.compile(
   r'|答案(?:是|为|\s*[:\uff1a])\s*[:\uff1a]?)',
   re.IGNORECASE,
 )
-_INLINE = re.compile(r'(?:\$\$?|\\\(|\\\[)(.+?)(?:\$\$?|\\\)|\\\])')
+_INLINE = re.compile(r'(?:(?<!\\)\$\$?|\\\(|\\\[)(.+?)(?:(?<!\\)\$\$?|\\\)|\\\])')
 _INLINE_HERE = re.compile(r'\s*' + _INLINE.pattern, re.DOTALL)
 _DISPLAY = re.compile(r'(?:\$\$|\\\[)\s*(.+?)\s*(?:\$\$|\\\])', re.DOTALL)
 _MONEY = re.compile(r'[\d.,]+\s+.*', re.DOTALL)  # what stands between the signs of "$18 and $20"
 _NUMBER = re.compile(  # 1,234.5  .5  3/4  $12  7%  1.5e-3  2 \times 10^{5}
-  r'[-\u2212]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
+  r'[-\u2212]?\$?(?:\d+[ \t]+(?=\d+[ \t]*/[ \t]*\d))?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
   r'(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[\u00d7*])\s*10\s*\^\s*\{?[-+\u2212]?\d+\}?|\s*/\s*\d+)?%?'
 )
 # A word that is neither a command nor a joint of a list, with more words around it or a number.
 _WORDS = re.compile(
   r'^(?!.*[\\^_{}=])(?!.*\b(?:and|or)\b)(?:.*\b[a-zA-Z]+\s+\S|.*\d\s+[a-zA-Z]{2,})'
 )
+# What follows the first of several formulas: "$5$ or $6$", "$5$, $6$", "$5$ or 6", "$D$ or E".
+_NEXT = re.compile(
+  r'\s*(?:(?P<word>,?\s*\b(?:and|or)\b)|[,;])\s*'
+  rf'(?:{_INLINE.pattern}|(?P<bare>{_NUMBER.pattern}|\(?[A-H]\)?(?![a-zA-Z])))',
+  re.DOTALL,
+)
+_FILLERS = re.compile(
+  r'^(?:,\s*)?(?:thus|therefore|hence|so|then|simply|just|indeed|exactly|only)\b,?\s*',
+  re.IGNORECASE,
+)
+_NEAR = 200  # characters that are looked at on either side of a number
+_TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
+_DENIED = re.compile(r"(?:n['\u2019]t|\bnot|\bcannot)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE)
 # Between boxes that belong together: "\boxed{3} and \boxed{5}".
 _JOINT = re.compile(
-  r'(?:\s|\$|\\[,;! ()\[\]]|,|;|/|\band\b|\bor\b|\\text\s*\{\s*(?:and|or|,)\s*\})*'
+  r'(?:\s|\$|\\q?quad(?![a-zA-Z])|\\[,;! ()\[\]]|,|;|/|\band\b|\bor\b'
+  r'|\\text\s*\{\s*(?:and|or|,)\s*\})*'
 )
 
 
@@ -140,21 +154,68 @@ def _after_phrase(text: str) -> Extracted | None:
   if display := _DISPLAY.match(rest):
     return Extracted(display[1], 'phrase')
   line = rest.split('\n', 1)[0]
-  inline = _INLINE_HERE.match(rest)
   # "$18 and $20" is money, "$x+1$" is mathematics.
-  if inline is not None and not _MONEY.fullmatch(inline[1]):
-    return Extracted(inline[1].strip(), 'phrase')
-  sentence = _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0])
+  if formulas := _formulas(rest):
+    return Extracted(', '.join(formulas), 'phrase')
+  sentence = _FILLERS.sub('', _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0]))
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
+  if re.match(r'not\b', sentence):
+    but = re.search(r'\bbut\s+', sentence)
+    if but is None:
+      return Extracted(None, 'the announcement says what the answer is not')
+    sentence = sentence[but.end() :]
   if inside := [m[1] for m in _INLINE.finditer(sentence) if not _MONEY.fullmatch(m[1])]:
     return Extracted(inside[-1].strip(), 'phrase')
   if _WORDS.match(sentence):  # prose, not mathematics: the number is what counts
-    first = _NUMBER.match(sentence)
-    numbers = [first[0]] if first else _NUMBER.findall(sentence)
-    if numbers:
-      return Extracted(numbers[-1].rstrip(','), 'phrase')
+    return Extracted(_number_of_prose(sentence), 'phrase')
   return Extracted(sentence, 'phrase')
+
+
+def _formulas(rest: str) -> list[str]:
+  """The formula at the start, and those joined to it."""
+  first = _INLINE_HERE.match(rest)
+  if first is None or _MONEY.fullmatch(first[1]):
+    return []
+  found, end = [first[1].strip()], first.end()
+  while following := _NEXT.match(rest, end):
+    # "$x$, $y$ being free": a comma alone joins only what ends there
+    tail = rest[following.end() :]
+    if not following['word'] and not re.match(r'\s*(?:$|[.,;\n]|and\b|or\b)', tail):
+      break
+    found.append((following['bare'] or following[2] or '').strip())
+    end = following.end()
+  return found
+
+
+def _number_of_prose(sentence: str) -> str:
+  """Its first number if it starts with one, else its last; the whole sentence where that number is
+  one of several (1, 2, 3 in this order)."""
+  numbers = list(_NUMBER.finditer(sentence))
+  if not numbers:
+    return sentence
+  number = numbers[0] if numbers[0].start() == 0 else numbers[-1]
+  if re.match(r'\s*(?:,|;|to|through|[-\u2013])\s*\d', sentence[number.end() :]):
+    return sentence
+  return _whole(sentence, number)
+
+
+def _whole(text: str, number: re.Match[str]) -> str:
+  r"""The number; if it is a part of something larger (2\sqrt{3}, x^2, (3, 4)), that."""
+  before = text[max(0, number.start() - _NEAR) : number.start()]
+  after = text[number.end() : number.end() + _NEAR]
+  near, at = before + number[0] + after, len(before)
+  for pair in _TUPLE.finditer(near):
+    if pair.start() < at and at + len(number[0]) <= pair.end():
+      return pair[0]
+  joined = re.search(r'(?:[\^_√\\{]|[a-zA-Z]\(|[a-zA-Zπ]|\d:)$', before) or re.match(
+    r'\s*(?:[\^_√π]|!(?!\s*$|\s*\n)|\\(?!text|mathrm|[,;:!%$ )\]]))|:\d|[a-zA-Z](?![a-zA-Z])', after
+  )
+  if joined is None:
+    return number[0].rstrip(',')
+  start = at - len(before.split(' ')[-1].split('\n')[-1])
+  stop = at + len(number[0]) + len(re.split(r'\s', after)[0])
+  return re.sub(r'[.,;:?*]+$', '', near[start:stop])
 
 
 def _last_number(text: str) -> Extracted | None:
@@ -162,14 +223,31 @@ def _last_number(text: str) -> Extracted | None:
   if not numbers:
     return None
   last = numbers[-1]
-  number = last[0].rstrip(',')
+  if _DENIED.search(text[max(0, last.start() - _NEAR) : last.start()]):
+    return Extracted(None, 'the last number is denied')
+  if formula := _formula_around(text, last):
+    return Extracted(formula, 'last formula')
+  number = _whole(text, last)
   # "5-3": the minus belongs to the difference, not to the 3.
   if number[0] in '-\u2212' and last.start() and text[last.start() - 1].isalnum():
     number = number[1:]
   return Extracted(number, 'last number')
 
 
+def _formula_around(text: str, number: re.Match[str]) -> str | None:
+  """The formula of its line that holds the number: what stands behind its last equals sign."""
+  line = text.rfind('\n', 0, number.start()) + 1
+  if number.end() - line > 10 * _NEAR:
+    return None
+  for formula in _INLINE.finditer(text[line : number.end() + _NEAR]):
+    inside = line + formula.start() < number.start() and number.end() <= line + formula.end(1)
+    if inside and not _MONEY.fullmatch(formula[1]):
+      side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1].strip(' .,')
+      return side if re.search(r'\d', side) else formula[1].strip()
+  return None
+
+
 def _clean(text: str) -> str:
   if text.count('$') == 1:  # the other one stands before the announcement
     text = text.rstrip(' .').removesuffix('$')
-  return text.strip().strip('*').strip().rstrip('.').strip().strip('*').strip()
+  return text.strip().strip('*`').strip().rstrip('.').strip().strip('*`').strip()

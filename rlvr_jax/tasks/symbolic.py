@@ -14,6 +14,7 @@ _DIGITS = 40  # working precision of numerical comparisons
 _HUGE = 10**20
 # Any two different expressions that occur as answers differ at these places; they are positive, so
 # that sqrt(x^2) = x and log rules hold as a reader takes them.
+_NEGATIVE_PLACES = (('-1.3717', '0.2153'), ('-37.6180', '-7.0719'))  # where |x| is not x
 _PLACES = (('1.3717', '0.2153'), ('37.6180', '7.0719'), ('0.6180', '0.0719'))
 _WHOLE_PLACES = tuple((str(n), '1') for n in range(1, 13))  # where floors and factorials differ
 
@@ -37,12 +38,22 @@ def same_expression(gold: str, given: str) -> bool:
   except UnreadableError:
     return False
   second = _read(given)
+  if first is sympy.S.EmptySet or second is sympy.S.EmptySet:
+    return gold.strip() == given.strip()  # (5, 2) read as an interval holds nothing
   if first == second:
     return True
   if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
     return _same_value(first, second)
-  if isinstance(first, sympy.Set) != isinstance(second, sympy.Set):
-    first, second = _solutions(first), _solutions(second)
+  if not isinstance(first, sympy.Expr) and not isinstance(second, sympy.Expr):
+    wanted, got = _solutions(first), _solutions(second)
+    if isinstance(wanted, sympy.Set) and isinstance(got, sympy.Set):
+      names = {s for value in (first, second) for s in getattr(value, 'free_symbols', ())}
+      if len(names) > 1 or wanted is sympy.S.EmptySet or got is sympy.S.EmptySet:
+        return False
+      if wanted == got:
+        return True
+    if isinstance(first, sympy.Set) != isinstance(second, sympy.Set):
+      first, second = wanted, got
   return _math_verify(first, second)
 
 
@@ -52,8 +63,9 @@ def _solutions(value: Any) -> Any:
 
   if not isinstance(value, sympy.logic.boolalg.Boolean) or len(value.free_symbols) != 1:
     return value
+  exact = {f: sympy.Rational(str(f)) for f in value.atoms(sympy.Float)}
   unknown = next(iter(value.free_symbols))
-  in_reals: Any = value.xreplace({unknown: sympy.Symbol('x', real=True)})
+  in_reals: Any = value.xreplace({**exact, unknown: sympy.Symbol('x', real=True)})
   try:
     return in_reals.as_set()
   except NotImplementedError:  # beyond what sympy solves: then it equals no set
@@ -194,6 +206,8 @@ def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
   symbols = sorted(first.free_symbols | second.free_symbols, key=str)
   whole = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
   places = _PLACES + (_WHOLE_PLACES if first.has(*whole) or second.has(*whole) else ())
+  if first.has(sympy.Abs) or second.has(sympy.Abs):
+    places += _NEGATIVE_PLACES
   pairs = []
   for start, step in places:
     place = {
