@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from rlvr_jax.tasks import symbolic
-from rlvr_jax.tasks.names import is_name, values_by_name, without_name
+from rlvr_jax.tasks.names import is_name, one_by_one, values_by_name, without_name
 from rlvr_jax.tasks.normal import (
   has_text,
   normalise,
@@ -116,6 +116,8 @@ def _same(gold: str, given: str) -> bool:
   wanted, got = (matrix(text) for text in unnamed)
   if wanted is not None or got is not None:
     return wanted is not None and got is not None and _same_matrix(wanted, got)
+  if is_list(gold):
+    given = one_by_one(gold, given)
   if not is_list(given):
     gold, given = without_name(gold, given)
     if ('=' in gold or '=' in given) and not is_list(gold):
@@ -143,7 +145,7 @@ def _same_as_single(
   if first is not None and first.kind == 'set' and len(first.items) == 1:
     return _same(first.items[0], given)
   if second is not None and first is None and second.kind != 'bracket':
-    if second.kind == 'set' and len(second.items) > 1:
+    if second.kind == 'set' and (len(second.items) > 1 or second.items[0] == '\\emptyset'):
       return None
     if len(second.items) <= MAX_ITEMS and all(_same(gold, item) for item in second.items):
       return True
@@ -238,6 +240,8 @@ def _same_text(gold: str, given: str) -> bool | None:
 
 def _words(text: str) -> list[str]:
   found = re.findall(r"[a-z0-9']+|[^\sa-z0-9'.,\-\"`*]", text.lower())
+  if all(len(word) == 1 for word in found if word != 'and'):  # A, C: no article
+    return [word for word in found if word != 'and']
   few = [word for word in found if word not in ('a', 'an', 'the', 'and')]
   return few if few and len(found) > 1 else found
 

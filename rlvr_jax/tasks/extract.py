@@ -10,6 +10,8 @@ box that is empty or never closed is an answer that cannot be read, not a reason
 import dataclasses
 import re
 
+from rlvr_jax.tasks.units import is_measure
+
 _BOX = re.compile(r'\\(?:f|frame)?box(?:ed)?(?![a-zA-Z])\s*')
 _TAG = re.compile(r'<answer>(.*?)(</answer>|$)', re.DOTALL | re.IGNORECASE)
 _HASH = re.compile(r'####[ \t]*([^\n]*)')
@@ -24,7 +26,10 @@ _PHRASE = re.compile(
 _INLINE = re.compile(r'(?:(?<!\\)\$\$?|\\\(|\\\[)(.+?)(?:(?<!\\)\$\$?|\\\)|\\\])')
 _INLINE_HERE = re.compile(r'\s*' + _INLINE.pattern, re.DOTALL)
 _DISPLAY = re.compile(r'(?:\$\$|\\\[)\s*(.+?)\s*(?:\$\$|\\\])', re.DOTALL)
-_MONEY = re.compile(r'[\d.,]+\s+.*', re.DOTALL)  # what stands between the signs of "$18 and $20"
+# What stands between the signs of "$18 and $20": a number, words, and the blank before the second.
+_MONEY = re.compile(
+  r'[\d.,]+\s+(?:.*[\s(]|.*(?<![\\a-zA-Z{])[a-zA-Z]{2,}(?![a-zA-Z]*\s*[}(]).*)?', re.DOTALL
+)
 _NUMBER = re.compile(  # 1,234.5  .5  3/4  $12  7%  1.5e-3  2 \times 10^{5}
   r'[-\u2212]?\$?(?:\d+[ \t]+(?=\d+[ \t]*/[ \t]*\d))?(?:\d[\d,]*(?:\.\d+)?|\.\d+)'
   r'(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[\u00d7*])\s*10\s*\^\s*\{?[-+\u2212]?\d+\}?|\s*/\s*\d+)?%?'
@@ -46,10 +51,10 @@ _FILLERS = re.compile(
 _NEAR = 200  # characters that are looked at on either side of a number
 _TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
 _DENIED = re.compile(r"(?:n['\u2019]t|\bnot|\bcannot)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE)
-# Between boxes that belong together: "\boxed{3} and \boxed{5}".
+# Between boxes that belong together: "\boxed{3} and \boxed{5}", "x_1 = \boxed{3}, x_2 = \boxed{5}".
 _JOINT = re.compile(
   r'(?:\s|\$|\\q?quad(?![a-zA-Z])|\\[,;! ()\[\]]|,|;|/|\band\b|\bor\b'
-  r'|\\text\s*\{\s*(?:and|or|,)\s*\})*'
+  r'|\\text\s*\{\s*(?:and|or|,)\s*\}|[a-z]_\{?\d\}?\s*=)*'
 )
 
 
@@ -195,9 +200,16 @@ def _number_of_prose(sentence: str) -> str:
   if not numbers:
     return sentence
   number = numbers[0] if numbers[0].start() == 0 else numbers[-1]
-  if re.match(r'\s*(?:,|;|to|through|[-\u2013])\s*\d', sentence[number.end() :]):
+  end = number.start() + len(number[0].rstrip(','))
+  if re.match(r'\s*(?:,|;|to|through|[-\u2013])\s*\d', sentence[end:]):
     return sentence
-  return _whole(sentence, number)
+  return _whole(sentence, number) + _measure(sentence[number.end() :])
+
+
+def _measure(after: str) -> str:
+  """The known unit or word of scale that follows a number in prose: 40 cents, 2.5 million."""
+  word = re.match(r'[ \t]+([a-zA-Z]{2,})(?![a-zA-Z(])', after)
+  return f' {word[1]}' if word and is_measure(word[1]) else ''
 
 
 def _whole(text: str, number: re.Match[str]) -> str:
@@ -227,7 +239,7 @@ def _last_number(text: str) -> Extracted | None:
     return Extracted(None, 'the last number is denied')
   if formula := _formula_around(text, last):
     return Extracted(formula, 'last formula')
-  number = _whole(text, last)
+  number = _whole(text, last) + _measure(text[last.end() : last.end() + _NEAR])
   # "5-3": the minus belongs to the difference, not to the 3.
   if number[0] in '-\u2212' and last.start() and text[last.start() - 1].isalnum():
     number = number[1:]
@@ -240,7 +252,7 @@ def _formula_around(text: str, number: re.Match[str]) -> str | None:
   if number.end() - line > 10 * _NEAR:
     return None
   for formula in _INLINE.finditer(text[line : number.end() + _NEAR]):
-    inside = line + formula.start() < number.start() and number.end() <= line + formula.end(1)
+    inside = line + formula.start() <= number.start() and number.end() <= line + formula.end(1)
     if inside and not _MONEY.fullmatch(formula[1]):
       side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1].strip(' .,')
       return side if re.search(r'\d', side) else formula[1].strip()

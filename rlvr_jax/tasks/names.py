@@ -61,6 +61,17 @@ def is_name(text: str) -> bool:
   return words != text or (_NAMED.fullmatch(text) is not None and '\\sqrt' not in text)
 
 
+def one_by_one(gold: str, given: str) -> str:
+  """(x, y) = (2, 5) as x = 2, y = 5, where the gold names its values one by one."""
+  match = re.fullmatch(r'\(([a-z](?:\s*,\s*[a-z])+)\)\s*=\s*\((.*)\)', given)
+  if match is None or values_by_name(tuple(split(gold, ',;'))) is None:
+    return given
+  names, values = split(match[1], ','), split(match[2], ',')
+  if len(names) != len(values):
+    return given
+  return ', '.join(f'{name} = {value}' for name, value in zip(names, values, strict=True))
+
+
 def values_by_name(items: tuple[str, ...]) -> tuple[str, ...] | None:
   """The values of x = 2, y = 5 in the order of their letters; None for anything else."""
   found = {}

@@ -102,6 +102,13 @@ _SET_BUILDER = (
 )
 _DEGREE = r'\s*(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree)(?![a-zA-Z])'
 _TRIGONOMETRY_IN_DEGREES = rf'^.*\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z]).*{_DEGREE}.*$'
+_UNIT_GROUP = r'\\(?:text|mathrm)\s*\{\s*([a-zA-Z]+)\s*\}'
+
+
+def _quotient(unit: re.Match[str]) -> str:
+  return rf'\text{{{unit[1]}/{unit[2]}}}{unit[3] or ""}'
+
+
 _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
   (re.compile(pattern), to)
   for pattern, to in (
@@ -143,6 +150,9 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (_TRIGONOMETRY_IN_DEGREES, lambda m: _in_radians(m[0])),
     (r'\^\s*(?:\{\s*)?\\text\s*\{\s*o\s*\}(?:\s*\})?', ''),
     (r'\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree(?![a-zA-Z])', ''),
+    # 9.8 \frac{\text{m}}{\text{s}^2}: a unit above another
+    (rf'\\frac\s*\{{\s*{_UNIT_GROUP}\s*\}}\s*\{{\s*{_UNIT_GROUP}(\^\s*\{{?\d\}}?)?\s*\}}', _quotient),
+    (r'(?<![\w}])(?:\{\})?_\{?(\d+)\}?\s*C_\{?(\d+)\}?', r'\\binom{\1}{\2}'),
     (r'\\frac\s*(\d|\\pi)\s*(\d)', r'\\frac{\1}{\2}'),
     (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
     (r'(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])', r'\1{\2}'),

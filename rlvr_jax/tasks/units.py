@@ -87,6 +87,7 @@ _NUMBER_WORDS = {word: value for value, word in enumerate(_COUNTS)} | {
   for i, ten in enumerate(_TENS, 2)
   for one in range(10)
 }
+_SPELLED_COUNT = re.compile('(' + '|'.join(_NUMBER_WORDS) + r') ([a-zA-Z]+)', re.IGNORECASE)
 _DEGREES = re.compile(
   r'\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])|\\degree(?![a-zA-Z])|[°º\u02da]|\bdegrees?\b'
 )
@@ -127,6 +128,8 @@ def scalar(text: str) -> Scalar:
   bare = _SPACED_INITIALS.sub(r'\1m', bare)
   while (match := _UNIT.match(bare)) and _is_unit(match[2], bare[len(match[1])].isspace()):
     bare, unit = match[1].strip(), match[2] + unit
+  if (match := _SPELLED_COUNT.fullmatch(bare)) and _known(match[2].lower()):  # forty dollars
+    return Scalar(str(_NUMBER_WORDS[match[1].lower()]), unit=match[2] + unit)
   return Scalar(bare, unit=unit)
 
 
@@ -171,6 +174,13 @@ def _is_unit(words: str, apart: bool) -> bool:
   if first in _NOT_UNITS or _is_part(first) or any(word in _NUMBER_WORDS for word in every):
     return False
   return first in _SHORT_UNITS or _known(first) is not None or (apart and len(first) > 3)
+
+
+def is_measure(word: str) -> bool:
+  """Whether a word is a known unit or one of scale wherever it stands, as "in" and "am" are not."""
+  word = word.lower()
+  scale = word.removesuffix('s') in _SCALES
+  return scale or (_known(word) is not None and word not in ('in', 'am', 'unit', 'units', 'second'))
 
 
 def units_clash(a: str, b: str) -> bool:
