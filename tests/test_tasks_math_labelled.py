@@ -1,6 +1,7 @@
 r"""The strict verifier on cases labelled by hand, before it was asked, in every kind of answer.
 
-A line of the fixture is a gold with right and wrong answers ('extraction': whole completions);
+A line of the fixture is a gold with right and wrong answers ('extraction' and what is marked
+'whole': whole completions);
 'left' names the right ones that are known not to be called correct, and why.
 """
 
@@ -29,7 +30,7 @@ def cases() -> list[tuple[str, str, str, bool, str]]:
   for group in GROUPS:
     for right, answers in ((True, group['right']), (False, group['wrong'])):
       for answer in answers:
-        whole = group['category'] == 'extraction'
+        whole = group['category'] == 'extraction' or group.get('whole', False)
         around = AROUND[len(made) % len(AROUND)]
         text = answer if whole else around.replace('ANSWER', answer)
         made.append((group['gold'], answer, text, right, group.get('left', {}).get(answer, '')))

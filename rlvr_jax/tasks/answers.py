@@ -58,6 +58,10 @@ _SIDE_BY_SIDE = re.compile(r'(?<![\d_^a-zA-Z.])[\d.]+\s+(?=\d)|(?:^|[-+*/(=,\s])
 _PRODUCT = re.compile(r'(?<=\))\s*(?=[(\d]|\\frac)|(?<=\\pi)\s*(?=\()|(?<=\d)\s*(?=i(?![a-zA-Z]))')
 _FACTOR = re.compile(r'(?<![\d._^a-zA-Z])(\d+)\s*(?=[({]|\\frac)')
 _LETTER = re.compile(r'^(?:[Oo]ption |[Cc]hoice )?\(?([A-Z])\)?$')
+_ONE_OF_SOME = re.compile(r'^[A-H]$')
+_CHOSEN = re.compile(
+  r'^(?:(?:[Oo]ption|[Cc]hoice) \(?[A-H](?![a-zA-Z])|\(?[A-H](?:\)|[.:]\s)\s*\S)'
+)
 _LETTER_AND_MORE = re.compile(r'^(?:\(([A-Z])\)|([A-Z])[.):])\s*\S')
 _MORE_LETTERS = re.compile(
   r'(?:[,;/&]|\bor\b|\band\b)\s*\(?([A-H])\)?(?![a-zA-Z])|^\(?[A-H]\)?\s*\(?([A-H])\)?$'
@@ -94,16 +98,23 @@ def _same_approximately(gold: str, given: str) -> bool:
   exact = split(first, '=')[-1] if first else ''
   if not exact or is_name(exact):
     return _same(gold, last)
-  value, number = plain_number(scalar(last).text), plain_number(scalar(exact).text)
-  if value is not None:
-    unit = 2 * _half_unit(scalar(last).text) if value.denominator > 1 else Fraction(51, 100)
-    if number is not None:
-      agree = abs(number - value) <= unit and (number.denominator > 1 or number == value)
-    else:
-      agree = symbolic.between(_for_reading(scalar(exact).text), value - unit, value + unit)
-    if agree and _same(gold, last):
-      return True
-  return _same(gold, first)
+  decimal, value = scalar(last), _value(scalar(exact).text)
+  rounded = plain_number(decimal.text)
+  if rounded is None or value is None:
+    return _same(gold, first)
+  half = _half_unit(decimal.text)
+  if decimal.percent and not scalar(exact).percent:
+    value *= 100
+  error = abs(value - rounded)
+  agree = error <= half or 0 <= abs(value) - abs(rounded) <= 2 * half
+  if agree and (value.denominator > 1 or error == 0) and _same(gold, last):
+    return True
+  return (agree or error <= abs(value) / 100) and _same(gold, first)
+
+
+def _value(text: str) -> Fraction | None:
+  number = plain_number(text)
+  return symbolic.constant(_for_reading(text)) if number is None else number
 
 
 def _same(gold: str, given: str) -> bool:
@@ -222,7 +233,8 @@ def _same_text(gold: str, given: str) -> bool | None:
   wanted, got = unwrap_text(gold), unwrap_text(given)
   got = without_announcement(got)
   letter = _LETTER.match(wanted)
-  if letter is not None and (has_text(gold) or wanted.startswith('(')):
+  chosen = _ONE_OF_SOME.match(wanted) and _CHOSEN.match(got)
+  if letter is not None and (has_text(gold) or wanted.startswith('(') or chosen):
     if len({one or other for one, other in _LETTERS.findall(got)}) > 1:
       return False  # (A) or (B)
     if {one or other for one, other in _MORE_LETTERS.findall(got)} - {letter[1]}:

@@ -50,7 +50,24 @@ _FILLERS = re.compile(
 )
 _NEAR = 200  # characters that are looked at on either side of a number
 _TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
-_DENIED = re.compile(r"(?:n['\u2019]t|\bnot|\bcannot)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE)
+_DENIED = re.compile(
+  r"(?:n['\u2019]t|\bnot|\bcannot|\bnor)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE
+)
+# Words before and behind a number that make another value of it, or no value.
+_MADE_OTHER = re.compile(
+  r'\b(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
+  r'|at\s+(?:most|least)|up\s+to|under|below|above|over|neither|half(?:\s+of)?|twice|double|triple'
+  r'|thrice|times|plus|minus|between|divided\s+by|multiplied\s+by|(?:power|root|square|cube)\s+of)'
+  r'\s+(?:the\s+)?[$(]*$',
+  re.IGNORECASE,
+)
+_OTHER_MADE = re.compile(
+  r'\s*\$?\s*(?:[+*/^\u00d7\u00f7]\s*[\d$(\\a-z]|(?:squared|cubed|factorial|plus|minus|divided'
+  r'|multiplied|over|choose|mod|modulo)\b|(?:more|less|fewer|greater)\s+than\b'
+  r'|or\s+(?:more|less|fewer)\b|times\s+(?:[\d$(\\]|(?:the|as|that|its|more|less|larger)\b)'
+  r'|if\b.*\d.*\b(?:if|otherwise|else)\b)',
+  re.IGNORECASE,
+)
 # Between boxes that belong together: "\boxed{3} and \boxed{5}", "x_1 = \boxed{3}, x_2 = \boxed{5}".
 _JOINT = re.compile(
   r'(?:\s|\$|\\q?quad(?![a-zA-Z])|\\[,;! ()\[\]]|,|;|/|\band\b|\bor\b'
@@ -160,12 +177,15 @@ def _after_phrase(text: str) -> Extracted | None:
     return Extracted(display[1], 'phrase')
   line = rest.split('\n', 1)[0]
   # "$18 and $20" is money, "$x+1$" is mathematics.
-  if formulas := _formulas(rest):
-    return Extracted(', '.join(formulas), 'phrase')
+  if found := _formulas(rest):
+    formulas, end = found
+    if _OTHER_MADE.match(line, end) and end <= len(line):  # $36$ times $2$
+      return Extracted(line.replace('$', ''), 'phrase')
+    return Extracted(', '.join(formulas) + _measure(rest[end:]), 'phrase')
   sentence = _FILLERS.sub('', _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0]))
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
-  if re.match(r'not\b', sentence):
+  if re.match(r'(?:not|neither)\b', sentence, re.IGNORECASE):
     but = re.search(r'\bbut\s+', sentence)
     if but is None:
       return Extracted(None, 'the announcement says what the answer is not')
@@ -177,11 +197,11 @@ def _after_phrase(text: str) -> Extracted | None:
   return Extracted(sentence, 'phrase')
 
 
-def _formulas(rest: str) -> list[str]:
-  """The formula at the start, and those joined to it."""
+def _formulas(rest: str) -> tuple[list[str], int] | None:
+  """The formula at the start, those joined to it, and where they end."""
   first = _INLINE_HERE.match(rest)
   if first is None or _MONEY.fullmatch(first[1]):
-    return []
+    return None
   found, end = [first[1].strip()], first.end()
   while following := _NEXT.match(rest, end):
     # "$x$, $y$ being free": a comma alone joins only what ends there
@@ -190,7 +210,7 @@ def _formulas(rest: str) -> list[str]:
       break
     found.append((following['bare'] or following[2] or '').strip())
     end = following.end()
-  return found
+  return found, end
 
 
 def _number_of_prose(sentence: str) -> str:
@@ -200,14 +220,27 @@ def _number_of_prose(sentence: str) -> str:
   if not numbers:
     return sentence
   number = numbers[0] if numbers[0].start() == 0 else numbers[-1]
+  if _made_other(sentence, number):
+    number = numbers[-1]
+    if _made_other(sentence, number):
+      return sentence
   end = number.start() + len(number[0].rstrip(','))
   if re.match(r'\s*(?:,|;|to|through|[-\u2013])\s*\d', sentence[end:]):
     return sentence
   return _whole(sentence, number) + _measure(sentence[number.end() :])
 
 
+def _made_other(text: str, number: re.Match[str]) -> bool:
+  """Whether the words around a number say another value: half of 36, 36 more than 4."""
+  before = text[max(0, number.start() - _NEAR) : number.start()]
+  after = text[number.start() + len(number[0].rstrip(',')) :][:_NEAR]
+  return bool(_MADE_OTHER.search(before) or _OTHER_MADE.match(after))
+
+
 def _measure(after: str) -> str:
   """The known unit or word of scale that follows a number in prose: 40 cents, 2.5 million."""
+  if percent := re.match(r'[ \t]*\\?%', after):
+    return percent[0]
   word = re.match(r'[ \t]+([a-zA-Z]{2,})(?![a-zA-Z(])', after)
   return f' {word[1]}' if word and is_measure(word[1]) else ''
 
@@ -235,8 +268,9 @@ def _last_number(text: str) -> Extracted | None:
   if not numbers:
     return None
   last = numbers[-1]
-  if _DENIED.search(text[max(0, last.start() - _NEAR) : last.start()]):
-    return Extracted(None, 'the last number is denied')
+  before = text[max(0, last.start() - _NEAR) : last.start()]
+  if _DENIED.search(before) or _MADE_OTHER.search(before):
+    return Extracted(None, 'the last number is denied, or a bound')
   if formula := _formula_around(text, last):
     return Extracted(formula, 'last formula')
   number = _whole(text, last) + _measure(text[last.end() : last.end() + _NEAR])

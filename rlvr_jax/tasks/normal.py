@@ -113,7 +113,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
   (re.compile(pattern), to)
   for pattern, to in (
     (r'^(?:\*\*([^*]+)\*\*|`([^`]+)`)$', lambda m: m[1] or m[2]),
-    (r'\\(?:text)?color\s*\{[^{}]*\}', ''),
+    (r'\\(?:text)?color\s*\{[^{}]*\}|\\[hv]?phantom\s*\{[^{}]*\}', ''),
     (r'\\left\s*\\lbrack|\\lbrack(?![a-zA-Z])', '['),
     (r'\\right\s*\\rbrack|\\rbrack(?![a-zA-Z])', ']'),
     (r'\\(?:left|right)\s*\.(?!\d)', ''),
@@ -151,7 +151,10 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\^\s*(?:\{\s*)?\\text\s*\{\s*o\s*\}(?:\s*\})?', ''),
     (r'\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree(?![a-zA-Z])', ''),
     # 9.8 \frac{\text{m}}{\text{s}^2}: a unit above another
-    (rf'\\frac\s*\{{\s*{_UNIT_GROUP}\s*\}}\s*\{{\s*{_UNIT_GROUP}(\^\s*\{{?\d\}}?)?\s*\}}', _quotient),
+    (
+      rf'\\frac\s*\{{\s*{_UNIT_GROUP}\s*\}}\s*\{{\s*{_UNIT_GROUP}(\^\s*\{{?\d\}}?)?\s*\}}',
+      _quotient,
+    ),
     (r'(?<![\w}])(?:\{\})?_\{?(\d+)\}?\s*C_\{?(\d+)\}?', r'\\binom{\1}{\2}'),
     (r'\\frac\s*(\d|\\pi)\s*(\d)', r'\\frac{\1}{\2}'),
     (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
@@ -169,7 +172,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (_SET_BUILDER, lambda m: m[1]),
     (r'^(?:\\(?:approx|sim|Rightarrow|implies|therefore)(?![a-zA-Z])|=)\s*', ''),
     (r'\s+', ' '),
-    (r'(?:\s*\\\\)+$', ''),
+    (r'(?:\s*\\\\)+$|(?<!\\)\\$', ''),
     (r'^(-?\d{1,3})((?: \d{3})+)(?=\.\d+$|$)', lambda m: m[1] + m[2].replace(' ', '')),
   )
 )

@@ -176,13 +176,16 @@ def _same_value(first: Any, second: Any) -> bool:
 
 
 def _same_constant(first: Any, second: Any) -> bool:
+  import sympy
+
   if first.is_Rational and second.is_Rational:
     return bool(first == second)
   a, b = first.evalf(_DIGITS), second.evalf(_DIGITS)
   if not _is_number(a) or not _is_number(b):
     return bool(first == second)
-  if first.is_Integer and second.is_Float:
-    return bool(second == first)
+  if first.is_integer and second.has(sympy.Float):  # integers are exact
+    exact = second.xreplace({f: sympy.Rational(str(f)) for f in second.atoms(sympy.Float)})
+    return _same_constant(first, exact)
   if not _close(a, b, _tolerance(first, second)):
     return False
   return bool(abs(a) < _HUGE) or _same_exactly(first, second)
@@ -257,15 +260,24 @@ def _math_verify(first: Any, second: Any) -> bool:
 
 def between(latex: str, low: Fraction, high: Fraction) -> bool:
   """Whether a constant LaTeX expression that is not an integer lies in [low, high]."""
+  value = constant(latex)
+  return value is not None and value.denominator > 1 and low <= value <= high
+
+
+def constant(latex: str) -> Fraction | None:
+  """The value of a constant LaTeX expression to 40 digits; None for any other."""
   import sympy
 
   try:
     value = _read(latex)
   except UnreadableError:
-    return False
-  if not isinstance(value, sympy.Expr) or value.free_symbols or value.is_Integer:
-    return False
+    return None
+  if not isinstance(value, sympy.Expr) or value.free_symbols:
+    return None
+  if value.is_Integer:
+    return Fraction(int(value))
   number = value.evalf(_DIGITS)
   if not number.is_Float:
-    return False
-  return bool(sympy.Rational(low) <= number) and bool(number <= sympy.Rational(high))
+    return None
+  exact = sympy.Rational(number)
+  return Fraction(int(exact.p), int(exact.q))

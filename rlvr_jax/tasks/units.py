@@ -70,6 +70,7 @@ _NAMES = {
   'pm': (),
   'unit': (),
 }
+_SPEEDS = {'mph': 'mile/hour', 'kmh': 'kilometer/hour', 'kph': 'kilometer/hour'}
 _KNOWN = {other: name for name, others in _NAMES.items() for other in (name, *others)}
 _SHORT_UNITS = {'mph', 'men', 'eur', 'sq', 'cu', *(name for name in _KNOWN if len(name) > 1)}
 _OPPOSITES = (
@@ -202,6 +203,7 @@ def units_clash(a: str, b: str) -> bool:
 def _powers(unit: str) -> set[tuple[str, int]]:
   """The words of a unit, known ones by their names, with their powers: mi^2 is square miles."""
   unit = _SPACED_INITIALS.sub(r'\1m', unwrap_text(normalise(unit)))
+  unit = re.sub(r'\b(?:mph|kmh|kph)\b', lambda m: _SPEEDS[m[0].lower()], unit, flags=re.IGNORECASE)
   unit = re.sub(r'\b(?:square|sq\.?)\s+([a-zA-Z]+)', r'\1^2', unit.lower())
   unit = re.sub(r'\b(?:cubic|cu\.?)\s+([a-zA-Z]+)', r'\1^3', unit)
   unit = re.sub(r'\\(?:cdot|times)|\bof\b|\bthe\b', ' ', unit)
