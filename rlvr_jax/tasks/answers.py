@@ -131,7 +131,7 @@ def _same(gold: str, given: str) -> bool:
     given = one_by_one(gold, given)
   if not is_list(given):
     gold, given = without_name(gold, given)
-    if ('=' in gold or '=' in given) and not is_list(gold):
+    if not is_list(gold) and max(len(split(gold, '=')), len(split(given, '='))) > 1:
       return _same_equation(gold, given)
   first, second = group(gold), group(given)
   if first is not None and first.kind == 'list' and second is None and SEPARATED.match(given):

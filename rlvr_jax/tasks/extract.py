@@ -53,17 +53,25 @@ _TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
 _DENIED = re.compile(
   r"(?:n['\u2019]t|\bnot|\bcannot|\bnor)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE
 )
+_AMOUNTS = (
+  'total', 'value', 'amount', 'sum', 'score', 'maximum', 'minimum', 'average', 'length', 'area',
+  'volume', 'probability', 'distance', 'cost', 'price', 'profit', 'speed', 'rate', 'answer',
+  'result', 'number', 'measure', 'out',
+)  # fmt: skip
 # Words before and behind a number that make another value of it, or no value.
 _MADE_OTHER = re.compile(
-  r'\b(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
+  r'(?:\b|(?=%))(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
   r'|at\s+(?:most|least)|up\s+to|under|below|above|over|neither|half(?:\s+of)?|twice|double|triple'
-  r'|thrice|times|plus|minus|between|divided\s+by|multiplied\s+by|(?:power|root|square|cube)\s+of)'
-  r'\s+(?:the\s+)?[$(]*$',
+  r'|thrice|times|plus|minus|negative|between|modulo|mod|except|close\s+to|near|%\s*of|divided\s+by'
+  r'|multiplied\s+by'
+  # of: a total of 24, not a divisor of 24
+  rf'|(?<!{")(?<!".join(_AMOUNTS)})\s+of)\s+(?:the\s+)?[$(]*$',
   re.IGNORECASE,
 )
 _OTHER_MADE = re.compile(
   r'\s*\$?\s*(?:[+*/^\u00d7\u00f7]\s*[\d$(\\a-z]|(?:squared|cubed|factorial|plus|minus|divided'
-  r'|multiplied|over|choose|mod|modulo)\b|(?:more|less|fewer|greater)\s+than\b'
+  r'|multiplied|over|choose|mod|modulo|thirds|fourths|fifths|sixths|eighths|tenths|hundredths'
+  r'|thousandths|per\s+mille)\b|(?:more|less|fewer|greater)\s+than\b|-fold\b|of\s+[\d$(\\]'
   r'|or\s+(?:more|less|fewer)\b|times\s+(?:[\d$(\\]|(?:the|as|that|its|more|less|larger)\b)'
   r'|if\b.*\d.*\b(?:if|otherwise|else)\b)',
   re.IGNORECASE,
@@ -185,6 +193,7 @@ def _after_phrase(text: str) -> Extracted | None:
   sentence = _FILLERS.sub('', _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0]))
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
+  sentence = re.sub(r'^(?:negative|minus)\s+(?=[\d$.])', '-', sentence)
   if re.match(r'(?:not|neither)\b', sentence, re.IGNORECASE):
     but = re.search(r'\bbut\s+', sentence)
     if but is None:

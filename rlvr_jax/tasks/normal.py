@@ -118,7 +118,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\\right\s*\\rbrack|\\rbrack(?![a-zA-Z])', ']'),
     (r'\\(?:left|right)\s*\.(?!\d)', ''),
     (r'\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])', ''),
-    (r'\\(?:display|text|script)style(?![a-zA-Z])', ''),
+    (r'\\(?:display|text|script)style(?![a-zA-Z])|^\\(?:bf|it|rm)\s+', ''),
     (r'\\[dtc]frac(?![a-zA-Z])', r'\\frac'),
     (r'\\(?:lbrace)(?![a-zA-Z])', r'\\{'),
     (r'\\(?:rbrace)(?![a-zA-Z])', r'\\}'),

@@ -104,6 +104,7 @@ def _read(latex: str) -> Any:
   if deepest > _MAX_DEPTH:
     raise UnreadableError(f'brackets nested {deepest} deep')
 
+  import sympy
   from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
   from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -121,16 +122,14 @@ def _read(latex: str) -> Any:
       normalization_config=None,
       conversion_config=ConversionConfig(lowercase_symbols=False),
     )
+    if isinstance(value, sympy.Basic | sympy.MatrixBase):
+      value = _evaluated(_plain_symbols(value))  # an interval from i to 1 is refused here
   except MemoryError:
     raise
   except Exception as error:  # the grammar's actions raise whatever Python raises on bad input
     raise UnreadableError(f'cannot read {latex[:100]!r} ({type(error).__name__})') from error
-  import sympy
-
-  if isinstance(value, sympy.Basic | sympy.MatrixBase):
-    value = _evaluated(_plain_symbols(value))
-    if not value.has(sympy.zoo, sympy.nan):
-      return value
+  if isinstance(value, sympy.Basic | sympy.MatrixBase) and not value.has(sympy.zoo, sympy.nan):
+    return value
   raise UnreadableError(f'cannot read {latex[:100]!r}')
 
 
@@ -164,6 +163,9 @@ def _evaluated(value: Any) -> Any:
 
 
 def _same_value(first: Any, second: Any) -> bool:
+  if first.has(*_unfinished()) or second.has(*_unfinished()):
+    pairs = _at_whole_places(first, second)
+    return first == second or (bool(pairs) and all(_close(a, b, '1e-25') for a, b in pairs))
   if not first.free_symbols and not second.free_symbols:
     return _same_constant(first, second)
   pairs = _at_places(first, second)
@@ -200,6 +202,43 @@ def _same_exactly(first: Any, second: Any) -> bool:
   if not first.free_symbols and abs(first.evalf(_DIGITS)) > sympy.Integer(10) ** 10_000:
     return bool(first == second)
   return bool(sympy.expand((first - second).doit()) == 0)
+
+
+def _unfinished() -> tuple[Any, ...]:
+  """What has no value at every place, and may take for ever to get one."""
+  import sympy
+
+  return sympy.Sum, sympy.Product, sympy.Integral
+
+
+def _at_whole_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
+  """The values at small whole numbers of expressions that hold short sums; [] if one has none."""
+  import sympy
+
+  symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+  pairs = []
+  for start in range(1, 7) if symbols else (1,):
+    place = {symbol: sympy.Integer(start + 2 * i) for i, symbol in enumerate(symbols)}
+    sides = [side.xreplace(place) for side in (first, second)]
+    for side in sides:
+      if side.has(sympy.Integral) or not all(map(_is_short, side.atoms(*_unfinished()))):
+        return []
+    a, b = (side.doit().evalf(_DIGITS) for side in sides)
+    if not _is_number(a) or not _is_number(b):
+      return []
+    pairs.append((a, b))
+  return pairs
+
+
+def _is_short(total: Any) -> bool:
+  """Whether a sum or product has at most 1000 terms, by its limits."""
+  return len(total.limits) == 1 and all(
+    len(limits) == 3
+    and limits[1].is_Integer
+    and limits[2].is_Integer
+    and limits[2] - limits[1] < 1000
+    for limits in total.limits
+  )
 
 
 def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:

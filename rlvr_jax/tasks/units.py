@@ -34,7 +34,7 @@ _SCALE = re.compile(
 _PARTS = re.compile(
   r'(?:hal(?:f|ves)|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth'
   r'|squared|cubed|factorial|choose|not|if|except|remainder|base|mod|modulo|plus|minus|divided'
-  r'|multiplied|over|root|than)s?'
+  r'|multiplied|over|root|than|is|are|was|cannot)s?'
 )
 _UNIT = re.compile(
   r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ \-/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
@@ -72,7 +72,7 @@ _NAMES = {
 }
 _SPEEDS = {'mph': 'mile/hour', 'kmh': 'kilometer/hour', 'kph': 'kilometer/hour'}
 _KNOWN = {other: name for name, others in _NAMES.items() for other in (name, *others)}
-_SHORT_UNITS = {'mph', 'men', 'eur', 'sq', 'cu', *(name for name in _KNOWN if len(name) > 1)}
+_SHORT_UNITS = {'mph', 'men', 'per', 'eur', 'sq', 'cu', *(name for name in _KNOWN if len(name) > 1)}
 _OPPOSITES = (
   ('increase', 'decrease'), ('more', 'less'), ('more', 'fewer'), ('left', 'right'), ('up', 'down'),
   ('north', 'south'), ('east', 'west'), ('profit', 'loss'), ('gain', 'loss'), ('above', 'below'),
