@@ -16,7 +16,7 @@ _NAME = re.compile(
 # The left side of an equation that names its right side: angle ABC, |PQ|, P(A), [ABC], m + n, ab.
 _NAMED = re.compile(
   r'(?:[a-zA-Z]|\\(?:angle|triangle|overline|overrightarrow|vec|hat|frac|cdot|times|cos|sin|tan|log'
-  r'|[lr]vert|alpha|beta|gamma|delta|theta|phi|omega|lambda|mu|sigma)(?![a-zA-Z])|_\{?\w+\}?'
+  r'|[lr]vert|alpha|beta|gamma|delta|theta|phi|omega|lambda|mu|sigma)(?![a-zA-Z])|_(?:\{\w+\}|[a-zA-Z]|\d+)'
   r'|[+|()\[\]{},\s]|(?<=[a-zA-Z\s])-)+'
 )
 _FUNCTION_OF = re.compile(r'^([a-zA-Z])\(([a-z])\)$')

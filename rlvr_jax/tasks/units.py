@@ -36,8 +36,9 @@ _PARTS = re.compile(
   r'|squared|cubed|factorial|choose|not|if|except|remainder|base|mod|modulo|plus|minus|divided'
   r'|multiplied|over|root|than|is|are|was|cannot)s?'
 )
+# one way only to cut a text into words, or a long sentence takes for ever
 _UNIT = re.compile(
-  r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ \-/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
+  r'^(.*[\d})!])\s*([a-zA-Z]{2,}\.?(?:(?:[ \-/^{}\d]+|(?<=\.))[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
 )
 _SPACED_INITIALS = re.compile(r'\b([ap])\.?\s?m\.?(?![a-z])', re.IGNORECASE)  # a.m.
 _VARIABLES = frozenset('xyznkabdefpqruvwi')  # in a text group too, one of these is no unit
@@ -178,10 +179,12 @@ def _is_unit(words: str, apart: bool) -> bool:
 
 
 def is_measure(word: str) -> bool:
-  """Whether a word is a known unit or one of scale wherever it stands, as "in" and "am" are not."""
+  """Whether a word is a known unit or one of scale wherever it stands: not "in", "am", and dozens
+  may be what was asked for."""
   word = word.lower()
-  scale = word.removesuffix('s') in _SCALES
-  return scale or (_known(word) is not None and word not in ('in', 'am', 'unit', 'units', 'second'))
+  if word in ('in', 'am', 'unit', 'units', 'second', 'dozen', 'dozens'):
+    return False
+  return word.removesuffix('s') in _SCALES or _known(word) is not None
 
 
 def units_clash(a: str, b: str) -> bool:
