@@ -53,25 +53,21 @@ _TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
 _DENIED = re.compile(
   r"(?:n['\u2019]t|\bnot|\bcannot|\bnor)(?:\s+(?:be|equal))?\s*[$(]?$", re.IGNORECASE
 )
-_AMOUNTS = (
-  'total', 'value', 'amount', 'sum', 'score', 'maximum', 'minimum', 'average', 'length', 'area',
-  'volume', 'probability', 'distance', 'cost', 'price', 'profit', 'speed', 'rate', 'answer',
-  'result', 'number', 'measure', 'out',
-)  # fmt: skip
 # Words before and behind a number that make another value of it, or no value.
 _MADE_OTHER = re.compile(
-  r'(?:\b|(?=%))(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
-  r'|at\s+(?:most|least)|up\s+to|under|below|above|over|neither|half(?:\s+of)?|twice|double|triple'
-  r'|thrice|times|plus|minus|negative|between|modulo|mod|except|close\s+to|near|%\s*of|divided\s+by'
-  r'|multiplied\s+by'
-  # of: a total of 24, not a divisor of 24
-  rf'|(?<!{")(?<!".join(_AMOUNTS)})\s+of)\s+(?:the\s+)?[$(]*$',
+  r'(?:\b(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
+  r'|neither|half|twice|double|triple|thrice|times|plus|minus|negative|between|modulo|mod|except'
+  r'|close\s+to|near|under|below|above|over|(?<!add )(?<!adds )(?<!adding )up\s+to|divided\s+by'
+  r'|multiplied\s+by|(?:divisor|multiple|factor|digit|square|cube|root|power|half|halve|third'
+  r'|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|remainder|part|fraction|product'
+  r'|reciprocal|inverse|logarithm|factorial)s?\s+of)|%\s*of)\s+(?:the\s+)?[$(]*$',
   re.IGNORECASE,
 )
+_BOUND = re.compile(r'\bat\s+(?:most|least)\s+[$(]*$', re.IGNORECASE)
 _OTHER_MADE = re.compile(
   r'\s*\$?\s*(?:[+*/^\u00d7\u00f7]\s*[\d$(\\a-z]|(?:squared|cubed|factorial|plus|minus|divided'
   r'|multiplied|over|choose|mod|modulo|thirds|fourths|fifths|sixths|eighths|tenths|hundredths'
-  r'|thousandths|per\s+mille)\b|(?:more|less|fewer|greater)\s+than\b|-fold\b|of\s+[\d$(\\]'
+  r'|thousandths|per\s+mille)\b|(?:more|less|fewer|greater)\s+than\s+[\d$(\\]|-fold\b|of\s+[\d$(\\]'
   r'|or\s+(?:more|less|fewer)\b|times\s+(?:[\d$(\\]|(?:the|as|that|its|more|less|larger)\b)'
   r'|if\b.*\d.*\b(?:if|otherwise|else)\b)',
   re.IGNORECASE,
@@ -189,7 +185,8 @@ def _after_phrase(text: str) -> Extracted | None:
     formulas, end = found
     if _OTHER_MADE.match(line, end) and end <= len(line):  # $36$ times $2$
       return Extracted(line.replace('$', ''), 'phrase')
-    return Extracted(', '.join(formulas) + _measure(rest[end:]), 'phrase')
+    unit = _measure(rest[end:]) if re.search(r'[\d})]$', formulas[-1]) else ''
+    return Extracted(', '.join(formulas) + unit, 'phrase')
   sentence = _FILLERS.sub('', _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0]))
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
@@ -243,7 +240,7 @@ def _made_other(text: str, number: re.Match[str]) -> bool:
   """Whether the words around a number say another value: half of 36, 36 more than 4."""
   before = text[max(0, number.start() - _NEAR) : number.start()]
   after = text[number.start() + len(number[0].rstrip(',')) :][:_NEAR]
-  return bool(_MADE_OTHER.search(before) or _OTHER_MADE.match(after))
+  return any((_MADE_OTHER.search(before), _BOUND.search(before), _OTHER_MADE.match(after)))
 
 
 def _measure(after: str) -> str:
@@ -279,7 +276,7 @@ def _last_number(text: str) -> Extracted | None:
   last = numbers[-1]
   before = text[max(0, last.start() - _NEAR) : last.start()]
   if _DENIED.search(before) or _MADE_OTHER.search(before):
-    return Extracted(None, 'the last number is denied, or a bound')
+    return Extracted(None, 'the last number is denied')
   if formula := _formula_around(text, last):
     return Extracted(formula, 'last formula')
   number = _whole(text, last) + _measure(text[last.end() : last.end() + _NEAR])
@@ -297,7 +294,7 @@ def _formula_around(text: str, number: re.Match[str]) -> str | None:
   for formula in _INLINE.finditer(text[line : number.end() + _NEAR]):
     inside = line + formula.start() <= number.start() and number.end() <= line + formula.end(1)
     if inside and not _MONEY.fullmatch(formula[1]):
-      side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1].strip(' .,')
+      side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1].strip().lstrip(',').rstrip(' .,')
       return side if re.search(r'\d', side) else formula[1].strip()
   return None
 

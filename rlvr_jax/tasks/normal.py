@@ -125,6 +125,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\\(?:leq|leqslant)(?![a-zA-Z])', r'\\le'),
     (r'\\(?:geq|geqslant)(?![a-zA-Z])', r'\\ge'),
     (r'\\neq(?![a-zA-Z])', r'\\ne'),
+    (r'\\simeq(?![a-zA-Z])', r'\\approx'),
     (r'>=', r'\\ge '),
     (r'<=', r'\\le '),
     (r'(?<![a-zA-Z\\])(?:oo|inf|infinity)(?![a-zA-Z])', r'\\infty '),
