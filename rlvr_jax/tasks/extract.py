@@ -58,9 +58,9 @@ _MADE_OTHER = re.compile(
   r'(?:\b(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
   r'|neither|half|twice|double|triple|thrice|times|plus|minus|negative|between|modulo|mod|except'
   r'|close\s+to|near|under|below|above|over|(?<!add )(?<!adds )(?<!adding )up\s+to|divided\s+by'
-  r'|multiplied\s+by|(?:divisor|multiple|factor|digit|square|cube|root|power|half|halve|third'
+  r'|multiplied\s+by|(?:divisor|multiple|factor|square|cube|root|power|half|halve|third'
   r'|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|remainder|part|fraction|product'
-  r'|reciprocal|inverse|logarithm|factorial)s?\s+of)|%\s*of)\s+(?:the\s+)?[$(]*$',
+  r'|reciprocal|inverse|logarithm|factorial)s?\s+of|digits\s+of)|%\s*of)\s+(?:the\s+)?[$(]*$',
   re.IGNORECASE,
 )
 _BOUND = re.compile(r'\bat\s+(?:most|least)\s+[$(]*$', re.IGNORECASE)
@@ -260,7 +260,9 @@ def _whole(text: str, number: re.Match[str]) -> str:
     if pair.start() < at and at + len(number[0]) <= pair.end():
       return pair[0]
   joined = re.search(r'(?:[\^_√\\{]|[a-zA-Z]\(|[a-zA-Zπ]|\d:)$', before) or re.match(
-    r'\s*(?:[\^_√π]|!(?!\s*$|\s*\n)|\\(?!text|mathrm|[,;:!%$ )\]]))|:\d|[a-zA-Z](?![a-zA-Z])', after
+    r'\s*(?:[\^_√π]|!(?!\s*$|\s*\n)|\\(?!text|mathrm|end\b|q?quad|[,;:!%$ )\]\\]))|:\d'
+    r'|[a-zA-Z](?![a-zA-Z])',
+    after,
   )
   if joined is None:
     return number[0].rstrip(',')
@@ -294,7 +296,10 @@ def _formula_around(text: str, number: re.Match[str]) -> str | None:
   for formula in _INLINE.finditer(text[line : number.end() + _NEAR]):
     inside = line + formula.start() <= number.start() and number.end() <= line + formula.end(1)
     if inside and not _MONEY.fullmatch(formula[1]):
-      side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1].strip().lstrip(',').rstrip(' .,')
+      side = re.split(r'(?<![<>!\\])=(?![^(]*\))', formula[1])[-1]
+      if '\\begin' not in side:  # the end of an environment whose first lines are cut off
+        side = side.partition('\\end{')[0].replace('&', ' ')
+      side = side.strip().lstrip(',').rstrip(' .,')
       return side if re.search(r'\d', side) else formula[1].strip()
   return None
 
