@@ -156,9 +156,9 @@ def _same_as_single(
   if first is not None and first.kind == 'set' and len(first.items) == 1:
     return _same(first.items[0], given)
   if second is not None and first is None and second.kind != 'bracket':
-    if second.kind == 'set' and (len(second.items) > 1 or second.items[0] == '\\emptyset'):
+    if second.kind == 'set' and (len(second.items) > 1 or second.items == ('\\emptyset',)):
       return None
-    if len(second.items) <= MAX_ITEMS and all(_same(gold, item) for item in second.items):
+    if 0 < len(second.items) <= MAX_ITEMS and all(_same(gold, item) for item in second.items):
       return True
   return None
 
@@ -353,8 +353,9 @@ def _same_ratio(gold: str, given: str) -> bool:
   parts = [[squeezed(part) for part in side.text.split(':')] for side in (wanted, got)]
   if len(parts[0]) != len(parts[1]) or units_clash(wanted.unit, got.unit):
     return False
-  first, second = ([plain_number(part) for part in side] for side in parts)
-  if None in first or None in second:
+  numbers = [[plain_number(part) for part in side] for side in parts]
+  first, second = ([number for number in side if number is not None] for side in numbers)
+  if len(first) + len(second) < 2 * len(parts[0]):  # not numbers all
     return parts[0] == parts[1]
   if first == second:
     return True

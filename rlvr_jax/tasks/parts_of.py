@@ -109,7 +109,8 @@ def is_interval_like(answer: Group) -> bool:
 
 def matrix(text: str) -> list[list[str]] | None:
   """The cells of a matrix, a number before it multiplied in; None for what is no matrix."""
-  factor, text = _FACTOR.match(text).groups()
+  before = _FACTOR.match(text)
+  factor, text = before.groups() if before else ('', text)
   match = _MATRIX.match(text)
   if match is None or '\\end' in match[2]:
     return None

@@ -318,5 +318,4 @@ def constant(latex: str) -> Fraction | None:
   number = value.evalf(_DIGITS)
   if not number.is_Float:
     return None
-  exact = sympy.Rational(number)
-  return Fraction(int(exact.p), int(exact.q))
+  return Fraction(str(sympy.Rational(number)))
