@@ -48,6 +48,7 @@ _FILLERS = re.compile(
   r'^(?:,\s*)?(?:thus|therefore|hence|so|then|simply|just|indeed|exactly|only)\b,?\s*',
   re.IGNORECASE,
 )
+_REASONED = re.compile(r'([-\u2212$]*[\d.,/]*\d%?(?:\s+[a-zA-Z]+){0,3}?),?\s+(?:because|since)\b')
 _NEAR = 200  # characters that are looked at on either side of a number
 _TUPLE = re.compile(r'[(\[][^()\[\]]*[,;][^()\[\]]*[)\]]')
 _DENIED = re.compile(
@@ -58,7 +59,7 @@ _MADE_OTHER = re.compile(
   r'(?:\b(?:(?:less|more|greater|fewer|larger|smaller|bigger|higher|lower)\s+than(?:\s+or\s+equal\s+to)?'
   r'|neither|half|twice|double|triple|thrice|times|plus|minus|negative|between|modulo|mod|except'
   r'|close\s+to|near|under|below|above|over|(?<!add )(?<!adds )(?<!adding )up\s+to|divided\s+by'
-  r'|multiplied\s+by|(?:divisor|multiple|factor|square|cube|root|power|half|halve|third'
+  r'|multiplied\s+by|(?:double|triple|divisor|multiple|factor|square|cube|root|power|half|halve|third'
   r'|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|remainder|part|fraction|product'
   r'|reciprocal|inverse|logarithm|factorial)s?\s+of|digits\s+of)|%\s*of)\s+(?:the\s+)?[$(]*$',
   re.IGNORECASE,
@@ -67,7 +68,8 @@ _BOUND = re.compile(r'\bat\s+(?:most|least)\s+[$(]*$', re.IGNORECASE)
 _OTHER_MADE = re.compile(
   r'\s*\$?\s*(?:[+*/^\u00d7\u00f7]\s*[\d$(\\a-z]|(?:squared|cubed|factorial|plus|minus|divided'
   r'|multiplied|over|choose|mod|modulo|thirds|fourths|fifths|sixths|eighths|tenths|hundredths'
-  r'|thousandths|per\s+mille)\b|(?:more|less|fewer|greater)\s+than\s+[\d$(\\]|-fold\b|of\s+[\d$(\\]'
+  r'|thousandths|per\s+mille)\b|(?:more|less|fewer|greater)\s+than\s+[\d$(\\]|-fold\b|(?:out\s+|short\s+)?of\s+[\d$(\\]'
+  r'|-?(?:st|nd|rd|th)\s+(?:prime|term|root|power|digit|multiple|element|derivative|number)\b'
   r'|or\s+(?:more|less|fewer)\b|times\s+(?:[\d$(\\]|(?:the|as|that|its|more|less|larger)\b)'
   r'|if\b.*\d.*\b(?:if|otherwise|else)\b)',
   re.IGNORECASE,
@@ -190,9 +192,11 @@ def _after_phrase(text: str) -> Extracted | None:
   sentence = _FILLERS.sub('', _clean(re.split(r'\.(?:\s|$)|。', line, maxsplit=1)[0]))
   if not sentence:
     return Extracted(None, 'nothing follows the announced answer')
+  if reasoned := _REASONED.match(sentence):
+    sentence = reasoned[1]
   sentence = re.sub(r'^(?:negative|minus)\s+(?=[\d$.])', '-', sentence)
   if re.match(r'(?:not|neither)\b', sentence, re.IGNORECASE):
-    but = re.search(r'\bbut\s+', sentence)
+    but = re.match(r'not\s+(?:\$[^$]*\$|[^\s,]*\d[^\s,]*),?\s+but\s+', sentence, re.IGNORECASE)
     if but is None:
       return Extracted(None, 'the announcement says what the answer is not')
     sentence = sentence[but.end() :]
