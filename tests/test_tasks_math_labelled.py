@@ -1,17 +1,19 @@
 r"""The strict verifier on cases labelled by hand, before it was asked, in every kind of answer.
 
 A line of the fixture is a gold with right and wrong answers ('extraction' and what is marked
-'whole': whole completions);
-'left' names the right ones that are known not to be called correct, and why.
+'whole': whole completions); 'left' names the right ones that are known not to be called correct,
+and why.
 """
 
 import json
 import pathlib
+import time
 
 import pytest
 
 from rlvr_jax.tasks.math import verify_math
 from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.units import scalar
 
 FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'tasks' / 'math_labelled.jsonl'
 GROUPS = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
@@ -67,3 +69,16 @@ def test_few_right_answers_are_left_out_and_each_says_why():
   for group in GROUPS:
     assert set(group.get('left', {})) <= set(group['right'])
     assert all(group.get('left', {}).values())
+
+
+@pytest.mark.parametrize('answer', ['\\{,\\}', '\\{;\\}', '(,)', '[i, 1]', '(i, 2i)'])
+def test_junk_in_brackets_is_no_error(answer):
+  verdict = verify_math(Problem('1', 'labelled', 'q', '5'), f'\\boxed{{{answer}}}')
+  assert verdict.verdict in ('wrong', 'unparsed')
+
+
+@pytest.mark.parametrize('words', ['abcdefghij ', 'abcdefghijklmnopqrstuvwxyz', 'ab/cd-ef '])
+def test_a_long_sentence_behind_a_number_is_no_unit_and_takes_no_time(words):
+  start = time.perf_counter()
+  scalar('5 ' + words * 90 + '!')
+  assert time.perf_counter() - start < 1
