@@ -4,7 +4,6 @@ Only notation is unified here (\dfrac and \frac, 1{,}000 and 1,000, 30° and 30)
 mean is compared in answers.py.
 """
 
-import dataclasses
 import functools
 import re
 import unicodedata
@@ -14,11 +13,18 @@ from typing import Any
 _UNICODE = str.maketrans(
   {
     'π': '\\pi ',
-    '°': '',
+    '°': '^\\circ ',
+    'º': '^\\circ ',
+    '\N{RING ABOVE}': '^\\circ ',
+    '¢': '\\text{ cents}',
+    '…': '\\ldots ',
     '\N{MINUS SIGN}': '-',
     '\N{EN DASH}': '-',
     '\N{NON-BREAKING HYPHEN}': '-',
     '\N{FULLWIDTH HYPHEN-MINUS}': '-',
+    '\N{SMALL HYPHEN-MINUS}': '-',
+    '\N{FULLWIDTH EQUALS SIGN}': '=',
+    '\N{IDEOGRAPHIC COMMA}': ',',
     '\N{MULTIPLICATION SIGN}': '\\times ',
     '·': '\\cdot ',
     '\N{DOT OPERATOR}': '\\cdot ',
@@ -81,21 +87,76 @@ _TEXT = (
   r'\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox'
   r'|operatorname|boldsymbol|bold|underline|rm|bf)'
 )
-_TEXT_GROUP = re.compile(_TEXT + r'(?![a-zA-Z])\s*\{((?:[^{}]|\{[^{}]*\})*)\}')
+TEXT_GROUP = re.compile(_TEXT + r'(?![a-zA-Z])\s*\{((?:[^{}]|\{[^{}]*\})*)\}')
+# 0.333\ldots and 1.2727\ldots: three equal digits, or a period of more digits twice
+_ELLIPSIS = r'(?<![\d.])(\d*)\.(\d{0,3}?)(?:(\d)\3{2,}|(\d{2,6}?)\4+)\s*\\ldots\s*$'
+_DOTTED = r'(\.\d*)\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?'
+_ORDINAL = (
+  r'(?<=\d)\s*\^\s*(?:\{\s*)?\\(?:text|mathrm)\s*\{(?:st|nd|rd|th)\}(?:\s*\})?'
+  r'|(?<=\d)(?:\\(?:text|mathrm)\s*\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))'
+)
+# \{x \in \mathbb{R} \mid x > 2\}: the condition says it all
+_SET_BUILDER = (
+  r'^\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\{?R\}?\s*)?(?:\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])|\||:)'
+  r'\s*((?:(?!\\[{}]).)*(?:[<>]|\\(?:le|ge|ne)(?![a-zA-Z]))(?:(?!\\[{}]).)*)\\\}$'
+)
+_DEGREE = r'\s*(?:\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree)(?![a-zA-Z])'
+_TRIGONOMETRY_IN_DEGREES = rf'^.*\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z]).*{_DEGREE}.*$'
+_UNIT_GROUP = r'\\(?:text|mathrm)\s*\{\s*([a-zA-Z]+)\s*\}'
+
+
+def _quotient(unit: re.Match[str]) -> str:
+  return rf'\text{{{unit[1]}/{unit[2]}}}{unit[3] or ""}'
+
+
 _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
   (re.compile(pattern), to)
   for pattern, to in (
+    (r'^(?:\*\*([^*]+)\*\*|`([^`]+)`)$', lambda m: m[1] or m[2]),
+    (r'\\(?:text)?color\s*\{[^{}]*\}|\\[hv]?phantom\s*\{[^{}]*\}', ''),
+    (r'\\left\s*\\lbrack|\\lbrack(?![a-zA-Z])', '['),
+    (r'\\right\s*\\rbrack|\\rbrack(?![a-zA-Z])', ']'),
     (r'\\(?:left|right)\s*\.(?!\d)', ''),
     (r'\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])', ''),
-    (r'\\(?:display|text|script)style(?![a-zA-Z])', ''),
+    (r'\\(?:display|text|script)style(?![a-zA-Z])|^\\(?:bf|it|rm)\s+', ''),
     (r'\\[dtc]frac(?![a-zA-Z])', r'\\frac'),
     (r'\\(?:lbrace)(?![a-zA-Z])', r'\\{'),
     (r'\\(?:rbrace)(?![a-zA-Z])', r'\\}'),
     (r'\\(?:leq|leqslant)(?![a-zA-Z])', r'\\le'),
     (r'\\(?:geq|geqslant)(?![a-zA-Z])', r'\\ge'),
     (r'\\neq(?![a-zA-Z])', r'\\ne'),
-    (r'\\varnothing(?![a-zA-Z])', r'\\emptyset'),
+    (r'\\simeq(?![a-zA-Z])', r'\\approx'),
+    (r'>=', r'\\ge '),
+    (r'<=', r'\\le '),
+    (r'(?<![a-zA-Z\\])(?:oo|inf|infinity)(?![a-zA-Z])', r'\\infty '),
+    (r'^(.*(?:<|\\le(?![a-zA-Z])).*?)\s*<\s*\+?\\infty\s*$', r'\1'),
+    (r'\\varnothing(?![a-zA-Z])|\\\{\s*\\\}', r'\\emptyset'),
+    (r'\\bigcup(?![a-zA-Z])', r'\\cup'),
+    (r'\\backslash(?![a-zA-Z])|(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)', r'\\setminus'),
+    (r'\\log_\s*(?:e|\{\s*e\s*\})(?![a-zA-Z])', r'\\ln'),
+    (r'\\lg(?![a-zA-Z])', r'\\log_{10}'),
+    (r'\\operatorname\s*\{(ln|log|sin|cos|tan|gcd|lcm)\}', r'\\\1 '),
+    (r'\\sqrt\s*\[(\d*[13579])\]\s*\{\s*-\s*(\w+)\s*\}', r'(-\\sqrt[\1]{\2})'),  # the real root
+    (r'(?<![_^}\w])\{(\d+)\}\s*\^', r'\1^'),
+    (r'\\text\s*\{\s*:\s*\}|\{\s*:\s*\}|\\colon(?![a-zA-Z])', ':'),
+    (r'\.{3,}|\\[lc]?dots[a-z]?(?![a-zA-Z])', r'\\ldots '),
+    (_ELLIPSIS, lambda m: rf'{m[1]}.{m[2]}\overline{{{m[3] or m[4]}}}'),
+    (r'(\d\.\d{5,})\s*\\ldots\s*$', r'\1'),
+    (r'(\.\d*)\\bar\s*(?:\{(\d+)\}|(\d))', lambda m: rf'{m[1]}\overline{{{m[2] or m[3]}}}'),
+    (_DOTTED, lambda m: rf'{m[1]}\overline{{{m[2]}{m[3] or ""}{m[4] or ""}}}'),
+    (r'^(-?\d*\.\d*)\((\d+)\)$', r'\1\\overline{\2}'),
+    (_ORDINAL, ''),
+    (r'^(?:\\text\s*\{)?\s*[Aa]ll real numbers\s*\}?$', r'\\mathbb{R}'),
+    (r'^\\text\s*\{([^a-zA-Z{}\\]*\d[^a-zA-Z{}\\]*)\}$', r'\1'),
+    (_TRIGONOMETRY_IN_DEGREES, lambda m: _in_radians(m[0])),
+    (r'\^\s*(?:\{\s*)?\\text\s*\{\s*o\s*\}(?:\s*\})?', ''),
     (r'\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\(?:circ|degree)|\\degree(?![a-zA-Z])', ''),
+    # 9.8 \frac{\text{m}}{\text{s}^2}: a unit above another
+    (
+      rf'\\frac\s*\{{\s*{_UNIT_GROUP}\s*\}}\s*\{{\s*{_UNIT_GROUP}(\^\s*\{{?\d\}}?)?\s*\}}',
+      _quotient,
+    ),
+    (r'(?<![\w}])(?:\{\})?_\{?(\d+)\}?\s*C_\{?(\d+)\}?', r'\\binom{\1}{\2}'),
     (r'\\frac\s*(\d|\\pi)\s*(\d)', r'\\frac{\1}{\2}'),
     (r'\\frac\s*(\d|[a-zA-Z])\s*\{', r'\\frac{\1}{'),
     (r'(\\frac\s*\{[^{}]*\})\s*(\d|[a-zA-Z])', r'\1{\2}'),
@@ -108,94 +169,14 @@ _REWRITES: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (r'\\(?:mathrm|mathit|text|operatorname)\s*\{\s*([ie])\s*\}', r' \1 '),
     (r'√\s*\(([^()]*)\)', r'\\sqrt{\1}'),
     (r'√\s*(\d+|[a-zA-Z])', r'\\sqrt{\1}'),
+    (r'^(?:USD|EUR)\s*(?=[\d.])', ''),
+    (_SET_BUILDER, lambda m: m[1]),
     (r'^(?:\\(?:approx|sim|Rightarrow|implies|therefore)(?![a-zA-Z])|=)\s*', ''),
     (r'\s+', ' '),
-    (r'(?:\s*\\\\)+$', ''),
+    (r'(?:\s*\\\\)+$|(?<!\\)\\$', ''),
     (r'^(-?\d{1,3})((?: \d{3})+)(?=\.\d+$|$)', lambda m: m[1] + m[2].replace(' ', '')),
   )
 )
-_SPELLED = re.compile(r'\s*(?:\\?%|percent\b|per cent\b)\s*$')
-
-# A trailing word that is part of the mathematics, not a unit.
-_NOT_UNITS = {
-  'pi',
-  'sin',
-  'cos',
-  'tan',
-  'log',
-  'ln',
-  'exp',
-  'sqrt',
-  'and',
-  'or',
-  'mod',
-  'infty',
-  'inf',
-}
-# Words behind a number that are part of its value: 2.5 million, 3 dozen.
-_SCALES = {
-  'dozen': '12',
-  'hundred': '10^{2}',
-  'thousand': '10^{3}',
-  'million': '10^{6}',
-  'billion': '10^{9}',
-  'trillion': '10^{12}',
-}
-_SCALE = re.compile(
-  r'^(.*[\d})])\s*(' + '|'.join(_SCALES) + r')s?((?:\s+[a-zA-Z]+)*)$', re.IGNORECASE
-)
-# and those that make another value of it, which no reading of ours follows
-_PARTS = re.compile(
-  r'(?:hal(?:f|ves)|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth'
-  r'|squared|cubed|factorial|choose|not|if|except|remainder|base|mod|modulo)s?'
-)
-_UNIT = re.compile(
-  r'^(.*[\d})!])\s*((?:[a-zA-Z]{2,}\.?)(?:[ \-/^{}\d]*[a-zA-Z]+\.?)*(?:\^\{?\d\}?)?)$'
-)
-_UNIT_NAMES = {
-  'mm': 'millimeter',
-  'cm': 'centimeter',
-  'm': 'meter',
-  'km': 'kilometer',
-  'inche': 'inch',
-  'feet': 'foot',
-  'ft': 'foot',
-  'yd': 'yard',
-  'mi': 'mile',
-  'sec': 'second',
-  's': 'second',
-  'min': 'minute',
-  'hr': 'hour',
-  'h': 'hour',
-  'g': 'gram',
-  'kg': 'kilogram',
-}
-_SHORT_UNITS = {
-  'mph',
-  'men',
-  'deg',
-  'rad',
-  'am',
-  'pm',
-  'usd',
-  'eur',
-  'lb',
-  'lbs',
-  'oz',
-  'in',
-  'sq',
-  'cu',
-}
-_KNOWN_UNITS = {*_UNIT_NAMES.values(), 'cent', 'dollar', 'day', 'week', 'month', 'year'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scalar:
-  """One value: its LaTeX, whether a percent sign followed, and the unit that was cut off."""
-
-  text: str
-  percent: bool = False
-  unit: str = ''
 
 
 @functools.lru_cache(maxsize=8192)
@@ -230,7 +211,14 @@ def _joined_thousands(text: str) -> str:
   return _THOUSANDS.sub(lambda m: m[0].replace(',', ''), text)
 
 
+def _in_radians(text: str) -> str:
+  return re.sub(rf'(\d+(?:\.\d+)?|(?<![a-zA-Z])[a-zA-Z]){_DEGREE}', r'(\\frac{\1 \\pi}{180})', text)
+
+
 def _without_unicode(text: str) -> str:
+  text = re.sub('[\u200b-\u200d\u2060\ufeff]', '', text)
+  text = re.sub('[\U0001d400-\U0001d7ff]', lambda m: unicodedata.normalize('NFKC', m[0]), text)
+  text = re.sub(r'∛\s*(?:\(([^()]*)\)|(\w+))', lambda m: rf'\sqrt[3]{{{m[1] or m[2]}}}', text)
   text = re.sub('[⁰¹²³⁴-⁹⁺⁻ⁿ]+', lambda m: f'^{{{m[0].translate(_RAISED)}}}', text)
   text = re.sub('[₀-₉]+', lambda m: f'_{{{m[0].translate(_LOWERED)}}}', text)
   text = _VULGAR.sub(
@@ -240,72 +228,22 @@ def _without_unicode(text: str) -> str:
   return text.translate(_UNICODE)
 
 
-def _fraction(match: re.Match[str]) -> str:
-  return '\\frac{{{}}}{{{}}}'.format(*unicodedata.normalize('NFKC', match[0]).split('\u2044'))
-
-
 def unwrap_text(text: str) -> str:
   r"""The same with \text{...} and its kin replaced by what they hold."""
   before = None
   while before != text:
-    before, text = text, _TEXT_GROUP.sub(r' \1 ', text)
+    before, text = text, TEXT_GROUP.sub(r' \1 ', text)
   return re.sub(r'\s+', ' ', text).strip()
+
+
+def squeezed(text: str) -> str:
+  """Without blanks, but for those that part two digits: 4 7 is not 47."""
+  return re.sub(r'(?<!\d)\s+|\s+(?!\d)', '', text)
 
 
 def has_text(text: str) -> bool:
   r"""Whether the normalised answer holds a \text group."""
-  return _TEXT_GROUP.search(text) is not None
-
-
-def scalar(text: str) -> Scalar:
-  """Cuts an announcement ("The answer is"), a unit and a percent sign off a normalised value."""
-  bare = unwrap_text(text)
-  bare = re.sub(r'^(?:[Tt]he )?(?:final )?(?:[Aa]nswer)?(?: is|:)\s+', '', bare)
-  if _SPELLED.search(bare):
-    return Scalar(_SPELLED.sub('', bare).strip(), percent=True)
-  unit = ''
-  # A unit in a text group may have one letter (10 \text{ m}); a bare letter is a variable.
-  if (group := list(_TEXT_GROUP.finditer(text))) and group[-1].start() > 0:
-    after = text[group[-1].end() :].strip()
-    word = re.search('[a-zA-Z]+', group[-1][1])
-    if re.fullmatch(r'(?:\^\s*\{?-?\d\}?)?', after) and word and not _is_part(word[0].lower()):
-      unit = group[-1][1].strip() + after
-      bare = unwrap_text(text[: group[-1].start()])
-  if match := _SCALE.match(bare):
-    scale = _SCALES[match[2].lower()]
-    return Scalar(rf'{match[1].strip()} \times {scale}', unit=match[3].strip())
-  while (match := _UNIT.match(bare)) and _is_unit(match[2], bare[len(match[1])].isspace()):
-    bare, unit = match[1].strip(), match[2] + unit
-  return Scalar(bare, unit=unit)
-
-
-def _is_part(word: str) -> bool:
-  """Whether a word behind a number belongs to its value."""
-  return bool(_PARTS.fullmatch(word)) or word.removesuffix('s') in _SCALES
-
-
-def _is_unit(words: str, apart: bool) -> bool:
-  """Whether bare words behind a number are a unit and not a product of variables (2ab)."""
-  first = re.split(r'[^a-z]', words.lower())[0]
-  if first in _NOT_UNITS or _is_part(first):
-    return False
-  return first in _SHORT_UNITS or _unit_name(first) in _KNOWN_UNITS or (apart and len(first) > 3)
-
-
-def units_clash(a: str, b: str) -> bool:
-  """Whether both are units of a short list of known ones, and different (5 km is not 5 m), or of
-  different powers (cm^2 is not cm^3)."""
-  powers = re.findall(r'\^\{?(-?\d)', a), re.findall(r'\^\{?(-?\d)', b)
-  if powers[0] and powers[1] and powers[0] != powers[1]:
-    return True
-  first, second = _unit_name(a), _unit_name(b)
-  return first != second and {first, second} <= _KNOWN_UNITS
-
-
-def _unit_name(unit: str) -> str:
-  unit = unit.lower().strip(' .')
-  singular = unit[:-1] if unit.endswith('s') and len(unit) > 1 else unit
-  return _UNIT_NAMES.get(unit) or _UNIT_NAMES.get(singular) or singular
+  return TEXT_GROUP.search(text) is not None
 
 
 _DIGITS = r'(?:\d{1,3}(?:,\d{3})+|\d+)'
@@ -339,7 +277,7 @@ def plain_number(text: str) -> Fraction | None:
     sign, whole, top, bottom = match.groups()
     value = _ratio(top, bottom)
     return None if value is None else (int(whole) + value) * (-1 if sign == '-' else 1)
-  text = re.sub(r'\s', '', text)
+  text = squeezed(text)
   sign = 1
   while text[:1] in ('-', '+'):
     sign, text = (-sign if text[0] == '-' else sign), text[1:]

@@ -49,7 +49,7 @@ class Verifier:
 
 VERIFIERS: dict[str, Verifier] = {
   'math': Verifier(
-    'rlvr_jax.tasks.math:verify_math', 'strict-2', ('math-verify', 'latex2sympy2_extended', 'sympy')
+    'rlvr_jax.tasks.math:verify_math', 'strict-3', ('math-verify', 'latex2sympy2_extended', 'sympy')
   ),
   'paper': Verifier(
     'rlvr_jax.tasks.paper_grade:verify_paper',

@@ -14,6 +14,7 @@ _DIGITS = 40  # working precision of numerical comparisons
 _HUGE = 10**20
 # Any two different expressions that occur as answers differ at these places; they are positive, so
 # that sqrt(x^2) = x and log rules hold as a reader takes them.
+_NEGATIVE_PLACES = (('-1.3717', '0.2153'), ('-37.6180', '-7.0719'))  # where |x| is not x
 _PLACES = (('1.3717', '0.2153'), ('37.6180', '7.0719'), ('0.6180', '0.0719'))
 _WHOLE_PLACES = tuple((str(n), '1') for n in range(1, 13))  # where floors and factorials differ
 
@@ -37,12 +38,22 @@ def same_expression(gold: str, given: str) -> bool:
   except UnreadableError:
     return False
   second = _read(given)
+  if first is sympy.S.EmptySet or second is sympy.S.EmptySet:
+    return gold.strip() == given.strip()  # (5, 2) read as an interval holds nothing
   if first == second:
     return True
   if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
     return _same_value(first, second)
-  if isinstance(first, sympy.Set) != isinstance(second, sympy.Set):
-    first, second = _solutions(first), _solutions(second)
+  if not isinstance(first, sympy.Expr) and not isinstance(second, sympy.Expr):
+    wanted, got = _solutions(first), _solutions(second)
+    if isinstance(wanted, sympy.Set) and isinstance(got, sympy.Set):
+      names = {s for value in (first, second) for s in getattr(value, 'free_symbols', ())}
+      if len(names) > 1 or wanted is sympy.S.EmptySet or got is sympy.S.EmptySet:
+        return False
+      if wanted == got:
+        return True
+    if isinstance(first, sympy.Set) != isinstance(second, sympy.Set):
+      first, second = wanted, got
   return _math_verify(first, second)
 
 
@@ -52,8 +63,9 @@ def _solutions(value: Any) -> Any:
 
   if not isinstance(value, sympy.logic.boolalg.Boolean) or len(value.free_symbols) != 1:
     return value
+  exact = {f: sympy.Rational(str(f)) for f in value.atoms(sympy.Float)}
   unknown = next(iter(value.free_symbols))
-  in_reals: Any = value.xreplace({unknown: sympy.Symbol('x', real=True)})
+  in_reals: Any = value.xreplace({**exact, unknown: sympy.Symbol('x', real=True)})
   try:
     return in_reals.as_set()
   except NotImplementedError:  # beyond what sympy solves: then it equals no set
@@ -92,6 +104,7 @@ def _read(latex: str) -> Any:
   if deepest > _MAX_DEPTH:
     raise UnreadableError(f'brackets nested {deepest} deep')
 
+  import sympy
   from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
   from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -109,16 +122,14 @@ def _read(latex: str) -> Any:
       normalization_config=None,
       conversion_config=ConversionConfig(lowercase_symbols=False),
     )
+    if isinstance(value, sympy.Basic | sympy.MatrixBase):
+      value = _evaluated(_plain_symbols(value))  # an interval from i to 1 is refused here
   except MemoryError:
     raise
   except Exception as error:  # the grammar's actions raise whatever Python raises on bad input
     raise UnreadableError(f'cannot read {latex[:100]!r} ({type(error).__name__})') from error
-  import sympy
-
-  if isinstance(value, sympy.Basic | sympy.MatrixBase):
-    value = _evaluated(_plain_symbols(value))
-    if not value.has(sympy.zoo, sympy.nan):
-      return value
+  if isinstance(value, sympy.Basic | sympy.MatrixBase) and not value.has(sympy.zoo, sympy.nan):
+    return value
   raise UnreadableError(f'cannot read {latex[:100]!r}')
 
 
@@ -152,6 +163,9 @@ def _evaluated(value: Any) -> Any:
 
 
 def _same_value(first: Any, second: Any) -> bool:
+  if first.has(*_unfinished()) or second.has(*_unfinished()):
+    pairs = _at_whole_places(first, second)
+    return first == second or (bool(pairs) and all(_close(a, b, '1e-25') for a, b in pairs))
   if not first.free_symbols and not second.free_symbols:
     return _same_constant(first, second)
   pairs = _at_places(first, second)
@@ -164,13 +178,16 @@ def _same_value(first: Any, second: Any) -> bool:
 
 
 def _same_constant(first: Any, second: Any) -> bool:
+  import sympy
+
   if first.is_Rational and second.is_Rational:
     return bool(first == second)
   a, b = first.evalf(_DIGITS), second.evalf(_DIGITS)
   if not _is_number(a) or not _is_number(b):
     return bool(first == second)
-  if first.is_Integer and second.is_Float:
-    return bool(second == first)
+  if first.is_integer and second.has(sympy.Float):  # integers are exact
+    exact = second.xreplace({f: sympy.Rational(str(f)) for f in second.atoms(sympy.Float)})
+    return _same_constant(first, exact)
   if not _close(a, b, _tolerance(first, second)):
     return False
   return bool(abs(a) < _HUGE) or _same_exactly(first, second)
@@ -187,6 +204,43 @@ def _same_exactly(first: Any, second: Any) -> bool:
   return bool(sympy.expand((first - second).doit()) == 0)
 
 
+def _unfinished() -> tuple[Any, ...]:
+  """What has no value at every place, and may take for ever to get one."""
+  import sympy
+
+  return sympy.Sum, sympy.Product, sympy.Integral
+
+
+def _at_whole_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
+  """The values at small whole numbers of expressions that hold short sums; [] if one has none."""
+  import sympy
+
+  symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+  pairs = []
+  for start in range(1, 7) if symbols else (1,):
+    place = {symbol: sympy.Integer(start + 2 * i) for i, symbol in enumerate(symbols)}
+    sides = [side.xreplace(place) for side in (first, second)]
+    for side in sides:
+      if side.has(sympy.Integral) or not all(map(_is_short, side.atoms(*_unfinished()))):
+        return []
+    a, b = (side.doit().evalf(_DIGITS) for side in sides)
+    if not _is_number(a) or not _is_number(b):
+      return []
+    pairs.append((a, b))
+  return pairs
+
+
+def _is_short(total: Any) -> bool:
+  """Whether a sum or product has at most 1000 terms, by its limits."""
+  return len(total.limits) == 1 and all(
+    len(limits) == 3
+    and limits[1].is_Integer
+    and limits[2].is_Integer
+    and limits[2] - limits[1] < 1000
+    for limits in total.limits
+  )
+
+
 def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
   """The values of both where both have one, at the places (_PLACES)."""
   import sympy
@@ -194,6 +248,8 @@ def _at_places(first: Any, second: Any) -> list[tuple[Any, Any]]:
   symbols = sorted(first.free_symbols | second.free_symbols, key=str)
   whole = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
   places = _PLACES + (_WHOLE_PLACES if first.has(*whole) or second.has(*whole) else ())
+  if first.has(sympy.Abs) or second.has(sympy.Abs):
+    places += _NEGATIVE_PLACES
   pairs = []
   for start, step in places:
     place = {
@@ -243,15 +299,23 @@ def _math_verify(first: Any, second: Any) -> bool:
 
 def between(latex: str, low: Fraction, high: Fraction) -> bool:
   """Whether a constant LaTeX expression that is not an integer lies in [low, high]."""
+  value = constant(latex)
+  return value is not None and value.denominator > 1 and low <= value <= high
+
+
+def constant(latex: str) -> Fraction | None:
+  """The value of a constant LaTeX expression to 40 digits; None for any other."""
   import sympy
 
   try:
     value = _read(latex)
   except UnreadableError:
-    return False
-  if not isinstance(value, sympy.Expr) or value.free_symbols or value.is_Integer:
-    return False
+    return None
+  if not isinstance(value, sympy.Expr) or value.free_symbols:
+    return None
+  if value.is_Integer:
+    return Fraction(int(value))
   number = value.evalf(_DIGITS)
   if not number.is_Float:
-    return False
-  return bool(sympy.Rational(low) <= number) and bool(number <= sympy.Rational(high))
+    return None
+  return Fraction(str(sympy.Rational(number)))
