@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
+ROWS = ('data', 'fsdp')  # split the rows of a batch
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
@@ -33,6 +34,13 @@ def make_mesh(
       'the product must equal their number; set one axis to -1 to take the rest'
     )
   return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=tuple(devices))
+
+
+def constrain(x: jax.Array, mesh: Mesh | None, *axes: Any) -> jax.Array:
+  """x laid out over the mesh by PartitionSpec(*axes); as it is without a mesh."""
+  if mesh is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def path_name(path: tuple) -> str:

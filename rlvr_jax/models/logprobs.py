@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
+from rlvr_jax.sharding import ROWS, constrain
 
 STRIPS = 16  # where they divide V; a `tensor` axis that divides them splits the strips
 LANES = 128  # rows a strip of a part: a multiple of this, if that many
@@ -78,20 +80,29 @@ def token_logprobs(
   *,
   temperature: jax.Array | float = 1.0,
   chunk: int = 1024,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """log softmax(logits / temperature)[target] and the entropy of that distribution (nats).
 
   hidden [N,D], targets i32[N] -> f32[N], f32[N]. About chunk * V logits exist at once at most. Up
   to `chunk` tokens keep theirs for the backward pass, more have them made again. temperature is a
-  constant: no gradient flows to it.
+  constant: no gradient flows to it. mesh: tokens are split over its data and fsdp axes, and chunk
+  is that of one device.
   """
-  parts = max(1, -(-hidden.shape[0] // max(1, chunk)))
+  devices = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+  parts = max(1, -(-hidden.shape[0] // max(1, chunk * devices)))
+  hidden = constrain(hidden, mesh, ROWS) if hidden.shape[0] % devices == 0 else hidden
   temperature = jax.lax.stop_gradient(jnp.asarray(temperature, wide(hidden.dtype)))
-  return _token_logprobs(parts, _head(params), hidden, targets, temperature)
+  return _token_logprobs(parts, mesh, _head(params), hidden, targets, temperature)
 
 
 def _forward(
-  parts: int, head: jax.Array, hidden: jax.Array, targets: jax.Array, temperature: jax.Array
+  parts: int,
+  mesh: Mesh | None,
+  head: jax.Array,
+  hidden: jax.Array,
+  targets: jax.Array,
+  temperature: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], _Saved]:
   z = None
   if parts == 1:
@@ -107,7 +118,7 @@ def _forward(
     zero = jnp.zeros(hidden.shape[:1], temperature.dtype)
     # the least finite number, not -inf: its distance to another is a number
     lowest = jnp.full_like(zero, jnp.finfo(zero.dtype).min)
-    sums = _fold(visit, _Sums(lowest, zero, zero, zero), head, parts)
+    sums = _fold(visit, _Sums(lowest, zero, zero, zero), head, parts, mesh)
   log_total = jnp.log(sums.total)
   log_z = sums.maximum + log_total
   entropy = log_total - sums.moment / sums.total
@@ -116,7 +127,7 @@ def _forward(
 
 
 def _backward(
-  parts: int, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
+  parts: int, mesh: Mesh | None, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:
   """d logprob / dz = onehot - p and d entropy / dz = -p (log p + entropy), p = softmax(z)."""
   head, hidden, targets, temperature, log_z, entropy, kept = saved
@@ -143,15 +154,15 @@ def _backward(
     return d_hidden, jax.lax.dynamic_update_slice_in_dim(d_strips, rows, part.start, axis=1)
 
   start = jnp.zeros(hidden.shape, temperature.dtype), jnp.zeros_like(_strips(head))
-  d_hidden, d_strips = _fold(visit, start, head, parts)
+  d_hidden, d_strips = _fold(visit, start, head, parts, mesh)
   return d_strips.reshape(head.shape), d_hidden.astype(hidden.dtype), None, None
 
 
-def _values(parts: int, *args: jax.Array) -> tuple[jax.Array, jax.Array]:
-  return _forward(parts, *args)[0]
+def _values(parts: int, mesh: Mesh | None, *args: jax.Array) -> tuple[jax.Array, jax.Array]:
+  return _forward(parts, mesh, *args)[0]
 
 
-_token_logprobs = jax.custom_vjp(_values, nondiff_argnums=(0,))
+_token_logprobs = jax.custom_vjp(_values, nondiff_argnums=(0, 1))
 _token_logprobs.defvjp(_forward, _backward)
 
 
@@ -166,7 +177,13 @@ def _whole(head: jax.Array) -> _Part:
   return _Part(head, 0, V // math.gcd(V, STRIPS), jnp.arange(V, dtype=jnp.int32))
 
 
-def _fold(visit: Callable[[Any, _Part], Any], carry: Any, head: jax.Array, parts: int) -> Any:
+def _fold(
+  visit: Callable[[Any, _Part], Any],
+  carry: Any,
+  head: jax.Array,
+  parts: int,
+  mesh: Mesh | None,
+) -> Any:
   """visit(carry, part) over about `parts` parts that cover the head [V,D] once."""
   strips = _strips(head)
   S, rows, D = strips.shape
@@ -175,7 +192,10 @@ def _fold(visit: Callable[[Any, _Part], Any], carry: Any, head: jax.Array, parts
   size -= size % step
 
   def at(carry: Any, start: jax.Array | int, size: int) -> Any:
-    part = jax.lax.dynamic_slice_in_dim(strips, start, size, axis=1).reshape(S * size, D)
+    part = jax.lax.dynamic_slice_in_dim(strips, start, size, axis=1)
+    if mesh is not None and S % mesh.shape['tensor'] == 0:  # gathered over fsdp, tokens are not
+      part = constrain(part, mesh, 'tensor')
+    part = part.reshape(S * size, D)
     offsets = start + jnp.arange(size, dtype=jnp.int32)
     columns = rows * jnp.arange(S, dtype=jnp.int32)[:, None] + offsets
     return visit(carry, _Part(part, start, size, columns.reshape(-1)))
@@ -238,6 +258,7 @@ def sequence_logprobs(
   temperature: jax.Array | float = 1.0,
   remat: str | bool = 'none',
   chunk: int = 1024,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """log p(tokens[:, t] | tokens[:, :t]) and the entropy there, f32[B,T] each (nats).
 
@@ -247,13 +268,16 @@ def sequence_logprobs(
   B, T = tokens.shape
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
-  hidden, _ = forward(params, tokens, positions, config=config, segments=segments, remat=remat)
+  hidden, _ = forward(
+    params, tokens, positions, config=config, segments=segments, remat=remat, mesh=mesh
+  )
   predicted = token_logprobs(
     params,
     hidden[:, :-1].reshape(B * (T - 1), hidden.shape[-1]),
     tokens[:, 1:].reshape(-1),
     temperature=temperature,
     chunk=chunk,
+    mesh=mesh,
   )
   follows = jnp.ones((B, T - 1), bool)
   if segments is not None:

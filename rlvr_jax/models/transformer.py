@@ -12,12 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rlvr_jax.models import paged
 from rlvr_jax.models.attention import causal_attention
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.layers import apply_rope, dot, rms_norm, rope_angles
+from rlvr_jax.sharding import ROWS, constrain
 
 # what the backward pass of a scanned block finds kept: all it needs, the products with weights
 # (attention, norms and activations are computed again), or the block's input alone
@@ -126,13 +128,15 @@ def forward(
   segments: jax.Array | None = None,
   remat: str | bool = 'none',
   keep_kv: bool = False,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Any]:
   """Hidden states [B,T,D] after the final norm, for rows padded on the right.
 
   tokens, positions i32[B,T]; segments i32[B,T] separates rollouts packed into one row. params in
   either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for stacked
   params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none), for
-  stacked params.
+  stacked params. mesh: rows are split over its data and fsdp axes, from end to end; left to itself
+  the compiler may follow the weights instead and bring all rows to every device.
   """
   if isinstance(remat, bool):
     remat = 'block' if remat else 'none'
@@ -146,9 +150,10 @@ def forward(
 
   def step(x: jax.Array, layer: Params) -> tuple[jax.Array, Any]:
     with jax.named_scope('block'):
-      return block.apply({'params': layer}, x, rope, attend)
+      x, kv = block.apply({'params': layer}, x, rope, attend)
+      return constrain(x, mesh, ROWS), kv
 
-  x = params['embed'][tokens]
+  x = constrain(params['embed'][tokens], mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []
     for layer in params['layers']:

@@ -17,7 +17,16 @@ from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
-from rlvr_jax.rl.update import Rows, denominators, descend, flatten, gradients, map_rows, on_mesh
+from rlvr_jax.rl.update import (
+  OnMesh,
+  Rows,
+  denominators,
+  descend,
+  flatten,
+  gradients,
+  map_rows,
+  state_shardings,
+)
 
 
 class CriticRows(flax.struct.PyTreeNode):
@@ -62,6 +71,7 @@ def sequence_values(
   positions: jax.Array | None = None,
   segments: jax.Array | None = None,
   remat: str | bool = 'none',
+  mesh: Mesh | None = None,
 ) -> jax.Array:
   """V f32[B,T]: at t the value of the state before tokens[:, t], as log-probs are aligned.
 
@@ -71,7 +81,13 @@ def sequence_values(
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
   hidden, _ = forward(
-    params['backbone'], tokens, positions, config=config, segments=segments, remat=remat
+    params['backbone'],
+    tokens,
+    positions,
+    config=config,
+    segments=segments,
+    remat=remat,
+    mesh=mesh,
   )
   dtype = wide(hidden.dtype)
   values = jnp.einsum(
@@ -112,13 +128,15 @@ def make_values(
 
   def values(params: Any, rows: Rows) -> jax.Array:
     cast = jax.tree.map(lambda x: x.astype(compute_dtype), params)
-    return map_rows(lambda micro: _values(cast, micro, config, remat=False), rows)
+    return map_rows(lambda micro: _values(cast, micro, config, remat=False, mesh=mesh), rows)
 
   whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
   return jax.jit(values) if whole is None else jax.jit(values, out_shardings=whole)
 
 
-def _values(params: Any, rows: Rows, config: ModelConfig, *, remat: str | bool) -> jax.Array:
+def _values(
+  params: Any, rows: Rows, config: ModelConfig, *, remat: str | bool, mesh: Mesh | None
+) -> jax.Array:
   return sequence_values(
     params,
     rows.tokens,
@@ -126,6 +144,7 @@ def _values(params: Any, rows: Rows, config: ModelConfig, *, remat: str | bool) 
     positions=rows.positions,
     segments=rows.segments,
     remat=remat,
+    mesh=mesh,
   )
 
 
@@ -150,7 +169,7 @@ def make_critic_update(
 
     def loss_fn(params: Any, micro: CriticRows):
       cast = jax.tree.map(lambda x: x.astype(compute_dtype), params)
-      values = _values(cast, micro.rows, config, remat=remat)
+      values = _values(cast, micro.rows, config, remat=remat, mesh=mesh)
       batch, rollouts = flatten(micro.rows, values, values)
       return critic_loss(
         batch.logprobs,
@@ -163,7 +182,8 @@ def make_critic_update(
         algorithm,
       )
 
-    loss, metrics, grads = gradients(loss_fn, state.params, rows)
+    placed = None if mesh is None else state_shardings(state.params, config, mesh)
+    loss, metrics, grads = gradients(loss_fn, state.params, rows, placed)
     params, opt_state, norm, finite = descend(optimizer, loss, grads, state.params, state.opt_state)
     found = {
       'critic/loss': loss,
@@ -173,4 +193,4 @@ def make_critic_update(
     }
     return CriticState(params=params, opt_state=opt_state), found
 
-  return jax.jit(update, donate_argnums=0) if mesh is None else on_mesh(update, mesh)
+  return jax.jit(update, donate_argnums=0) if mesh is None else OnMesh(update, mesh)

@@ -23,7 +23,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, forward
 from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.types import TrainState
-from rlvr_jax.rl.update import Rows, descend, gradients, rows_sharding
+from rlvr_jax.rl.update import Rows, descend, gradients, rows_sharding, state_shardings
 
 
 def check_tokenizers(student: Tokenizer, teacher: Tokenizer, name: str) -> None:
@@ -90,6 +90,7 @@ def logit_loss(
   compute_dtype: str,
   remat: str | bool,
   chunk: int,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Sum of the forward KL over a micro-batch's [b,T] completion tokens, over `tokens` in all."""
   b, T = rows.tokens.shape
@@ -100,7 +101,7 @@ def logit_loss(
   def hidden(params: Params, model: ModelConfig, remat: str | bool) -> jax.Array:
     cast = jax.tree.map(lambda x: x.astype(compute_dtype), params)
     found, _ = forward(
-      cast, rows.tokens, positions, config=model, segments=rows.segments, remat=remat
+      cast, rows.tokens, positions, config=model, segments=rows.segments, remat=remat, mesh=mesh
     )
     return found[:, :-1].reshape(b * (T - 1), -1)  # what predicts tokens 1 to T-1
 
@@ -156,10 +157,12 @@ def make_logit_update(
         compute_dtype=compute_dtype,
         remat=remat,
         chunk=chunk,
+        mesh=mesh,
       )
 
     tree = parts.take(state)
-    loss, metrics, grads = gradients(loss_fn, tree, rows)
+    placed = None if mesh is None else state_shardings(tree, config, mesh)
+    loss, metrics, grads = gradients(loss_fn, tree, rows, placed)
     tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
     state = parts.put(state, tree)
     metrics |= {'loss': loss, 'grad_norm': norm, 'tokens': count.astype(loss.dtype)}

@@ -109,6 +109,7 @@ def rows_loss(
   compute_dtype: str,
   remat: str | bool,
   chunk: int,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """The loss of one micro-batch [b,T], from params, with its metrics."""
   with jax.named_scope('logprobs'):
@@ -121,6 +122,7 @@ def rows_loss(
       temperature=temperature,
       remat=remat,
       chunk=chunk,
+      mesh=mesh,
     )
   batch, rollouts = flatten(rows, logprobs, entropy)
   loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
@@ -147,9 +149,21 @@ def _micro_batch(rows: Any, i: jax.Array | int) -> Any:
   return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
 
 
-def gradients(loss_fn: Callable, params: Any, rows: Any) -> tuple[jax.Array, Metrics, Any]:
-  """Loss, metrics and gradient summed over the micro-batches, one at a time."""
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+def gradients(
+  loss_fn: Callable, params: Any, rows: Any, placed: Any = None
+) -> tuple[jax.Array, Metrics, Any]:
+  """Loss, metrics and gradient summed over the micro-batches, one at a time.
+
+  placed: shardings of params, which gradients and their sum are given too.
+  """
+
+  def laid(grads: Any) -> Any:
+    return grads if placed is None else jax.lax.with_sharding_constraint(grads, placed)
+
+  def grad_fn(params: Any, micro: Any) -> tuple[Any, Any]:
+    found, grads = jax.value_and_grad(loss_fn, has_aux=True)(params, micro)
+    return found, laid(grads)
+
   first = jax.tree.map(lambda x: x[0], rows)
   if rows.tokens.shape[0] == 1:
     (loss, metrics), grads = grad_fn(params, first)
@@ -157,7 +171,8 @@ def gradients(loss_fn: Callable, params: Any, rows: Any) -> tuple[jax.Array, Met
   found, of_params = jax.eval_shape(grad_fn, params, first)
   # sums of many micro-batches are float32 at least
   of_params = jax.tree.map(lambda s: s.update(dtype=wide(s.dtype)), of_params)
-  zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (found, of_params))
+  zero, zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (found, of_params))
+  zero = zero, laid(zeros)
 
   def step(i, carry):
     (loss, metrics), grads = carry
@@ -240,10 +255,12 @@ def make_update(
         compute_dtype=compute_dtype,
         remat=remat,
         chunk=chunk,
+        mesh=mesh,
       )
 
     tree = parts.take(state)
-    loss, metrics, grads = gradients(loss_fn, tree, rows)
+    placed = None if mesh is None else state_shardings(tree, config, mesh)
+    loss, metrics, grads = gradients(loss_fn, tree, rows, placed)
     tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
     state = parts.put(state, tree)
     tokens = denominator.tokens
@@ -258,27 +275,38 @@ def make_update(
 
   if mesh is None:
     return jax.jit(update, donate_argnums=0)
-  return on_mesh(update, mesh)
+  return OnMesh(update, mesh)
 
 
-def on_mesh(update: Callable, mesh: Mesh) -> Callable:
-  """jit with the state kept where it lies and rows over data and fsdp."""
+class OnMesh:
+  """A jitted update with its first argument kept where it lies and rows over data and fsdp.
 
-  @functools.lru_cache(maxsize=1)
-  def compiled(structure, placed):
-    state = jax.tree.unflatten(structure, placed)
-    return jax.jit(
-      update,
-      in_shardings=(state, rows_sharding(mesh), None),
-      out_shardings=(state, None),
-      donate_argnums=0,
-    )
+  As jax.jit's, it can be lowered for shapes whose shardings are those of devices that are not here.
+  """
 
-  def call(state: Any, rows: Any, temperature: jax.Array):
+  def __init__(self, update: Callable, mesh: Mesh):
+    @functools.lru_cache(maxsize=1)
+    def compiled(structure, placed):
+      state = jax.tree.unflatten(structure, placed)
+      return jax.jit(
+        update,
+        in_shardings=(state, rows_sharding(mesh), None),
+        out_shardings=(state, None),
+        donate_argnums=0,
+      )
+
+    self._compiled = compiled
+
+  def _program(self, state: Any) -> Any:
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return compiled(structure, tuple(leaves))(state, rows, temperature)
+    return self._compiled(structure, tuple(leaves))
 
-  return call
+  def __call__(self, state: Any, rows: Any, temperature: jax.Array) -> Any:
+    return self._program(state)(state, rows, temperature)
+
+  def lower(self, state: Any, rows: Any, temperature: Any) -> Any:
+    """jax.jit(update).lower of arrays or ShapeDtypeStructs with shardings."""
+    return self._program(state).lower(state, rows, temperature)
 
 
 def make_score(
@@ -306,6 +334,7 @@ def make_score(
         segments=micro.segments,
         temperature=temperature,
         chunk=chunk,
+        mesh=mesh,
       )
 
     return map_rows(one, rows)
