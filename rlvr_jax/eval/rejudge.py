@@ -44,4 +44,4 @@ def rejudged(draws: Draws, verifier: str, pool: VerifierPool, path: pathlib.Path
     for row, verdict in zip(draws.rows, verdicts, strict=True)
   ]
   settings = {**draws.settings, 'verifier': verifier_version(verifier)}
-  return dataclasses.replace(draws, rows=rows, settings=settings)
+  return dataclasses.replace(draws, rows=rows, settings=settings, unordered=False)
