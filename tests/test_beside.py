@@ -118,7 +118,7 @@ def test_job_plan_without_and_with_a_pilot(tmp_path, capsys):
   assert json.loads((tmp_path / 'plan.json').read_text())['plans'] == rows
   for name, counts in (('a', drawn(1)), ('b', drawn(2))):
     lines = ['problem_id,n,c', *(f'p{i},{N},{counts.c[i]}' for i in range(P))]
-    (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
+    (tmp_path / f'{name}.csv').write_text('\n'.join([*lines, '']))
   stores = f'"{tmp_path}/a.csv,{tmp_path}/b.csv"'
   small = (f'stores={stores}', f'plan.problems=[{P}]', f'plan.n=[{N}]', 'plan.seeds=[1]')
   (one,) = plan_job(config(*small, 'plan.ks=[4]'), tmp_path)

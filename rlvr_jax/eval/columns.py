@@ -110,8 +110,8 @@ def take_beside(
       if before.setdefault(problem, text) != text:
         raise ValueError(
           f'{where}: problem {problem!r} has another {column} than in an earlier row; its '
-          'samples are not of one problem. Give the problems ids of their own, and tasks that share their ids as '
-          'stores of their own'
+          'samples are not of one problem. Give the problems ids of their own, and tasks that '
+          'share their ids as stores of their own'
         )
 
 
