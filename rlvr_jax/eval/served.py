@@ -281,7 +281,7 @@ class _Filling:
       if len(alike) == len(several) >= _ALIKE:
         self.progress.note(
           f'warning: all completions of a problem are the same text, of {len(alike)} problems: '
-          'does the server keep to temperature and seed, or does something before it answer from memory?'
+          'does the server keep to temperature and seed, or does a cache answer for it?'
         )
 
   def _judge(self, place: int, sample: int, answer: Answer) -> None:
