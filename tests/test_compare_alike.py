@@ -2,22 +2,26 @@
 
 import foreign_files as files
 import pytest
-from test_compare_stores import A, B, pair, run, warned
+from test_compare_stores import A, B, config, pair, warned
 
+from rlvr_jax.eval import compare_stores, keep
 from rlvr_jax.eval.samples import SampleStore
 
 
+def kept(tmp_path, stores):
+  """Models and tasks of the store that a comparison leaves, without its report."""
+  found = compare_stores.open_all(config(stores), tmp_path)
+  task = compare_stores.shown_problems(found, found[0].counts.problem_ids)[0].task
+  keep.keep(found, tmp_path / 'out' / 'samples', task)
+  return SampleStore(tmp_path / 'out' / 'samples').models()
+
+
 def test_what_an_earlier_comparison_kept_is_not_left_under_its_names(tmp_path):
-  run(tmp_path, pair(tmp_path))
-  store = SampleStore(tmp_path / 'out' / 'samples')
-  assert store.models() == {'base': ['samples'], 'rl': ['samples']}
+  assert kept(tmp_path, pair(tmp_path)) == {'base': ['samples'], 'rl': ['samples']}
   tables = [files.counts_csv(tmp_path / f'{n}.csv', f) for n, f in (('a', A), ('b', B))]
-  run(tmp_path, f'base={tables[0]},other={tables[1]}')
-  assert store.models() == {}
-  ours = files.our_store(tmp_path / 'out', 'mine', A)
-  run(tmp_path, pair(tmp_path))
-  assert set(store.models()) == {'base', 'rl', 'mine'}
-  assert ours.is_dir(), 'samples that are no copies stay'
+  assert kept(tmp_path, f'base={tables[0]},other={tables[1]}') == {}
+  files.our_store(tmp_path / 'out', 'mine', A)
+  assert set(kept(tmp_path, pair(tmp_path))) == {'base', 'rl', 'mine'}, 'no copy, so it stays'
 
 
 def test_equal_counts_are_copies_where_that_is_no_chance(tmp_path):
@@ -39,8 +43,7 @@ def test_samples_of_other_tasks_are_refused_and_any_name_of_one_is_kept(tmp_path
   stores = pair(
     tmp_path, files.schema_rows(A, task='openai/gsm8k'), files.schema_rows(B, task='openai/gsm8k')
   )
-  run(tmp_path, stores)
-  assert SampleStore(tmp_path / 'out' / 'samples').models()['rl'] == ['gsm8k']
+  assert kept(tmp_path, stores)['rl'] == ['gsm8k']
   stores = pair(tmp_path, files.schema_rows(A, task='gsm8k'), files.schema_rows(B, task='math'))
   with pytest.raises(ValueError, match=r"of different tasks \(base 'gsm8k', rl 'math'\)"):
     warned(tmp_path, stores)
