@@ -330,3 +330,19 @@ def test_damaged_records_beside_a_store_are_named(tmp_path, content):
     with pytest.raises(ValueError, match=rf'{path.name} is .*corrupt'):
       sources.open_source(str(folder))
     path.unlink()
+
+
+def test_what_only_some_rows_say_is_not_counted(tmp_path):
+  """No completion that was cut and no tokens, where a file does not say: not known, not zero."""
+
+  def counts(rows):
+    return sources.open_source(str(files.jsonl(tmp_path / 'x.jsonl', rows))).counts
+
+  told = counts(
+    [{**row, 'finish': 'max_tokens' if i % 4 else 'stop'} for i, row in enumerate(ROWS)]
+  )
+  assert told.truncated == len(ROWS) * 3 // 4
+  assert told.tokens == sum(row['length'] for row in ROWS)
+  some = counts(changed(9, length=None, finish='stop'))
+  assert (some.tokens, some.truncated) == (0, None)
+  assert sources.open_source(str(written(tmp_path / 'x.csv', COUNTS))).counts.truncated is None

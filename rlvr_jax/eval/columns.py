@@ -85,6 +85,11 @@ def verdict_of(value: Any, column: str, where: str) -> str:
   )
 
 
+def finish_of(reason: Any) -> str:
+  """Why a completion ended, as our stores say it: eos, length, or what the file has."""
+  return {'stop': 'eos', 'max_tokens': 'length'}.get(str(reason), str(reason))
+
+
 def check_agreeing(row: Mapping[str, Any], name: str, column: str, where: str) -> None:
   """ValueError where verdict and correct, both given, say different things of a completion."""
   for other in ('verdict', 'correct'):

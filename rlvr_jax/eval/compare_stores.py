@@ -253,12 +253,14 @@ def source_table(found: Sequence[Source]) -> Table:
      s.verifier or None, '; '.join(s.notes) or None]
     for s in found
   ]  # fmt: skip
+  names = ['store', 'format', 'read from', 'problems', 'samples', 'verifier', 'notes']
+  shown = [i for i in range(len(names)) if any(row[i] is not None for row in rows)]
   return Table(
     'What was compared',
-    ['store', 'format', 'read from', 'problems', 'samples', 'verifier', 'notes'],
-    rows,
-    'Formats are recognised by content. A dash among the token counts means that the files do not '
-    'say how long completions are.',
+    [names[i] for i in shown],
+    [[row[i] for i in shown] for row in rows],
+    'Formats are recognised by content. A dash among the token counts, or those of what was cut, '
+    'means that the files do not say.',
   )
 
 

@@ -116,7 +116,7 @@ def _table(rows: Sequence[Draw], task: str, verifier: str) -> pa.Table:
     'tokens': [[]] * size,
     'text': [row.text or '' for row in rows],
     'length': np.array([row.length or 0 for row in rows], np.int32),
-    'finish': [_finish(row.finish) for row in rows],
+    'finish': [row.finish for row in rows],
     'logprob_sum': pa.nulls(size, pa.float64()),
     'logprob_sum_sampled': np.full(size, np.nan),
     'verdict': [row.verdict for row in rows],
@@ -127,7 +127,3 @@ def _table(rows: Sequence[Draw], task: str, verifier: str) -> pa.Table:
     'sandbox': [''] * size,
   }
   return pa.table(columns, schema=shards.SCHEMA)
-
-
-def _finish(reason: str) -> str:
-  return {'stop': 'eos', 'max_tokens': 'length'}.get(reason, reason)

@@ -117,7 +117,7 @@ def _draw(
     verdict,
     text=completion,
     length=None if length is None else columns.whole(row, 'length', where),
-    finish=str(row.get('finish') or row.get('finish_reason') or ''),
+    finish=columns.finish_of(row.get('finish') or row.get('finish_reason') or ''),
     extracted=str(row.get('extracted') or ''),
     reason=str(row.get('reason') or ''),
     reward=float(verdict == 'correct') if reward is None else reward,

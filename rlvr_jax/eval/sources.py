@@ -332,7 +332,7 @@ def _counts(
   if draws.counted:
     n, c = np.zeros((2, len(ids)), np.int64)
     n[where], c[where] = [row.n for row in rows], [row.c for row in rows]
-    return Counts(tuple(ids), n, c, coupling=coupling), n, n
+    return Counts(tuple(ids), n, c, truncated=None, coupling=coupling), n, n
   names = np.array([row.verdict for row in rows], dtype=object)
   drawn = np.bincount(where, minlength=len(ids))
   verdicts = {name: np.bincount(where[names == name], minlength=len(ids)) for name in VERDICTS}
@@ -344,8 +344,11 @@ def _counts(
     drawn - verdicts['error'],
     verdicts['correct'],
     verdicts=verdicts,
-    tokens=sum(row.length or 0 for row in rows),
-    truncated=sum(row.finish == 'length' for row in rows),
+    # of some rows only they would be too few: then not known
+    tokens=0 if any(row.length is None for row in rows) else sum(row.length or 0 for row in rows),
+    truncated=sum(row.finish == 'length' for row in rows)
+    if all(row.finish for row in rows)
+    else None,
     coupling=coupling,
   )
   return counts, drawn, last
