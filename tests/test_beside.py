@@ -127,6 +127,19 @@ def test_job_plan_without_and_with_a_pilot(tmp_path, capsys):
   assert one['detectable'] == pytest.approx(expected['detectable'], rel=1e-6)
 
 
+def test_a_pilot_is_two_models_on_problems_that_are_named(tmp_path, capsys):
+  for name, size in (('a', P), ('b', P - 3)):
+    counts = drawn(ord(name))
+    lines = ['q,n,c', *(f'p{i},{N},{counts.c[i]}' for i in range(size)), '']
+    (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
+  small = ('compare.fields.id="q"', f'plan.problems=[{P}]', f'plan.n=[{N}]', 'plan.ks=[4]')
+  plan_job(config(f'stores="{tmp_path}/a.csv,{tmp_path}/b.csv"', *small), tmp_path)
+  said = json.loads((tmp_path / 'plan.json').read_text())['pilot']
+  assert said == f'from a and b, on the {P - 3} problems that both have'
+  with pytest.raises(ValueError, match='b and a are the same samples'):
+    plan_job(config(f'stores="a={tmp_path}/a.csv,b={tmp_path}/a.csv"', *small), tmp_path)
+
+
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
