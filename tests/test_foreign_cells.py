@@ -248,11 +248,16 @@ def test_repeats_of_a_share_may_be_judged_anew(tmp_path, monkeypatch):
   def judge(draws: Draws, where):
     return rejudge.rejudged(draws, 'mine', Pool(), where)  # pyright: ignore[reportArgumentType]
 
+  def unjudged(draws: Draws, where):
+    return rejudge.rejudged(draws, 'none', Pool(), where)  # pyright: ignore[reportArgumentType]
+
   source = sources.open_source(
     str(files.jsonl(tmp_path / 'x.jsonl', shares())), judge=judge, samples=8
   )
   assert (source.counts.c == 8).all()
   assert source.verifier == 'mine-1'
+  with pytest.raises(ValueError, match='judges nothing, so every sample would count as wrong'):
+    sources.open_source(str(tmp_path / 'x.jsonl'), judge=unjudged)
 
 
 @pytest.mark.parametrize(
