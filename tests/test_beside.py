@@ -118,13 +118,26 @@ def test_job_power_without_and_with_a_pilot(tmp_path, capsys):
   assert json.loads((tmp_path / 'power.json').read_text())['plans'] == rows
   for name, counts in (('a', drawn(1)), ('b', drawn(2))):
     lines = ['problem_id,n,c', *(f'p{i},{N},{counts.c[i]}' for i in range(P))]
-    (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
+    (tmp_path / f'{name}.csv').write_text('\n'.join([*lines, '']))
   stores = f'"{tmp_path}/a.csv,{tmp_path}/b.csv"'
   small = (f'stores={stores}', f'power.problems=[{P}]', f'power.n=[{N}]', 'power.seeds=[1]')
   (one,) = power_job(config(*small, 'power.ks=[4]'), tmp_path)
   known = beside.plan(study(drawn(1), drawn(2))).entry
   expected = next(r for r in known if (r['problems'], r['n'], r['k']) == (P, N, 4))
   assert one['detectable'] == pytest.approx(expected['detectable'], rel=1e-6)
+
+
+def test_a_pilot_is_two_models_on_problems_that_are_named(tmp_path, capsys):
+  for name, size in (('a', P), ('b', P - 3)):
+    counts = drawn(ord(name))
+    lines = ['q,n,c', *(f'p{i},{N},{counts.c[i]}' for i in range(size)), '']
+    (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
+  small = ('compare.fields.id="q"', f'power.problems=[{P}]', f'power.n=[{N}]', 'power.ks=[4]')
+  power_job(config(f'stores="{tmp_path}/a.csv,{tmp_path}/b.csv"', *small), tmp_path)
+  said = json.loads((tmp_path / 'power.json').read_text())['pilot']
+  assert said == f'from a and b, on the {P - 3} problems that both have'
+  with pytest.raises(ValueError, match='b and a are the same samples'):
+    power_job(config(f'stores="a={tmp_path}/a.csv,b={tmp_path}/a.csv"', *small), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_algorithms_and_seeds_of_other_peoples_models_are_compared(tmp_path):
   for algorithm, seed in [('base', 0), *((a, s) for a in ('grpo', 'ppo') for s in (1, 2, 3))]:
     path = tmp_path / f'{algorithm}{seed}.csv'
     lines = [f'p{i},32,{rng.binomial(32, 0.3)}' for i in range(20)]
-    path.write_text('\n'.join(['problem_id,n,c', *lines]))
+    path.write_text('\n'.join(['problem_id,n,c', *lines, '']))
     paths.append(str(path))
     roles.append('base' if algorithm == 'base' else f'rl:{algorithm}:{seed}')
   document = run(tmp_path, ','.join(paths), compare__roles=','.join(roles))

@@ -410,3 +410,11 @@ def test_statistics_and_report_need_no_jax(tmp_path):
     timeout=120,
   )
   assert (tmp_path / 'report.html').stat().st_size > 50_000
+
+
+def test_columns_of_numbers_are_set_to_the_right():
+  table = tables.Table(
+    't', ['a', 'b', 'c', 'd'], [['x', 1, None, None], ['y', tables.Linked(2.5, ''), 'z', None]]
+  )
+  assert table.numbers == [False, True, False, False]
+  assert tables.Table('t', ['a'], []).numbers == [False]

@@ -213,6 +213,35 @@ def test_a_dry_run_asks_one_request(stub, path, tmp_path):
   assert len(rows(tmp_path)) == 2
 
 
+def answers(**more):
+  """A trouble: one and the same answer to everything."""
+  choice = {'index': 0, 'finish_reason': 'stop', 'text': 'a', **more}
+  content = {'choices': [choice], 'usage': {'completion_tokens': 1}}
+  return lambda number, path, body: (200, json.dumps(content).encode(), {})
+
+
+def test_a_server_that_does_not_do_what_was_asked_is_told(stub, path, tmp_path, monkeypatch):
+  noted = []
+  monkeypatch.setattr(served.Progress, 'note', lambda self, text: noted.append(text))
+  draw(stub, path, tmp_path / 'well')
+  assert not any('warning' in text for text in noted)
+  stub.trouble = answers()
+  draw(stub, path, tmp_path / 'one', evaluate__n=3)
+  assert any('all completions of a problem are the same text, of 3 problems' in t for t in noted)
+  noted.clear()
+  draw(stub, path, tmp_path / 'greedy', evaluate__n=3, evaluate__temperature=0.0)
+  assert not any('the same text' in text for text in noted), 'as they should be at temperature 0'
+  stub.trouble = answers(finish_reason='length')
+  draw(stub, path, tmp_path / 'cut', evaluate__n=2)
+  assert any('cut 6 completions before sampling.max_tokens=5' in text for text in noted)
+
+
+def test_half_a_character_loses_no_sample(stub, path, tmp_path):
+  stub.trouble = answers(text='a\ud83d')
+  drawn = draw(stub, path, tmp_path)
+  assert set(drawn.table(['text'])['text'].to_pylist()) == {'a\ufffd'}
+
+
 def test_a_signal_stores_what_there_is(stub, path, tmp_path):
   def trouble(number, path, body):
     if number == 8:

@@ -230,3 +230,82 @@ def test_the_first_failure_ends_all_and_so_does_stopping(stub):
   for key, _ in server_lib.ask_all(server, every, lambda: len(done) >= 4):
     done.append(key)
   assert len(done) == 4
+
+
+def choice(**more):
+  return {'index': 0, 'finish_reason': 'stop', 'text': 'abc', **more}
+
+
+def logged(*values):
+  return {'token_logprobs': list(values)}
+
+
+def answer_of(*choices, used: float | None = 3, n=1):
+  content = {'choices': list(choices), 'usage': {'completion_tokens': used}}
+  return server_lib.answers_of(content, Asked('x', n=n, max_tokens=8))
+
+
+def test_odd_answers_that_say_enough_are_read():
+  assert answer_of(choice(text='a\ud83d'))[0].text == 'a\ufffd', (
+    'half a character, no file holds it'
+  )
+  assert answer_of(choice(), used=3.0)[0].length == 3
+  found = answer_of(choice(logprobs=logged()))[0]
+  assert (found.length, found.logprob_sum) == (3, None), 'no log-probs are told of a text'
+  assert answer_of(choice(text='', logprobs=logged()), used=None)[0].length == 0
+  found = answer_of(choice(logprobs=logged(None, -1.0)))[0]
+  assert (found.length, found.logprob_sum) == (3, None)
+
+
+@pytest.mark.parametrize(
+  ('choices', 'options', 'message'),
+  [
+    ([choice()], {'used': 0}, 'so its length is not known$'),
+    ([choice()], {'used': -3}, 'so its length is not known$'),
+    ([choice()], {'used': 10**12}, r'gave 1,000,000,000,000 tokens where max_tokens=8'),
+    ([choice()], {'used': 10}, 'does not keep to the limit'),
+    ([choice(logprobs=logged(*[-0.1] * 10))], {}, 'does not keep to the limit'),
+    ([choice(logprobs=logged(0.5, -1.0))], {}, 'a log-prob of 0.5, which is no log'),
+    ([choice()] * 2, {'n': 2}, 'length is not known: set server.n=1'),
+  ],
+)
+def test_answers_that_cannot_be_end_the_run(choices, options, message):
+  with pytest.raises(ServerError, match=message):
+    answer_of(*choices, **options)
+
+
+def test_answers_in_no_order_may_pass(stub):
+  server = connect(stub, retries=1)
+  content = {'choices': [choice(index='x'), choice()]}
+  for said in (json.dumps(content).encode(), b'[' * 100_000):
+    stub.trouble = lambda number, path, body, said=said: (200, said, {})
+    with pytest.raises(ServerError, match='failed 2 times'):
+      server_lib.ask(server, Asked('x', n=2))
+
+
+def test_a_time_to_wait_that_is_no_number_is_not_kept_to(stub):
+  server = connect(stub, retries=1)
+  for said in ('\u00b2', 'Wed, 21 Oct 2026 07:28:00 GMT', '-1'):
+    stub.trouble = lambda number, path, body, said=said: (429, b'', {'Retry-After': said})
+    with pytest.raises(ServerError, match='failed 2 times, at last: status 429'):
+      server_lib.ask(server, Asked('x'))
+
+
+def test_a_key_is_sent_without_the_line_end_of_its_file(stub, monkeypatch):
+  monkeypatch.setenv('STUB_KEY', f' {KEY}\n')
+  server_lib.ask(connect(stub, key_env='STUB_KEY'), Asked('x'))
+  assert stub.keys == [f'Bearer {KEY}']
+  for key in (f'{KEY}\n{KEY}', f'{KEY} x', f'{KEY}\u20ac', f'{KEY}\x07'):
+    monkeypatch.setenv('STUB_KEY', key)
+    with pytest.raises(ValueError, match=r'STUB_KEY .* holds spaces, line ends or other') as told:
+      connect(stub, key_env='STUB_KEY')
+    assert KEY not in str(told.value)
+    assert told.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+  'url', ['http://h\u00f6st/v1#m', 'http://host/v 1#m', 'http://host/v\n1#m']
+)
+def test_an_address_of_odd_characters_is_refused(url):
+  with pytest.raises(ValueError, match=r'its address holds characters that none has|is no server'):
+    server_lib.connect(url, FAST)

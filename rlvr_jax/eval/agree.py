@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from rlvr_jax.eval import samples
+from rlvr_jax.eval.importers import NO_CHANCE
 from rlvr_jax.eval.sources import Source
 from rlvr_jax.eval.tables import Table
 
@@ -46,8 +47,11 @@ def common_problems(sources: Sequence[Source], common: bool) -> tuple[list[str],
   return kept, [Warned('Different problem sets', text)]
 
 
-def check_copies(sources: Sequence[Source]) -> None:
-  """ValueError for a name given twice, and for the same samples under two names."""
+def check_copies(sources: Sequence[Source]) -> list[Warned]:
+  """ValueError for a name given twice, and for the same samples under two names.
+
+  A few equal counts may be chance, which is said and no more.
+  """
   names = [source.name for source in sources]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
@@ -57,14 +61,34 @@ def check_copies(sources: Sequence[Source]) -> None:
     )
   for name in names:
     samples.check_name('store', name)
-  seen: dict[str, Source] = {}
-  for source in sources:
-    other = seen.setdefault(source.content, source)
-    if other is not source:
-      raise ValueError(
-        f'{source.name} and {other.name} are the same samples ({source.path}, {other.path}); their '
-        'difference would be zero whatever the models do'
-      )
+  warned = []
+  for i, b in enumerate(sources):
+    for a in sources[:i]:
+      alike = _alike(a, b)
+      if alike == 'copies':
+        raise ValueError(
+          f'{b.name} and {a.name} are the same samples ({b.path}, {a.path}); their difference '
+          'would be zero whatever the models do'
+        )
+      if alike:
+        text = (
+          f'{b.name} and {a.name} have as many correct draws of every problem. That may be chance; '
+          'if one is a copy of the other, their difference says nothing.'
+        )
+        warned.append(Warned('Equal counts', text))
+  return warned
+
+
+def _alike(a: Source, b: Source) -> str:
+  """'copies', 'equal counts' where that may be chance, else ''."""
+  told = a.folder is not None or any(row.text for row in a.rows or ())
+  if a.path == b.path or (told and a.content == b.content):
+    return 'copies'
+  x, y = a.counts, b.counts
+  if x.problem_ids != y.problem_ids or (x.n != y.n).any() or (x.c != y.c).any():
+    return ''
+  mixed = int(((x.c > 0) & (x.c < x.n)).sum())
+  return 'copies' if mixed >= NO_CHANCE else 'equal counts'
 
 
 def check_verifiers(sources: Sequence[Source], allowed: bool) -> list[Warned]:
@@ -110,6 +134,10 @@ def check_prompts(
   if len(set(data.values())) > 1:
     shown = ', '.join(f'{name} {value}' for name, value in data.items())
     found.append(f'the problems were read from different contents (hash: {shown})')
+  tasks = {s.name: s.task for s in sources if s.task and s.folder is None}
+  if len(set(tasks.values())) > 1:
+    shown = ', '.join(f'{name} {value!r}' for name, value in tasks.items())
+    found.append(f'the samples are of different tasks ({shown})')
   for i, a in enumerate(sources):
     for b in sources[i + 1 :]:
       changed = [p for p in problems if a.digests.get(p, '') != b.digests.get(p, '')]

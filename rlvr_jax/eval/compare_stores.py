@@ -11,6 +11,7 @@ from typing import Any
 
 from rlvr_jax.config import Config
 from rlvr_jax.eval import agree, sources
+from rlvr_jax.eval.drawn import store_name
 from rlvr_jax.eval.importers import Draws
 from rlvr_jax.eval.keep import keep
 from rlvr_jax.eval.publish import publish
@@ -113,7 +114,23 @@ def open_all(config: Config, workdir: pathlib.Path) -> list[Source]:
         file=sys.stderr,
       )
       found.append(source)
+  _check_used(c, found)
   return found
+
+
+def _check_used(c: Config, found: Sequence[Source]) -> None:
+  """ValueError for a metric or columns that were named and that no store was read by."""
+  harness = ('lm-evaluation-harness samples', 'evalplus results')
+  if c.metric and not any(source.kind in harness for source in found):
+    raise ValueError(
+      f'compare.metric={c.metric!r} is of logs of lm-evaluation-harness and results of evalplus, '
+      'and none of the stores is one; leave it out'
+    )
+  named = [f'compare.fields.{key}={value}' for key, value in c.fields.items() if value]
+  if named and all(source.kind in (*harness, 'sample store') for source in found):
+    raise ValueError(
+      f'{", ".join(named)}: none of the stores has columns that may be named; leave it out'
+    )
 
 
 def _judged(draws: Draws, path: pathlib.Path, *, verifier: str, pool: VerifierPool) -> Draws:
@@ -169,8 +186,9 @@ def check(
   found: Sequence[Source], allow: Sequence[str], *, common: bool
 ) -> tuple[list[str], list[agree.Warned], list[Table]]:
   """(problems to compare on, what to say, tables); ValueError for what is not comparable."""
-  agree.check_copies(found)
-  ids, warned = agree.common_problems(found, common)
+  warned = agree.check_copies(found)
+  ids, left_out = agree.common_problems(found, common)
+  warned += left_out
   warned += agree.check_verifiers(found, 'verifiers' in allow)
   warned += agree.check_prompts(found, ids, 'prompts' in allow)
   differing, table = agree.check_settings(found)
@@ -212,7 +230,8 @@ def measured(
 def shown_problems(found: Sequence[Source], ids: Sequence[str]) -> list[Problem]:
   """The problems with prompt and answer from the first source that has them."""
   ours = (source.task for source in found if source.folder)
-  task = next(ours, '') or next((s.task for s in found if s.task), '') or 'samples'
+  theirs = next((store_name(s.task) for s in found if s.task), '')  # as openai/gsm8k
+  task = next(ours, '') or theirs or 'samples'
   problems = []
   for problem in ids:
     known = [s.problems[problem] for s in found if problem in s.problems]
@@ -234,12 +253,14 @@ def source_table(found: Sequence[Source]) -> Table:
      s.verifier or None, '; '.join(s.notes) or None]
     for s in found
   ]  # fmt: skip
+  names = ['store', 'format', 'read from', 'problems', 'samples', 'verifier', 'notes']
+  shown = [i for i in range(len(names)) if any(row[i] is not None for row in rows)]
   return Table(
     'What was compared',
-    ['store', 'format', 'read from', 'problems', 'samples', 'verifier', 'notes'],
-    rows,
-    'Formats are recognised by content. A dash among the token counts means that the files do not '
-    'say how long completions are.',
+    [names[i] for i in shown],
+    [[row[i] for i in shown] for row in rows],
+    'Formats are recognised by content. A dash among the token counts, or those of what was cut, '
+    'means that the files do not say.',
   )
 
 

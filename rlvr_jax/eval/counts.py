@@ -12,8 +12,9 @@ class Counts:
 
   n, c: i64[P], completions that count (every verdict but error) and the correct ones among them.
   verdicts: per verdict name i64[P], errors included; empty when only (n, c) is known. tokens:
-  sampled tokens in all; truncated: completions without EOS. coupling is 'common' when the samples
-  share their random numbers with another model's, which rules out tests that need independence.
+  sampled tokens in all, 0 if not known; truncated: completions without EOS, None if not known.
+  coupling is 'common' when the samples share their random numbers with another model's, which rules
+  out tests that need independence.
   """
 
   problem_ids: tuple[str, ...]
@@ -21,7 +22,7 @@ class Counts:
   c: np.ndarray
   verdicts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   tokens: int = 0
-  truncated: int = 0
+  truncated: int | None = 0
   coupling: str = 'independent'
 
   def __post_init__(self):
@@ -59,7 +60,7 @@ class Counts:
   def select(self, problem_ids: Sequence[str]) -> 'Counts':
     """The same counts for these problems, in this order.
 
-    tokens and truncated cannot be split: where problems are left out both are 0, not known.
+    tokens and truncated cannot be split: where problems are left out neither is known.
     """
     row = {problem: index for index, problem in enumerate(self.problem_ids)}
     missing = [problem for problem in problem_ids if problem not in row]
@@ -72,7 +73,7 @@ class Counts:
       n=self.n[rows],
       c=self.c[rows],
       tokens=self.tokens if len(rows) == len(self) else 0,
-      truncated=self.truncated if len(rows) == len(self) else 0,
+      truncated=self.truncated if len(rows) == len(self) else None,
       verdicts={name: np.asarray(values)[rows] for name, values in self.verdicts.items()},
     )
 

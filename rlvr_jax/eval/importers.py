@@ -6,7 +6,12 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rlvr_jax.eval import columns
 from rlvr_jax.tasks.problem import VERDICTS
+
+NO_CHANCE = (
+  20  # problems, some draws of each correct: that all have equal counts twice is no chance
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +49,25 @@ class Draws:
   answers: Mapping[str, str]
   numbered: bool = False
   counted: bool = False
+  unordered: bool = False
+
+
+def sound(draws: Draws, path: pathlib.Path) -> Draws:
+  """The draws with texts that can be written as UTF-8; ValueError for a text that is none."""
+  rows = []
+  for row in draws.rows:
+    if row.text is not None and not isinstance(row.text, str):
+      raise ValueError(
+        f'{path}: sample {row.sample} of problem {row.problem!r}: the completion is '
+        f'{columns.shown(row.text)}, no text'
+      )
+    texts = (row.text or '', row.finish, row.extracted, row.reason)
+    mended = tuple(map(columns.whole_text, texts))
+    if mended != texts:
+      text, finish, extracted, reason = mended
+      row = dataclasses.replace(row, text=text, finish=finish, extracted=extracted, reason=reason)
+    rows.append(row)
+  return dataclasses.replace(draws, rows=rows)
 
 
 class Repeated(Exception):
@@ -98,9 +122,12 @@ def evalplus(path: pathlib.Path, content: Mapping[str, Any], metric: str) -> Dra
 
 
 def _old_evalplus(entries: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-  base, plus = entries.get('base'), entries.get('plus')
+  base, plus = entries.get('base'), entries.get('plus') or []
+  for results in (base, plus):
+    if not isinstance(results, list) or not all(isinstance(r, list) and r for r in results):
+      raise ValueError(f'{where}: {columns.shown(results)} is no list of [status, details]')
   if not isinstance(base, list) or (plus and len(plus) != len(base)):
-    raise ValueError(f'{where}: {len(plus or [])} results of plus and {len(base or [])} of base')
+    raise ValueError(f'{where}: {len(plus)} results of plus and {len(base or [])} of base')
   return [
     {'base_status': b[0], 'plus_status': plus[i][0] if plus else None} for i, b in enumerate(base)
   ]
@@ -113,8 +140,8 @@ def _status(entry: Any, name: str, where: str) -> str:
       f'{where} has no plus_status (evaluated with --base-only?); compare the original tests with '
       '--config.compare.metric=base'
     )
-  if status not in _STATUS:
-    raise ValueError(f'{where}: {name}={status!r} is none of {", ".join(_STATUS)}')
+  if not isinstance(status, str) or status not in _STATUS:
+    raise ValueError(f'{where}: {name}={columns.shown(status)} is none of {", ".join(_STATUS)}')
   return _STATUS[status]
 
 
@@ -135,17 +162,18 @@ def lm_eval(path: pathlib.Path, rows: Iterator[tuple[str, dict[str, Any]]], metr
   many values, or the share that is right (pass@1); a single verdict is of the first repeat only,
   and then the repeats are draws that nobody judged (verdict '').
   """
-  name, _, wanted = metric.partition(',')
+  name, _, wanted = (part.strip() for part in metric.partition(','))
   drawn: list[Draw] = []
   prompts: dict[str, str] = {}
   answers: dict[str, str] = {}
   settings: dict[str, Any] = {}
   seen: dict[tuple[str, str], str] = {}
+  unordered = False
   filters: dict[str, None] = {}
   for where, row in rows:
     if 'doc_id' not in row:
       raise ValueError(f'{where}: no doc_id, which the lines before have; was a file joined to it?')
-    problem, kept_by = str(row['doc_id']), str(row.get('filter') or '')
+    problem, kept_by = columns.identity(row, 'doc_id', where), str(row.get('filter') or '')
     if (problem, kept_by) in seen:
       raise ValueError(
         f'{where}: doc_id {problem} is also at {seen[problem, kept_by]}; were two logs joined? '
@@ -161,16 +189,34 @@ def lm_eval(path: pathlib.Path, rows: Iterator[tuple[str, dict[str, Any]]], metr
         f"--config.compare.metric='{name or 'exact_match'},{kept_by}'"
       )
     name = name or _metric(row, where)
-    settings |= _lm_settings(row, f'lm-evaluation-harness {name}', kept_by)
+    asked = _lm_settings(row, f'lm-evaluation-harness {name}', kept_by, where)
+    _check_settings(path, settings or asked, asked, where)
+    settings = asked
     prompt = _prompt(row)
     if prompt:
       prompts[problem] = prompt
     if row.get('target') is not None:
-      answers[problem] = str(row['target'])
-    drawn += _repeats(row, problem, name, where)
+      answers[problem] = columns.whole_text(str(row['target']))
+    repeats, is_share = _repeats(row, problem, name, where)
+    drawn += repeats
+    unordered = unordered or is_share
   if not drawn:
     raise ValueError(f'{path}: no line of filter {wanted!r}; there are {", ".join(filters)}')
-  return Draws('lm-evaluation-harness samples', drawn, settings, prompts, answers)
+  return Draws(
+    'lm-evaluation-harness samples', drawn, settings, prompts, answers, unordered=unordered
+  )
+
+
+def _check_settings(
+  path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any], where: str
+) -> None:
+  differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+  if differing:
+    shown = ', '.join(f'{key}={now.get(key)!r} after {before.get(key)!r}' for key in differing)
+    raise ValueError(
+      f'{where}: several settings, {shown}. They are never averaged: split {path.name}, and give '
+      'each part as a store'
+    )
 
 
 def _metric(row: Mapping[str, Any], where: str) -> str:
@@ -184,23 +230,22 @@ def _metric(row: Mapping[str, Any], where: str) -> str:
   )
 
 
-def _repeats(row: Mapping[str, Any], problem: str, metric: str, where: str) -> list[Draw]:
-  """The draws of one line."""
+def _repeats(
+  row: Mapping[str, Any], problem: str, metric: str, where: str
+) -> tuple[list[Draw], bool]:
+  """The draws of one line; whether only their share is known, not which of them are right."""
   texts = _texts(row)
   if metric not in row:
     there = [key for key in row if key not in _BESIDE]
     raise ValueError(f'{where}: no metric {metric!r}; the line has {", ".join(there) or "none"}')
   values = row[metric]
+  is_share = not isinstance(values, list) and len(texts) > 1 and metric in ('pass@1', 'pass_at_1')
   if not isinstance(values, list):
-    if len(texts) > 1 and metric in ('pass@1', 'pass_at_1'):
-      right = float(values) * len(texts)
-      if abs(right - round(right)) > 1e-6 * len(texts):
-        raise ValueError(f'{where}: {metric}={values} is no share of {len(texts)} repeats')
-      # which of them are right is not said: only how many
-      values = [i < round(right) for i in range(len(texts))]
-      texts = [None] * len(values)
+    if is_share:
+      right = _right(values, len(texts), metric, where)
+      values = [i < right for i in range(len(texts))]
     elif len(texts) > 1:
-      return [Draw(problem, i, '', text) for i, text in enumerate(texts)]
+      return [Draw(problem, i, '', text) for i, text in enumerate(texts)], False
     else:
       values = [values]
   if texts and len(texts) != len(values):
@@ -209,7 +254,16 @@ def _repeats(row: Mapping[str, Any], problem: str, metric: str, where: str) -> l
   return [
     Draw(problem, i, verdict, text, reward=float(verdict == 'correct'))
     for i, (verdict, text) in enumerate(zip(verdicts, texts or [None] * len(values), strict=True))
-  ]
+  ], is_share
+
+
+def _right(share: Any, repeats: int, metric: str, where: str) -> int:
+  """How many of the repeats are right; ValueError for what is no share of them."""
+  found = None if isinstance(share, str) else columns.number(share)
+  right = -1.0 if found is None else found * repeats
+  if not 0 <= round(right) <= repeats or abs(right - round(right)) > 1e-6 * repeats:
+    raise ValueError(f'{where}: {metric}={columns.shown(share)} is no share of {repeats} repeats')
+  return round(right)
 
 
 def _verdict(value: Any, metric: str, where: str) -> str:
@@ -224,16 +278,16 @@ def _verdict(value: Any, metric: str, where: str) -> str:
 
 
 def _texts(row: Mapping[str, Any]) -> Sequence[str | None]:
-  """The completions of a generated answer; one of unknown text for a task of choices."""
+  """The completions of a generated answer; none where they are not known, as of choices."""
   requests = row.get('resps')
   if not isinstance(requests, list) or len(requests) != 1:
-    return [None]
+    return []
   repeats = requests[0]
   if isinstance(repeats, str):
     return [repeats]
   if isinstance(repeats, list) and repeats and all(isinstance(one, str) for one in repeats):
     return repeats
-  return [None]
+  return []
 
 
 def _first_argument(row: Mapping[str, Any], number: int) -> Any:
@@ -249,19 +303,24 @@ def _first_argument(row: Mapping[str, Any], number: int) -> Any:
 
 def _prompt(row: Mapping[str, Any]) -> str:
   text = _first_argument(row, 0)
-  if text is None:
-    return f'(sha256 {row["prompt_hash"]})' if row.get('prompt_hash') else ''
-  return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+  if text is None:  # what it was is not known, but whether it is another's
+    named = (f'({name} {row[name]})' for name in ('prompt_hash', 'doc_hash') if row.get(name))
+    return next(named, '')
+  return columns.whole_text(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
 
 
-def _lm_settings(row: Mapping[str, Any], verifier: str, kept_by: str) -> dict[str, Any]:
+def _lm_settings(row: Mapping[str, Any], verifier: str, kept_by: str, where: str) -> dict[str, Any]:
   found: dict[str, Any] = {'verifier': f'{verifier},{kept_by}' if kept_by else verifier}
   asked = _first_argument(row, 1)
   if isinstance(asked, dict):
     greedy = asked.get('do_sample') is False
     names = {'temperature': 'temperature', 'top_p': 'top_p', 'top_k': 'top_k',
              'max_gen_toks': 'max_tokens', 'max_tokens': 'max_tokens'}  # fmt: skip
-    found |= {ours: asked[name] for name, ours in names.items() if asked.get(name) is not None}
+    found |= {
+      ours: columns.setting(ours, asked[name], where)
+      for name, ours in names.items()
+      if asked.get(name) is not None
+    }
     if greedy:
       found['temperature'] = 0
   return found

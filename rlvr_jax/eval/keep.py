@@ -23,14 +23,25 @@ def keep(found: Sequence[Source], root: pathlib.Path, task: str) -> SampleStore 
 
   Shards of ours are linked (copied where that cannot be). Of other tools' samples what is not known
   is '' (finish, verifier), 0 (length), empty (tokens), NaN (logprob_sum_sampled) or null
-  (logprob_sum). What an earlier call put there is kept if it is the same, else replaced.
+  (logprob_sum). What an earlier call put there is kept if it is the same, else replaced,
+  and removed if it is not among the sources any more.
   ValueError if samples that are not such copies lie there.
   """
+  _forget(found, root, task)
   if any(source.folder is None and source.rows is None for source in found):
     return None
   for source in found:
     _keep_one(source, root / source.name / task, task)
   return SampleStore(root)
+
+
+def _forget(found: Sequence[Source], root: pathlib.Path, task: str) -> None:
+  """Removes copies of earlier calls that are not of these sources: a report shows what it says."""
+  kept = {root / source.name / task for source in found if source.folder or source.rows is not None}
+  for mark in root.glob(f'*/*/{MARK}'):
+    if mark.parent not in kept:
+      for path in (*shards.shard_paths(mark.parent), mark):
+        path.unlink()
 
 
 def _keep_one(source: Source, folder: pathlib.Path, task: str) -> None:
@@ -105,7 +116,7 @@ def _table(rows: Sequence[Draw], task: str, verifier: str) -> pa.Table:
     'tokens': [[]] * size,
     'text': [row.text or '' for row in rows],
     'length': np.array([row.length or 0 for row in rows], np.int32),
-    'finish': [_finish(row.finish) for row in rows],
+    'finish': [row.finish for row in rows],
     'logprob_sum': pa.nulls(size, pa.float64()),
     'logprob_sum_sampled': np.full(size, np.nan),
     'verdict': [row.verdict for row in rows],
@@ -116,7 +127,3 @@ def _table(rows: Sequence[Draw], task: str, verifier: str) -> pa.Table:
     'sandbox': [''] * size,
   }
   return pa.table(columns, schema=shards.SCHEMA)
-
-
-def _finish(reason: str) -> str:
-  return {'stop': 'eos', 'max_tokens': 'length'}.get(reason, reason)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlvr_jax.config import Config
-from rlvr_jax.eval import planner, sources
+from rlvr_jax.eval import agree, compare_stores, planner
 from rlvr_jax.eval.counts import align
 
 
@@ -20,7 +20,7 @@ def power_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
   rates. ValueError for stores that are not a pair and for sizes that make no plan.
   """
   p = config.power
-  pilot, said = _pilot(config)
+  pilot, said = _pilot(config, workdir)
   found = planner.plan(
     pilot,
     _positive('problems', p.problems),
@@ -49,7 +49,7 @@ def power_job(config: Config, workdir: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
-def _pilot(config: Config) -> tuple[planner.Pilot, str]:
+def _pilot(config: Config, workdir: pathlib.Path) -> tuple[planner.Pilot, str]:
   """(pilot, what it was made of)."""
   p = config.power
   given = [one.strip() for one in config.stores.split(',') if one.strip()]
@@ -59,14 +59,18 @@ def _pilot(config: Config) -> tuple[planner.Pilot, str]:
     return pilot, f'solve rates from Beta{a} and Beta{b}'
   if len(given) != 2:
     raise ValueError(f'stores={config.stores!r}: a pilot is two stores, of base and trained model')
-  a, b = (sources.open_source(one) for one in given)
+  a, b = compare_stores.open_all(config, workdir)
+  agree.check_copies([a, b])
   common = [problem for problem in a.counts.problem_ids if problem in set(b.counts.problem_ids)]
   if not common:
     raise ValueError(f'stores={config.stores!r}: the two have no problem in common')
   counts = align(a.counts.select(common), b.counts.select(common))
   smallest = min(one.smallest_n for one in counts)
   known = [k for k in p.ks if k <= smallest]  # beyond, the fitted rates say how problems differ
-  return planner.pilot_of_counts(*counts, known), f'from {a.name} and {b.name}'
+  said = f'from {a.name} and {b.name}'
+  if len(common) < max(len(a.counts), len(b.counts)):
+    said += f', on the {len(common)} problems that both have'
+  return planner.pilot_of_counts(*counts, known), said
 
 
 def _beta(key: str, given: Any) -> tuple[float, float]:

@@ -103,7 +103,10 @@ def _guesses(config: config_lib.Config) -> tuple[str, Counts] | None:
   """(name, counts) of evaluate.guesses."""
   if not config.evaluate.guesses:
     return None
-  source = sources.open_source(config.evaluate.guesses)
+  try:
+    source = sources.open_source(config.evaluate.guesses)
+  except ValueError as error:
+    raise ValueError(f'evaluate.guesses: {error}') from error
   return source.name, source.counts
 
 

@@ -12,8 +12,14 @@ from rlvr_jax.tasks.registry import verifier_version
 def rejudged(draws: Draws, verifier: str, pool: VerifierPool, path: pathlib.Path) -> Draws:
   """The draws with the verdicts of `verifier` on their texts and answers.
 
-  ValueError if there are counts only, or a completion or a reference answer is missing.
+  ValueError if there are counts only, a completion or a reference answer is missing, or the
+  verifier is none.
   """
+  if verifier == 'none':
+    raise ValueError(
+      "compare.verifier='none' judges nothing, so every sample would count as wrong; name a "
+      "verifier, or leave compare.verifier at '' to keep the file's verdicts"
+    )
   if draws.counted:
     raise ValueError(f'{path}: compare.verifier={verifier!r} needs completions, not counts of them')
   without = next((row for row in draws.rows if row.text is None), None)
@@ -44,4 +50,4 @@ def rejudged(draws: Draws, verifier: str, pool: VerifierPool, path: pathlib.Path
     for row, verdict in zip(draws.rows, verdicts, strict=True)
   ]
   settings = {**draws.settings, 'verifier': verifier_version(verifier)}
-  return dataclasses.replace(draws, rows=rows, settings=settings)
+  return dataclasses.replace(draws, rows=rows, settings=settings, unordered=False)

@@ -71,7 +71,6 @@ def write_report(
   )
   environment.filters['show'] = tables.show
   environment.filters['sort_key'] = _sort_key
-  environment.filters['plain'] = _plain
   environment.filters['anchor'] = _anchor
   environment.filters['data_uri'] = lambda plot: (
     'data:image/svg+xml;base64,' + base64.b64encode(plot.svg).decode()

@@ -224,7 +224,7 @@ class SampleStore:
       c=verdicts['correct'],
       verdicts=verdicts,
       tokens=int(pc.sum(table['length']).as_py()),
-      truncated=int(pc.sum(pc.equal(table['finish'], 'length')).as_py()),
+      truncated=_truncated(table['finish']),
       coupling=str(self._metadata(model, task).settings.get('coupling', 'independent')),
     )
 
@@ -312,6 +312,13 @@ class SampleStore:
     if not paths:
       raise ValueError(f'no samples in {folder}; the store holds {self.models() or "nothing"}')
     return paths
+
+
+def _truncated(finish: pa.ChunkedArray) -> int | None:
+  """How many were cut at the limit; None where some rows, of another tool, do not say."""
+  if pc.any(pc.equal(finish, '')).as_py():
+    return None
+  return int(pc.sum(pc.equal(finish, 'length')).as_py())
 
 
 class SampleWriter:

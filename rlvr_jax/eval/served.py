@@ -40,6 +40,8 @@ from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
 
+_ALIKE = 3  # problems, and completions of each, of which all being one text is told
+
 Block = tuple[int, int]  # (place of the problem, index of its first sample)
 Judged = tuple[int, int, Answer, 'Future[Verdict] | None']  # None: refused, nothing to judge
 
@@ -204,6 +206,9 @@ class _Filling:
     self.ledger, self.pool, self.progress, self.leaving = ledger, pool, progress, leaving
     self.waiting: collections.deque[Judged] = collections.deque()
     self.told = True  # whether the server has given log-probs so far
+    self.cut = 0  # completions that the server cut before sampling.max_tokens
+    self.texts: dict[int, set[str]] = collections.defaultdict(set)  # two of each place at most
+    self.answers = collections.Counter[int]()
     self.begun = time.monotonic()
 
   def run(self) -> None:
@@ -230,6 +235,7 @@ class _Filling:
       raise Stopped(
         f'kept {self.ledger.known:,} of {self.ledger.total:,} samples; the same command goes on'
       )
+    self._warn()
     took = format_seconds(time.monotonic() - self.begun)
     self.progress.note(
       f'{self.ledger.stored:,} samples of {len(self.problems)} problems are stored; '
@@ -261,7 +267,28 @@ class _Filling:
         ),
       )
 
+  def _warn(self) -> None:
+    """Notes what the samples show of a server that does not do what was asked."""
+    if self.cut:
+      self.progress.note(
+        f'warning: the server cut {self.cut:,} completions before sampling.max_tokens='
+        f'{self.config.sampling.max_tokens:,}: its context is too short for them (they are stored '
+        "as cut, finish 'length')"
+      )
+    several = [place for place, number in self.answers.items() if number >= _ALIKE]
+    if several and self.config.evaluate.temperature > 0:
+      alike = [place for place in several if len(self.texts[place]) == 1]
+      if len(alike) == len(several) >= _ALIKE:
+        self.progress.note(
+          f'warning: all completions of a problem are the same text, of {len(alike)} problems: '
+          'does the server keep to temperature and seed, or does a cache answer for it?'
+        )
+
   def _judge(self, place: int, sample: int, answer: Answer) -> None:
+    self.cut += answer.finish == 'length' and answer.length < self.config.sampling.max_tokens - 1
+    self.answers[place] += 1
+    if len(self.texts[place]) < 2:
+      self.texts[place].add(answer.text)
     if self.told and answer.logprob_sum is None:
       self.told = False
       self.progress.note('the server gives no log-probs; the samples are stored without')

@@ -13,36 +13,24 @@ import dataclasses
 import http.client
 import json
 import logging
-import math
 import os
 import queue
 import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
+
+from rlvr_jax.eval.wire import Answer as Answer
+from rlvr_jax.eval.wire import Asked as Asked
+from rlvr_jax.eval.wire import Passing, Refused, answers_of, body_of
+from rlvr_jax.eval.wire import ServerError as ServerError
 
 log = logging.getLogger(__name__)
 Key = TypeVar('Key')
 
 _MOST_WAIT_S = 60.0
 _AGAIN = (408, 409, 425, 429)  # statuses, beside all from 500 on, that may pass
-_FINISHES = {
-  'stop': 'eos', 'eos': 'eos', 'end_turn': 'eos', 'stop_sequence': 'eos', 'tool_calls': 'eos',
-  'function_call': 'eos', 'length': 'length', 'max_tokens': 'length', 'content_filter': 'refused',
-}  # fmt: skip
-
-
-class ServerError(OSError):
-  """The server did not answer as it should, also after the last try; the message says how."""
-
-
-class _Passing(Exception):
-  """A failure that may pass; wait_s: what the server asks to wait, None if it does not say."""
-
-  def __init__(self, text: str, wait_s: float | None = None):
-    super().__init__(text)
-    self.wait_s = wait_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,38 +55,6 @@ class Server:
   limits: Limits = Limits()
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-  """One request: text to go on from, or chat messages to answer, n times.
-
-  prefix: the beginning of the assistant's answer to messages (vLLM's continue_final_message).
-  seed None leaves the choice to the server; top_k 0 is off.
-  """
-
-  prompt: str | Sequence[Mapping[str, str]]
-  n: int = 1
-  seed: int | None = None
-  temperature: float = 1.0
-  top_p: float = 1.0
-  top_k: int = 0
-  max_tokens: int = 1024
-  prefix: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """One completion. finish: eos | length | refused (the server's filter cut it).
-
-  length: its tokens as the server counts them. logprob_sum: natural log, over them, of what the
-  server reports (vLLM: of the distribution at temperature 1); None where it reports none.
-  """
-
-  text: str
-  finish: str
-  length: int
-  logprob_sum: float | None
-
-
 def connect(model: str, limits: Limits | None = None) -> Server:
   """The server of a name http://host:port/v1#NAME; #NAME may be left out where it has one model.
 
@@ -119,6 +75,9 @@ def connect(model: str, limits: Limits | None = None) -> Server:
     )
   if parts.scheme not in ('http', 'https') or not parts.hostname or not port_ok or parts.query:
     raise ValueError(f'model={model!r} is no server: write http://host:port/v1#NAME')
+  if not url.isascii() or not url.isprintable() or ' ' in url:
+    raise ValueError(f'model={model!r} is no server: its address holds characters that none has')
+  key_of(limits)
   server = Server(url.rstrip('/'), name, limits)
   there = models(server)
   if not name and there is not None and len(there) == 1:
@@ -136,7 +95,7 @@ def models(server: Server) -> list[str] | None:
   with _Line(server) as line:
     try:
       content = line.insist('GET', '/models', None)
-    except _Refused as error:
+    except Refused as error:
       if error.status == 404:
         return None
       raise
@@ -198,14 +157,6 @@ def ask_all(
       todo.put(None)
 
 
-class _Refused(ServerError):
-  """An answer with a status that will not pass by asking again."""
-
-  def __init__(self, text: str, status: int):
-    super().__init__(text)
-    self.status = status
-
-
 class _Line:
   """One connection, kept open between requests; a context manager."""
 
@@ -244,7 +195,7 @@ class _Line:
     for attempt in range(limits.retries + 1):
       try:
         return read(self._once(method, path, body))
-      except _Passing as failure:
+      except Passing as failure:
         self._close()
         where = f'{self._server.url}{path}'
         if attempt == limits.retries:
@@ -260,7 +211,7 @@ class _Line:
     raise AssertionError('the loop returns or raises')
 
   def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-    key = os.environ.get(self._server.limits.key_env, '')
+    key = key_of(self._server.limits)
     headers = {'Content-Type': 'application/json', 'Accept': 'application/json'}
     if key:
       headers['Authorization'] = f'Bearer {key}'
@@ -268,17 +219,17 @@ class _Line:
     try:
       status, wait, raw = self._send(method, path, data, headers)
     except TimeoutError as error:
-      raise _Passing(f'no answer within {self._server.limits.timeout_s:g} s') from error
+      raise Passing(f'no answer within {self._server.limits.timeout_s:g} s') from error
     except (OSError, http.client.HTTPException) as error:
-      raise _Passing(hide(f'{type(error).__name__}: {error}', key)) from error
+      raise Passing(hide(f'{type(error).__name__}: {error}', key)) from error
     if status != 200:
       self._refuse(status, hide(_said(raw), key), bool(key), wait)
     try:
       content = json.loads(raw)
-    except ValueError as error:
-      raise _Passing(f'the answer is not JSON ({hide(_said(raw), key)!r})') from error
+    except (ValueError, RecursionError) as error:
+      raise Passing(f'the answer is not JSON ({hide(_said(raw), key)!r})') from error
     if not isinstance(content, dict):
-      raise _Passing(f'the answer is a {type(content).__name__}, not an object')
+      raise Passing(f'the answer is a {type(content).__name__}, not an object')
     return content
 
   def _send(
@@ -301,21 +252,33 @@ class _Line:
           raise
         continue  # the server had closed a connection that lay idle
       waits = response.getheader('Retry-After') or ''
-      return response.status, float(waits) if waits.isdigit() else None, raw
+      told = waits.isascii() and waits.isdecimal()
+      return response.status, float(waits) if told else None, raw
     raise AssertionError('the second round returns or raises')
 
   def _refuse(self, status: int, said: str, with_key: bool, wait: float | None) -> None:
     if status in _AGAIN or status >= 500:
-      raise _Passing(f'status {status}: {said}', wait)
+      raise Passing(f'status {status}: {said}', wait)
     if status in (401, 403):
       name = self._server.limits.key_env
       has = 'is not accepted' if with_key else 'is not set'
       said = f'the key in the environment variable {name} {has} ({said})'
-    if status in (301, 302, 307, 308):
+    if 300 <= status < 400:
       said = f'it sends elsewhere, which is not followed; give the final address ({said})'
     if status == 404:
       said += '; is the address right up to /v1, and the name after #?'
-    raise _Refused(f'{self._server.url}: status {status}: {said}', status)
+    raise Refused(f'{self._server.url}: status {status}: {said}', status)
+
+
+def key_of(limits: Limits) -> str:
+  """The key, '' where there is none; ValueError for one that no header can hold, not showing it."""
+  key = os.environ.get(limits.key_env, '').strip()  # files of keys end with a newline
+  if not (key.isascii() and key.isprintable()) or ' ' in key:
+    raise ValueError(
+      f'the environment variable {limits.key_env} (server.key_env) holds spaces, line ends or '
+      'other characters that are in no key; set it anew'
+    )
+  return key
 
 
 def hide(text: str, key: str) -> str:
@@ -328,94 +291,9 @@ def _said(raw: bytes) -> str:
   text = raw.decode(errors='replace')
   try:
     content = json.loads(text)
-  except ValueError:
+  except (ValueError, RecursionError):
     return text.strip()[:200]
   if isinstance(content, dict):
     inner = content.get('error', content.get('message', content.get('detail', content)))
     text = str(inner.get('message', inner)) if isinstance(inner, dict) else str(inner)
   return text[:300]
-
-
-def body_of(asked: Asked, model: str, *, logprobs: bool) -> tuple[str, dict[str, Any]]:
-  """(path, body) of a request."""
-  body: dict[str, Any] = {
-    'model': model,
-    'n': asked.n,
-    'temperature': asked.temperature,
-    'top_p': asked.top_p,
-    'max_tokens': asked.max_tokens,
-  }
-  if asked.seed is not None:
-    body['seed'] = asked.seed
-  if asked.top_k:
-    body['top_k'] = asked.top_k  # not of OpenAI's own; vLLM, SGLang and llama.cpp know it
-  if isinstance(asked.prompt, str):
-    if logprobs:
-      body['logprobs'] = 1
-    return '/completions', {**body, 'prompt': asked.prompt}
-  messages = [dict(message) for message in asked.prompt]
-  if asked.prefix:
-    messages.append({'role': 'assistant', 'content': asked.prefix})
-    body |= {'continue_final_message': True, 'add_generation_prompt': False}
-  if logprobs:
-    body['logprobs'] = True
-  return '/chat/completions', {**body, 'messages': messages}
-
-
-def answers_of(content: Mapping[str, Any], asked: Asked) -> list[Answer]:
-  """The answers in a server's content; what it lacks may pass, except what it never tells."""
-  choices = content.get('choices')
-  if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
-    raise _Passing(f'the answer has no list of choices but {sorted(content)}')
-  if len(choices) != asked.n:
-    raise _Passing(
-      f'{len(choices)} completions in place of {asked.n} (a server that gives one at a time needs '
-      'server.n=1)'
-    )
-  usage = content.get('usage')
-  used = usage.get('completion_tokens') if isinstance(usage, dict) else None
-  ordered = sorted(choices, key=lambda one: one.get('index') or 0)
-  return [_answer(one, used if asked.n == 1 else None) for one in ordered]
-
-
-def _answer(choice: Mapping[str, Any], used: Any) -> Answer:
-  reason = choice.get('finish_reason')
-  finish = _FINISHES.get(str(reason))
-  if finish is None:
-    raise _Passing(f'finish_reason={reason!r} is none of {", ".join(_FINISHES)}')
-  message = choice.get('message')
-  text = message.get('content') if isinstance(message, dict) else choice.get('text')
-  if isinstance(message, dict):
-    thought = message.get('reasoning_content') or message.get('reasoning')
-    if thought:  # what the server's parser had taken out
-      text = f'<think>\n{thought}\n</think>\n\n{text or ""}'
-    text = text or ''
-  if not isinstance(text, str):
-    raise _Passing(f'a choice without text: {sorted(choice)}')
-  logprobs = _logprobs(choice.get('logprobs'))
-  length = used if logprobs is None else len(logprobs)
-  if not isinstance(length, int) or isinstance(length, bool) or length < 0:
-    raise _Refused(
-      'the server tells neither log-probs nor usage.completion_tokens of each completion, so its '
-      'length is not known: set server.n=1 (with server.n above 1 it must give log-probs)',
-      200,
-    )
-  total = None if logprobs is None else math.fsum(logprobs)
-  return Answer(text, finish, length, total)
-
-
-def _logprobs(given: Any) -> list[float] | None:
-  """The log-prob of each token, from either form; None where one is missing."""
-  if not isinstance(given, dict):
-    return None
-  values = given.get('token_logprobs')
-  if values is None and isinstance(given.get('content'), list):
-    values = [one.get('logprob') if isinstance(one, dict) else None for one in given['content']]
-  if not isinstance(values, list):
-    return None
-  told = [
-    float(value)
-    for value in values
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-  ]
-  return told if len(told) == len(values) else None

@@ -158,11 +158,16 @@ def read_metadata(path: pathlib.Path) -> Metadata:
     raise _corrupt(path, error) from error
   if raw is None:
     raise ValueError(f'{path} is not a shard of a sample store (its metadata is missing)')
-  fields = json.loads(raw)
-  version = fields.pop('format')
-  if version != FORMAT:
-    raise ValueError(f'{path} has store format {version}; this version reads format {FORMAT}')
-  return Metadata(**fields)
+  try:
+    fields = json.loads(raw)
+    version = fields.pop('format')
+    if version == FORMAT:
+      return Metadata(**fields)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise ValueError(
+      f'{path} has damaged metadata ({error}); delete it, and its samples will be drawn again'
+    ) from error
+  raise ValueError(f'{path} has store format {version}; this version reads format {FORMAT}')
 
 
 def is_ours(path: pathlib.Path) -> bool:

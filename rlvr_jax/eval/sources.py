@@ -26,7 +26,8 @@ class Source:
   kind names the format of the files. settings: how they were drawn, as far as that is known.
   verifier: name and version of who judged, '' if not known; prompt_hash of the template, and data
   of the problems' content, '' likewise. problems: with prompt and answer, as far as they are known.
-  folder: of a store of ours; rows: of another tool's samples; neither where there are counts only.
+  folder: of a store of ours; rows: of another tool's samples; neither where there are counts only,
+  or it is not known which samples are correct.
   content stands for the rows.
   draws: i64[P] by counts.problem_ids, rows of each problem, errors included. n_asked: up to which
   sample index the rows of an early-stopped store go. digests stand for the content of problems that
@@ -127,7 +128,7 @@ def find_store(path: pathlib.Path, task: str) -> tuple[pathlib.Path, str, str] |
 
 def _is_task(path: pathlib.Path) -> bool:
   paths = shards.shard_paths(path)
-  return bool(paths) and shards.is_ours(paths[0])
+  return any(shards.is_ours(path) for path in paths)
 
 
 def _only(what: str, wanted: str, found: Sequence[str], root: pathlib.Path) -> str:
@@ -188,9 +189,22 @@ def of_store(
     rule=rule,
     reached=(lambda n: store.reached(model, task, n=n)) if rule else None,
     n_asked=max(last for _, last in extent.values()),
-    digests=json.loads(remembered.read_text()) if remembered.is_file() else {},
+    digests=_object(remembered) if remembered.is_file() else {},
     notes=(note,) if note else (),
   )
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+  """The JSON object of a file of a run; ValueError if it is damaged."""
+  try:
+    content = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is torn or corrupt ({error}); take it from a copy of the run'
+    ) from error
+  if not isinstance(content, dict):
+    raise ValueError(f'{path} is corrupt: a {type(content).__name__}, where an object is expected')
+  return content
 
 
 def _store_content(folder: pathlib.Path) -> str:
@@ -207,7 +221,7 @@ def _problems_of(root: pathlib.Path, task: str, data: str) -> tuple[dict[str, Pr
   record = root.parent / 'config.json'
   if not record.is_file():
     return {}, 'prompts are not shown: there is no config.json beside the samples'
-  group = json.loads(record.read_text()).get('task', {})
+  group = _object(record).get('task', {})
   at_hand = group.get('name') in FAMILIES or pathlib.Path(group.get('path') or '.').is_file()
   if group.get('module') or not at_hand:  # neither run a file of the user's nor fetch anything
     return {}, f'prompts are not shown: the problems of {group.get("name")!r} are not at hand'
@@ -265,6 +279,12 @@ def of_draws(name: str, path: pathlib.Path, draws: Draws, *, samples: int, ragge
       f'{path} is a table of counts, so the first {samples} draws are not known; leave '
       'compare.samples at 0, or give the samples themselves'
     )
+  if samples and draws.unordered:
+    raise ValueError(
+      f'{path} says how many of the repeats are right, but not which, so the first {samples} are '
+      'not known; leave compare.samples at 0, or judge the completions: '
+      '--config.compare.verifier=math'
+    )
   rows = [row for row in draws.rows if not samples or row.sample < samples]
   if not rows:
     raise ValueError(f'{path}: no sample is left of {len(draws.rows):,}')
@@ -295,7 +315,7 @@ def of_draws(name: str, path: pathlib.Path, draws: Draws, *, samples: int, ragge
       if p in known
     },
     content=_digest(rows),
-    rows=None if draws.counted else rows,
+    rows=None if draws.counted or draws.unordered else rows,
     verifier=verifier,
     prompt_hash=hashed,
   )
@@ -312,7 +332,7 @@ def _counts(
   if draws.counted:
     n, c = np.zeros((2, len(ids)), np.int64)
     n[where], c[where] = [row.n for row in rows], [row.c for row in rows]
-    return Counts(tuple(ids), n, c, coupling=coupling), n, n
+    return Counts(tuple(ids), n, c, truncated=None, coupling=coupling), n, n
   names = np.array([row.verdict for row in rows], dtype=object)
   drawn = np.bincount(where, minlength=len(ids))
   verdicts = {name: np.bincount(where[names == name], minlength=len(ids)) for name in VERDICTS}
@@ -324,8 +344,11 @@ def _counts(
     drawn - verdicts['error'],
     verdicts['correct'],
     verdicts=verdicts,
-    tokens=sum(row.length or 0 for row in rows),
-    truncated=sum(row.finish == 'length' for row in rows),
+    # of some rows only they would be too few: then not known
+    tokens=0 if any(row.length is None for row in rows) else sum(row.length or 0 for row in rows),
+    truncated=sum(row.finish == 'length' for row in rows)
+    if all(row.finish for row in rows)
+    else None,
     coupling=coupling,
   )
   return counts, drawn, last

@@ -26,6 +26,15 @@ class Table:
   caption: str = ''
   sortable: bool = False
 
+  @property
+  def numbers(self) -> list[bool]:
+    """Whether a column holds numbers, dashes among them or not, and is set to the right."""
+    plain = [
+      [cell.value if isinstance(cell, Linked) else cell for cell in row] for row in self.rows
+    ]
+    cells = [[row[i] for row in plain if row[i] is not None] for i in range(len(self.columns))]
+    return [bool(c) and all(isinstance(x, int | float) for x in c) for c in cells]
+
 
 @dataclasses.dataclass(frozen=True)
 class Linked:
@@ -274,7 +283,7 @@ def verdict_table(document: Mapping[str, Any], browsed: Sequence[str] = ()) -> T
         else leading(entry['verdicts'].get(verdict), name, verdict=verdict)
         for verdict in names
       ),
-      entry['truncated'],
+      entry['truncated'],  # None where no finish is known
       entry['tokens'] or None,  # where no length is known
       leading(entry['never_solved'], name, bin='0'),
       f'{100 * entry["zero_of_n_upper_bound"]:.2g}%',

@@ -102,7 +102,8 @@ def _parquet(path: Path, skip: tuple[str, ...]) -> Placed:
           number += 1
   except (pa.ArrowException, OSError) as error:
     raise ValueError(
-      f'{path}: the Parquet file is damaged after row {number} ({error}); fetch it again'
+      f'{path}: the Parquet file is damaged after row {number} '
+      f'({str(error).splitlines()[0]}); fetch it again'
     ) from error
 
 
