@@ -106,7 +106,8 @@ def measure(stores: str, out: pathlib.Path) -> dict[str, float]:
   words = ['--config=configs/compare.py', f'--config.stores={stores}', f'--workdir={out}']
   begin = time.perf_counter()
   running = subprocess.Popen([sys.executable, 'main.py', *words], cwd=ROOT)
-  _, status, used = os.wait4(running.pid, 0)
+  _, status, used = os.wait4(running.pid, 0)  # says how much memory it had; wait() does not
+  running.returncode = os.waitstatus_to_exitcode(status)
   seconds = time.perf_counter() - begin
   if status:
     raise RuntimeError(f'job=compare of {stores} ended with status {status}')
