@@ -237,8 +237,8 @@ def shrinks(study: 'Study', settings: Settings, inputs: Inputs) -> Row:
   only_base = float((loss > 0).sum(axis=1).mean())
   only_rl = float((loss < 0).sum(axis=1).mean())
   text = (
-    f'with n = {base.smallest_n} samples {only_base:g} problems are covered by the base only and '
-    f'{only_rl:g} by the trained model only, of {len(base)}: net loss {_points(net)} points'
+    f'with n = {base.smallest_n} samples {only_base:.3g} problems are covered by the base only and '
+    f'{only_rl:.3g} by the trained model only, of {len(base)}: net loss {_points(net)} points'
   )
   numbers: dict[str, Any] = {'base_only': only_base, 'rl_only': only_rl, 'net_loss': net}
   conditions = [('net loss', net, settings.shrink, 'above')]
