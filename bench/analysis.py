@@ -6,8 +6,8 @@ BENCH_PARTS chooses parts by name (a list with commas; all if unset):
   pair  the same of two models: a minute
 """
 
+import contextlib
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -106,19 +106,35 @@ def measure(stores: str, out: pathlib.Path) -> dict[str, float]:
   words = ['--config=configs/compare.py', f'--config.stores={stores}', f'--workdir={out}']
   begin = time.perf_counter()
   running = subprocess.Popen([sys.executable, 'main.py', *words], cwd=ROOT)
-  _, status, used = os.wait4(running.pid, 0)  # says how much memory it had; wait() does not
-  running.returncode = os.waitstatus_to_exitcode(status)
+  gigabytes = _watched(running)
   seconds = time.perf_counter() - begin
-  if status:
-    raise RuntimeError(f'job=compare of {stores} ended with status {status}')
-  kilobytes = used.ru_maxrss / (1024 if sys.platform == 'darwin' else 1)
+  if running.returncode:
+    raise RuntimeError(f'job=compare of {stores} ended with status {running.returncode}')
   results = json.loads((out / 'results.json').read_text())
   assert all(entry['problems'] == PROBLEMS for entry in results['models'].values())
   return {
     'seconds': seconds,
-    'gigabytes': kilobytes * 1024 / 1e9,
+    'gigabytes': gigabytes,
     'report': (out / 'report.html').stat().st_size / 1e6,
   }
+
+
+def _watched(running: subprocess.Popen) -> float:
+  """Waits for a process; its peak resident GB.
+
+  Of its own memory (VmHWM of Linux): the maximum that rusage gives begins with that of whoever
+  started it.
+  """
+  status = pathlib.Path(f'/proc/{running.pid}/status')
+  if not status.exists():
+    raise RuntimeError('peak memory is read from /proc, which is not there: Linux only')
+  peak = 0
+  while running.poll() is None:
+    with contextlib.suppress(OSError):  # it ended in between
+      lines = status.read_text().splitlines()
+      peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))])
+    time.sleep(0.02)
+  return peak * 1024 / 1e9
 
 
 def _gates(models: dict[str, float], about: str) -> Gates:
