@@ -137,7 +137,8 @@ def _attend(
   K, S = k.shape[2], k.shape[1]
   q = q.reshape(B, t, K, N // K, H)
   z = scores('BTKGH,BSKH->BKGTS', q, k)
-  mask = begin + jnp.arange(t)[:, None] >= jnp.arange(S)[None, :]
+  places = begin + jnp.arange(t, dtype=jnp.int32)
+  mask = places[:, None] >= jnp.arange(S, dtype=jnp.int32)[None, :]
   if segments is not None:
     queries = jax.lax.dynamic_slice_in_dim(segments, begin, t, axis=1)
     same = queries[:, :, None] == segments[:, None, :]
