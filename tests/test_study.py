@@ -96,6 +96,7 @@ def test_sampled_curves_agree_with_the_exact_ones(finished):
     assert model['exact']['pass_at_k']['256'] > 0.05
 
 
+@pytest.mark.check
 def test_a_second_start_tops_up_and_runs_nothing_again(finished):
   workdir, before, _ = finished
   marks = {p: p.stat().st_mtime_ns for p in workdir.rglob('*.safetensors')}
@@ -117,6 +118,7 @@ def test_a_second_start_tops_up_and_runs_nothing_again(finished):
   )
 
 
+@pytest.mark.check
 def test_a_stage_of_another_config_is_refused(finished):
   workdir, _, _ = finished
   code, text = run(workdir, **TINY | {'distill.noise': 0.9})

@@ -119,6 +119,7 @@ def whole(changes, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.check
 def test_training_on_conversations_is_resumed_to_the_bit(changes, whole, task, tmp_path):
   train(loops.config(**changes, **{'train.iterations': 2}), tmp_path)
   train(loops.config(**changes), tmp_path)
