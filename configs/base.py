@@ -33,9 +33,7 @@ def get_config(arg: str = '') -> Config:
 def _every_key() -> Config:
   return ConfigDict(
     {
-      # train | distill | evaluate | sample | study | compare | power | data | score | cot |
-      # perplexity | export
-      'job': 'train',
+      'job': 'train',  # one of rlvr_jax.config.JOBS
       'name': '',  # shown in reports; '' takes the config's file name
       'seed': 0,  # of initialisation, data order and every drawn token
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
@@ -98,11 +96,9 @@ def _every_key() -> Config:
 
 
 def _study() -> dict[str, Any]:
-  return {  # beside its arms (rlvr_jax/stages.py says what an arm is)
-    'models': dotted(
-      {}
-    ),  # name -> a model that is only sampled: its path or hub id, or {path, role,
-    # template, ...} with dotted keys of its own
+  return {  # beside its arms (rlvr_jax/stages.py)
+    # name -> a model that is only sampled: its path or hub id, or {path, role, template, ...}
+    'models': dotted({}),
     'headline': '',  # the model set against the base; '': the first that is trained
     'measure_base': (),  # steps of the base's own training whose checkpoints are measured too
     'swept': (),  # models sampled at study.temperatures too

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
-ROWS = ('data', 'fsdp')  # split the rows of a batch
+ROWS = ('data', 'fsdp')  # split the rows of a batch, and the sampler's slots
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
@@ -34,6 +34,11 @@ def make_mesh(
       'the product must equal their number; set one axis to -1 to take the rest'
     )
   return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=tuple(devices))
+
+
+def row_parts(mesh: Mesh | None) -> int:
+  """Into how many parts a mesh splits rows, and the sampler's slots."""
+  return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def constrain(x: jax.Array, mesh: Mesh | None, *axes: Any) -> jax.Array:

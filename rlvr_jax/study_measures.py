@@ -14,6 +14,7 @@ from rlvr_jax.eval import entropy, perplexity_job, preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.claim_settings import register, settings_of
+from rlvr_jax.eval.drawn import measured
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.solve import solve_probabilities
@@ -73,7 +74,7 @@ def sampled(config: config_lib.Config, workdir: pathlib.Path, one: Measured) -> 
 def _result(
   one: Measured, drawn: sample_lib.Samples, exact: dict[str, float] | None
 ) -> ModelResult:
-  return sample_lib.measured(
+  return measured(
     drawn,
     one.role,
     algorithm=one.algorithm,

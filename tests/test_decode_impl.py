@@ -175,7 +175,7 @@ def _compiled(topology, shape, dtype):
   state = abstract(jax.eval_shape(make), target)
   params = jax.eval_shape(lambda key: unstack(init_params(key, CONFIG, dtype)), jax.random.key(0))
   params = abstract(params, layout.decode_shardings(params, mesh))
-  whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (layout.SHARDS,)))
+  whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (layout.ROWS,)))
 
   def array(shape, dtype, sharding=whole):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -165,7 +165,7 @@ def step(packing, micro_tokens):
   layout = rollout.layout_of(batch, micro_tokens=micro_tokens, packing=packing)
   rows = rollout.micro_batches(batch, None, layout)
   before = jax.tree.map(np.asarray, params)
-  state, metrics = update(state, teacher, rows)
+  state, metrics = update(state, rows, teacher)
   return metrics, jax.tree.map(lambda new, old: np.asarray(new) - old, state.params, before)
 
 

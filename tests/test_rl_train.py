@@ -19,6 +19,7 @@ from rlvr_jax.rl import learner, skips, teacher_data
 from rlvr_jax.rl import train as train_lib
 from rlvr_jax.rl.collect import batch_of, draw_order
 from rlvr_jax.rl.distill import distill, encode_pairs, pair_source
+from rlvr_jax.rl.identity import identity_of
 from rlvr_jax.rl.train import train
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -178,7 +179,7 @@ def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   start = jax.tree.map(np.asarray, learn.state)
   with Checkpointer(
     tmp_path / 'checkpoints',
-    identity=train_lib.learner.identity(config, train_lib.NOT_IDENTITY),
+    identity=identity_of(config, train_lib.NOT_IDENTITY),
   ) as checkpoints:
     state, host = checkpoints.restore(learn.state)
   assert host['iteration'] == 3
@@ -299,7 +300,7 @@ def test_a_kill_changes_nothing_whatever_the_algorithm_keeps(name, rl, cache, tm
     config = loops.config(**changes)
     with Checkpointer(
       tmp_path / 'run' / 'checkpoints',
-      identity=learner.identity(config, train_lib.not_identity(config)),
+      identity=identity_of(config, train_lib.not_identity(config)),
     ) as checkpoints:
       _, host = checkpoints.restore(loops.open_tiny(config).state)
     assert host['iteration'] == 2

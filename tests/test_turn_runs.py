@@ -11,6 +11,7 @@ import sampling_runs as runs
 import rlvr_jax
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.rl.identity import identity_of
 from rlvr_jax.rl.train import train
 
 SIZES = {'slots': 8, 'bank_rows': 8, 'page': 16, 'prompt_capacity': 48, 'chunk': 4}
@@ -140,13 +141,12 @@ def test_training_on_conversations_is_resumed_to_the_bit(changes, whole, task, t
 
 def test_another_task_file_is_another_run(changes, whole, task):
   """Its bytes are in the identity of the checkpoints."""
-  from rlvr_jax.rl import learner
   from rlvr_jax.rl.train import NOT_IDENTITY
 
-  found = learner.identity(loops.config(**changes), NOT_IDENTITY)
+  found = identity_of(loops.config(**changes), NOT_IDENTITY)
   assert found['content of task.environment'].startswith('environment:own_task.py:environment:')
   assert f'content of reward.parts: {task}:short' in found
-  plain = learner.identity(loops.config(), NOT_IDENTITY)
+  plain = identity_of(loops.config(), NOT_IDENTITY)
   assert not [key for key in plain if key.startswith('content of') and key != 'content of task']
 
 

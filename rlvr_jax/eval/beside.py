@@ -78,12 +78,12 @@ def _tokens(counts: Counts) -> float | None:
 def _at_budgets(study: Study) -> tuple[list[dict[str, Any]], Table] | None:
   """The headline's difference at equal tokens; None where no budget is common to both."""
   a, b = (study.model(name).counts for name in study.headline)
-  try:
-    found = efficiency.difference_at_tokens(
-      a, b, points=7, level=study.level, resamples=study.resamples, seed=study.seed
-    )
-  except ValueError:  # one completion of one takes more than all of the other
-    return None
+  cost_a, cost_b = efficiency.mean_tokens(a), efficiency.mean_tokens(b)
+  if max(cost_a, cost_b) > min(cost_a * a.smallest_n, cost_b * b.smallest_n):
+    return None  # one completion of one takes more than all of the other
+  found = efficiency.difference_at_tokens(
+    a, b, points=7, level=study.level, resamples=study.resamples, seed=study.seed
+  )
   numbers, rows = [], []
   for i, budget in enumerate(found.budgets):
     value, low, high = found.difference.at(i)

@@ -19,7 +19,7 @@ from rlvr_jax.eval.rejudge import rejudged
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.sources import Source
 from rlvr_jax.eval.tables import Table
-from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.pool import VerifierPool, pool_of
 from rlvr_jax.tasks.problem import Problem
 
 ROLES = ('base', 'rl', 'distilled', 'instruct', 'teacher')
@@ -96,7 +96,7 @@ def open_all(config: Config, workdir: pathlib.Path) -> list[Source]:
   with contextlib.ExitStack() as stack:
     judge = None
     if c.verifier:
-      pool = stack.enter_context(_pool(config, workdir))
+      pool = stack.enter_context(pool_of(config.verifier, workdir))
       judge = functools.partial(_judged, verifier=c.verifier, pool=pool)
     for one in given:
       source = sources.open_source(
@@ -135,17 +135,6 @@ def _check_used(c: Config, found: Sequence[Source]) -> None:
 
 def _judged(draws: Draws, path: pathlib.Path, *, verifier: str, pool: VerifierPool) -> Draws:
   return rejudged(draws, verifier, pool, path)
-
-
-def _pool(config: Config, workdir: pathlib.Path) -> VerifierPool:
-  v = config.verifier
-  return VerifierPool(
-    v.workers,
-    limit_s=v.limit_s,
-    memory_mb=v.memory_mb,
-    journal=workdir / 'verdicts.jsonl',
-    settings={'sandbox': v.sandbox, 'allow_unsafe': v.allow_unsafe},
-  )
 
 
 def words(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, forward, init_params
 from rlvr_jax.sampling.blocks import Blocks
 from rlvr_jax.sampling.draw import Options, draw
-from rlvr_jax.sharding import shardings
+from rlvr_jax.sharding import ROWS, row_parts, shardings
 
 MIN_LENGTH = 16  # tokens of the shortest row
 MICRO_TOKENS = 8192  # tokens in a batch of rows
@@ -134,7 +134,7 @@ def batch_rows(T: int, left: int, micro_tokens: int, mesh: Mesh | None) -> int:
 
   A multiple of the mesh's data parts, if that is more.
   """
-  parts = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+  parts = row_parts(mesh)
   most = max(1, micro_tokens // T // parts)
   return parts * min(most, 1 << (-(-left // parts) - 1).bit_length())
 
@@ -164,7 +164,7 @@ def _score_batch(
   options = Options(jnp.float32(s.temperature), jnp.float32(s.top_p), jnp.int32(s.top_k))
   given: Any = tokens
   if mesh is not None:
-    given = jax.device_put(tokens, NamedSharding(mesh, PartitionSpec(('data', 'fsdp'))))
+    given = jax.device_put(tokens, NamedSharding(mesh, PartitionSpec(ROWS)))
   found = jax.device_get(
     _score(
       params, given, asked, np.int32(len(flat)), options,

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr_jax.config import Config
-from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.sample import Samples, draw
 from rlvr_jax.tasks.overlap import text_of
+from rlvr_jax.tasks.pool import pool_of
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name
 
@@ -82,7 +82,7 @@ def _rates(
     dataclasses.replace(problem, answer=asked[(i + 1) % len(asked)].answer)
     for i, problem in enumerate(asked)
   ]
-  with run_lib.make_pool(config, workdir) as pool:
+  with pool_of(config.verifier, workdir) as pool:
     by_chance = pool.verify(list(zip(others, texts, strict=True)))
   rows = [
     {

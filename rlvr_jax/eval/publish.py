@@ -20,6 +20,7 @@ from rlvr_jax.eval import (
 )  # fmt: skip
 from rlvr_jax.eval.claim_settings import register, settings_of
 from rlvr_jax.eval.counts import Counts
+from rlvr_jax.eval.drawn import Samples, measured
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.tasks import prompts
@@ -97,6 +98,27 @@ def _read_reasoning(workdir: pathlib.Path) -> dict[str, Any] | None:
   """What job=cot found in WORKDIR/cot, if it was run there."""
   path = workdir / 'cot' / 'cot.json'
   return json.loads(path.read_text()) if path.exists() else None
+
+
+def publish_drawn(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  drawn: Samples,
+  problems: Sequence[Problem],
+  *,
+  seconds: float,
+) -> dict[str, Any]:
+  """The report of one model's samples."""
+  return publish(
+    config,
+    workdir,
+    drawn.store,
+    [measured(drawn, 'base')],
+    problems,
+    headline=(drawn.model,),
+    title=f'{drawn.model} on {drawn.task}',
+    seconds=seconds,
+  )
 
 
 def _guesses(config: config_lib.Config) -> tuple[str, Counts] | None:

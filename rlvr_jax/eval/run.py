@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import logging
 import math
-import pathlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -23,8 +22,9 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
-from rlvr_jax.sampling.layout import choose_impl, shard_count
+from rlvr_jax.sampling.layout import choose_impl
 from rlvr_jax.sampling.types import Completion, Item, Sampling
+from rlvr_jax.sharding import row_parts
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -108,7 +108,7 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
     'completion_capacity': s.max_tokens,
     'page': page,
     'dtype': config.model.compute_dtype,
-    'shards': shard_count(mesh),
+    'shards': row_parts(mesh),
     'tensor': 1 if mesh is None else mesh.shape['tensor'],
     'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
   }
@@ -119,18 +119,6 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
       f'sampling.memory_gb={s.memory_gb} decides the pages; leave sampling.pages={s.pages} at 0'
     )
   return budget.fit(model_config, int(s.memory_gb * budget.GIB), **sizes)
-
-
-def make_pool(config: Config, workdir: pathlib.Path) -> VerifierPool:
-  """The verifier pool of a config, with its journal in the workdir."""
-  v = config.verifier
-  return VerifierPool(
-    v.workers,
-    limit_s=v.limit_s,
-    memory_mb=v.memory_mb,
-    journal=workdir / 'verdicts.jsonl',
-    settings={'sandbox': v.sandbox, 'allow_unsafe': v.allow_unsafe},
-  )
 
 
 def make_mesh(config: Config):

@@ -29,11 +29,10 @@ from rlvr_jax.eval.drawn import (
   Samples,
   evaluation_problems,
   exit_when_stopped,
-  measured,
   store_name,
 )
 from rlvr_jax.eval.fill import Subject, sample_into_store
-from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.publish import publish_drawn
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.eval.turns import rules_of
@@ -48,6 +47,7 @@ from rlvr_jax.sharding import path_name
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.given import Given, check_remembered, gather
 from rlvr_jax.tasks.load import content_hash, environment_of
+from rlvr_jax.tasks.pool import pool_of
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name
 
@@ -229,7 +229,7 @@ def draw(
     data,
     rules_of(config.task, problems, tokenizer, capacity),
   )
-  with run_lib.make_pool(config, workdir) as pool:
+  with pool_of(config.verifier, workdir) as pool:
     found = sample_into_store(
       store,
       subject,
@@ -263,16 +263,7 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
     print(drawn, file=sys.stderr)
   if config.dry_run or config.job == 'sample':
     return
-  publish(
-    config,
-    workdir,
-    drawn.store,
-    [measured(drawn, 'base')],
-    problems,
-    headline=(drawn.model,),
-    title=f'{drawn.model} on {drawn.task}',
-    seconds=meter.seconds,
-  )
+  publish_drawn(config, workdir, drawn, problems, seconds=meter.seconds)
 
 
 def weights_of(config: Config, path: str | os.PathLike[str]) -> str:

@@ -20,7 +20,7 @@ from rich.text import Text
 from rlvr_jax.config import Config
 from rlvr_jax.eval import flips
 from rlvr_jax.eval.score_input import Item, is_store, items_of_file, items_of_store
-from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.pool import VerifierPool, pool_of
 from rlvr_jax.tasks.problem import Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
 
@@ -44,11 +44,8 @@ def score(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     items = items_of_store(given, score_group, task)
   else:
     items = items_of_file(given, score_group['fields'], task['verifier'])
-  v = config.verifier
   tally = flips.Tally(config.score.examples)
-  with VerifierPool(
-    v.workers, limit_s=v.limit_s, memory_mb=v.memory_mb, journal=workdir / 'verdicts.jsonl'
-  ) as pool:
+  with pool_of(config.verifier, workdir) as pool:
     write_scored(judged(items, pool), out, tally)
   summary = {
     'input': config.input,

@@ -22,11 +22,10 @@ from rlvr_jax.eval.drawn import (
   Samples,
   evaluation_problems,
   exit_when_stopped,
-  measured,
   store_name,
 )
 from rlvr_jax.eval.ledger import Ledger
-from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.publish import publish_drawn
 from rlvr_jax.eval.samples import Row, SampleStore
 from rlvr_jax.eval.server import Answer, Asked, Server
 from rlvr_jax.eval.server import Limits as Limits
@@ -36,7 +35,7 @@ from rlvr_jax.metrics import Meter, Progress, format_seconds
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.given import check_remembered
 from rlvr_jax.tasks.load import content_hash
-from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.pool import VerifierPool, pool_of
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
 
@@ -57,16 +56,7 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
     return
   print(drawn, file=sys.stderr)
   if config.job == 'evaluate':
-    publish(
-      config,
-      workdir,
-      drawn.store,
-      [measured(drawn, 'base')],
-      problems,
-      headline=(drawn.model,),
-      title=f'{drawn.model} on {drawn.task}',
-      seconds=meter.seconds,
-    )
+    publish_drawn(config, workdir, drawn, problems, seconds=meter.seconds)
 
 
 def draw(
@@ -117,16 +107,7 @@ def draw(
   what = f'sampling {name}'
   with (
     GracefulExit() as leaving,
-    VerifierPool(
-      config.verifier.workers,
-      limit_s=config.verifier.limit_s,
-      memory_mb=config.verifier.memory_mb,
-      journal=workdir / 'verdicts.jsonl',
-      settings={
-        'sandbox': config.verifier.sandbox,
-        'allow_unsafe': config.verifier.allow_unsafe,
-      },
-    ) as pool,
+    pool_of(config.verifier, workdir) as pool,
     Progress(ledger.total, what, start=ledger.known, plain_every_s=5.0, enabled=show) as progress,
     ledger,
   ):

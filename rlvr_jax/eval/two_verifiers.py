@@ -19,7 +19,7 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.score import judged, write_scored
 from rlvr_jax.eval.score_input import Item
 from rlvr_jax.eval.tables import Linked, Table, behind
-from rlvr_jax.tasks.pool import VerifierPool
+from rlvr_jax.tasks.pool import pool_of
 from rlvr_jax.tasks.problem import Problem
 
 MOST_LISTED = 200  # problems in the table of flips
@@ -118,11 +118,9 @@ def rejudge(
   Verdicts go through the workdir's journal, so that a second call costs no judging.
   """
   folder = workdir / 'rescored' / verifier.replace('/', '_').replace(':', '_')
-  v, found = config.verifier, {}
+  found = {}
   known = {p.id: dataclasses.replace(p, meta={**p.meta, 'verifier': verifier}) for p in problems}
-  with VerifierPool(
-    v.workers, limit_s=v.limit_s, memory_mb=v.memory_mb, journal=workdir / 'verdicts.jsonl'
-  ) as pool:
+  with pool_of(config.verifier, workdir) as pool:
     for model in models:
       path = folder / f'{model}.jsonl'
       items = _items(store.root / model / problems[0].task, known)

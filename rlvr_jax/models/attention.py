@@ -96,9 +96,8 @@ def causal_attention(
     begin, end = first * block, (first + count) * block
     own = None if segments is None else segments[:, :end]
     outs.append(_band(begin, q[:, begin:end], k[:, :end], v[:, :end], own, block=block))
-  if begin := T - T % block:
-    rest = jax.checkpoint(_attend)
-    outs += [rest(jnp.int32(begin), q[:, begin:], k, v, segments)] if begin < T else []
+  if rest := T % block:
+    outs.append(jax.checkpoint(_attend)(jnp.int32(T - rest), q[:, T - rest :], k, v, segments))
   return jnp.concatenate(outs, axis=1)
 
 

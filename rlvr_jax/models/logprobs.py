@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
-from rlvr_jax.sharding import ROWS, constrain
+from rlvr_jax.sharding import ROWS, constrain, row_parts
 
 STRIPS = 16  # where they divide V; a `tensor` axis that divides them splits the strips
 LANES = 128  # rows a strip of a part: a multiple of this, if that many
@@ -89,7 +89,7 @@ def token_logprobs(
   constant: no gradient flows to it. mesh: tokens are split over its data and fsdp axes, and chunk
   is that of one device.
   """
-  devices = 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
+  devices = row_parts(mesh)
   parts = max(1, -(-hidden.shape[0] // max(1, chunk * devices)))
   hidden = constrain(hidden, mesh, ROWS) if hidden.shape[0] % devices == 0 else hidden
   temperature = jax.lax.stop_gradient(jnp.asarray(temperature, wide(hidden.dtype)))

@@ -18,12 +18,12 @@ from rlvr_jax.models.transformer import Params, forward
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.update import (
-  OnMesh,
   Rows,
   denominators,
   descend,
   flatten,
   gradients,
+  jitted,
   map_rows,
   state_shardings,
 )
@@ -193,4 +193,4 @@ def make_critic_update(
     }
     return CriticState(params=params, opt_state=opt_state), found
 
-  return jax.jit(update, donate_argnums=0) if mesh is None else OnMesh(update, mesh)
+  return jitted(update, mesh)

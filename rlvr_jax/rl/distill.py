@@ -30,11 +30,13 @@ from rlvr_jax.rl import ends, learner, observe, rollout, skips, teacher_data
 from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.collect import Source, batch_of, open_source, train_sampling
 from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
+from rlvr_jax.rl.identity import identity_of
 from rlvr_jax.rl.teacher_data import Pair
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.rl.update import make_score
 from rlvr_jax.tasks.load import family, load_problems
+from rlvr_jax.tasks.pool import pool_of
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.prompts import writes_bos
 
@@ -157,7 +159,7 @@ def pairs_step(
 
   def logits(step: int):
     rollouts, ones = rollouts_of(step)
-    learn.state, metrics = update(learn.state, teacher.params, learn.placed(rollouts))
+    learn.state, metrics = update(learn.state, learn.placed(rollouts), teacher.params)
     row = {key: float(value) for key, value in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}, rollouts, ones
 
@@ -220,7 +222,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
         workdir / 'checkpoints',
         keep=config.train.keep,
         keep_steps=config.train.keep_steps,
-        identity=learner.identity(config, SFT_NOT_IDENTITY),
+        identity=identity_of(config, SFT_NOT_IDENTITY),
       )
     )
     start, host = 0, {'skipped_in_row': 0, 'meter': {}}
@@ -238,7 +240,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
         resume_step=start - 1,
       )
     )
-    pool = stack.enter_context(run_lib.make_pool(config, workdir))
+    pool = stack.enter_context(pool_of(config.verifier, workdir))
     held_out = open_source(config, engine, pool, learn.tokenizer, looks, looks_encoded)
     if draw is None:
       encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity)

@@ -7,7 +7,6 @@ sampled at the tokens drawn, so that its gradient is that of policy gradients wi
 log p_teacher - log p_student of each token, and what comes after a token is not its credit.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -23,7 +22,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, forward
 from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.types import TrainState
-from rlvr_jax.rl.update import Rows, descend, gradients, rows_sharding, state_shardings
+from rlvr_jax.rl.update import Rows, jitted, state_shardings, stepped
 
 
 def check_tokenizers(student: Tokenizer, teacher: Tokenizer, name: str) -> None:
@@ -134,20 +133,20 @@ def make_logit_update(
   chunk: int = 1024,
   mesh: Mesh | None = None,
   trained: Trained | None = None,
-) -> Callable[[TrainState, Params, Rows], tuple[TrainState, dict[str, jax.Array]]]:
-  """The jitted step (state, teacher, rows) -> (state, metrics); state is donated.
+) -> Callable[[TrainState, Rows, Params], tuple[TrainState, dict[str, jax.Array]]]:
+  """The jitted step (state, rows, teacher) -> (state, metrics); state is donated.
 
   The mean forward KL over all completion tokens of the M micro-batches. A non-finite loss or
   gradient leaves params and optimizer as they were; metrics['skipped'] is then 1.
   """
   parts = trained or Trained()
 
-  def update(state: TrainState, teacher: Params, rows: Rows):
+  def update(state: TrainState, rows: Rows, teacher: Params):
     count = jnp.maximum(jnp.sum(rows.completion_mask), 1)
 
-    def loss_fn(tree, micro):
+    def loss_of(params, micro):
       return logit_loss(
-        parts.params(parts.put(state, tree)),
+        params,
         teacher,
         micro,
         count,
@@ -160,34 +159,11 @@ def make_logit_update(
         mesh=mesh,
       )
 
-    tree = parts.take(state)
-    placed = None if mesh is None else state_shardings(tree, config, mesh)
-    loss, metrics, grads = gradients(loss_fn, tree, rows, placed)
-    tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
-    state = parts.put(state, tree)
-    metrics |= {'loss': loss, 'grad_norm': norm, 'tokens': count.astype(loss.dtype)}
-    metrics['skipped'] = jnp.where(finite, 0, 1)
-    return state.replace(step=state.step + 1, opt_state=opt_state), metrics
+    placed = None if mesh is None else state_shardings(parts.take(state), config, mesh)
+    state, metrics = stepped(parts, optimizer, state, loss_of, rows, placed)
+    return state, metrics | {'tokens': count.astype(metrics['loss'].dtype)}
 
-  if mesh is None:
-    return jax.jit(update, donate_argnums=0)
-
-  @functools.lru_cache(maxsize=1)
-  def compiled(structure, placed):
-    of_state, of_teacher = jax.tree.unflatten(structure, placed)
-    return jax.jit(
-      update,
-      in_shardings=(of_state, of_teacher, rows_sharding(mesh)),
-      out_shardings=(of_state, None),
-      donate_argnums=0,
-    )
-
-  def call(state: TrainState, teacher: Params, rows: Rows):
-    placed = jax.tree.map(lambda x: x.sharding, (state, teacher))
-    leaves, structure = jax.tree.flatten(placed)
-    return compiled(structure, tuple(leaves))(state, teacher, rows)
-
-  return call
+  return jitted(update, mesh)
 
 
 def reverse_kl_advantages(student: np.ndarray, teacher: np.ndarray, mask: np.ndarray) -> np.ndarray:

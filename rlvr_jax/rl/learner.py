@@ -5,11 +5,8 @@ Shared by RL (rl/train.py) and supervised fine-tuning (rl/distill.py).
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +15,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from rlvr_jax import config as config_lib
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.models.load import fingerprint, load_model
+from rlvr_jax.models.load import load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl import critic as critic_lib
-from rlvr_jax.rl import parts as reward_parts
-from rlvr_jax.rl import teacher_data
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.optimizer import make_optimizer
@@ -42,8 +36,8 @@ from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
-from rlvr_jax.sharding import shardings
-from rlvr_jax.tasks.load import content_hash, family
+from rlvr_jax.sharding import row_parts, shardings
+from rlvr_jax.tasks.load import family
 
 
 @dataclasses.dataclass
@@ -239,33 +233,6 @@ def _cast(params: Params, dtype: str) -> Params:
 def _as_dtype(params: Params, dtype: str) -> Params:
   """params with a cast copy of each leaf that is not of that dtype."""
   return jax.tree.map(lambda x: x if x.dtype == dtype else _cast(x, dtype), params)
-
-
-def identity(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
-  """What decides a run's numbers: the config's keys, and the content of its model and data."""
-  found = config_lib.identity(config, exclude=exclude)
-  found['content of task'] = content_hash(config.task)
-  if config.job == 'train':
-    found |= reward_parts.contents(config)
-  if config.distill.source and config.job == 'distill':
-    found['content of distill.source'] = _source_hash(config.distill.source)
-  if config.distill.teacher and config.job == 'distill':
-    found['content of distill.teacher'] = fingerprint(config.distill.teacher)[:16]
-  if config.model.name:
-    found['content of model.name'] = fingerprint(config.model.name)[:16]
-  return found
-
-
-def _source_hash(source: str) -> str:
-  """teacher_data.content, but of a JSONL file what runs have always had in their identity."""
-  path = pathlib.Path(source)
-  return hash_of(path.read_text()) if path.suffix == '.jsonl' else teacher_data.content(source)
-
-
-def hash_of(value: Any) -> str:
-  """16 hex digits that stand for a JSON value."""
-  text = json.dumps(value, sort_keys=True, default=str)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def total_steps(config: Config) -> int:
@@ -473,7 +440,7 @@ def open_learner(
     score=score,
     reference=reference,
     run=config,
-    multiple=1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp'],
+    multiple=row_parts(mesh),
     algorithm=algorithm,
     trained=parts,
     critic_update=critic.update if critic else None,

@@ -16,6 +16,7 @@ import numpy as np
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config
 from rlvr_jax.eval import sample as sample_lib
+from rlvr_jax.eval.drawn import measured
 from rlvr_jax.eval.figures import Panel
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.metrics import Meter, read_metrics
@@ -75,7 +76,7 @@ def write(
     if name == end:
       trained = {'algorithm': config.train.algorithm, 'seed': config.seed}
       trained['step'] = config.train.iterations
-    found.append(sample_lib.measured(drawn, role, **trained))
+    found.append(measured(drawn, role, **trained))
   rows = read_metrics(workdir / 'metrics.jsonl')
   publish(
     measuring,

@@ -23,7 +23,9 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl import ends, learner, observe, parts, report, skips
 from rlvr_jax.rl.algorithms import Algorithm, choose
+from rlvr_jax.rl.identity import hash_of, identity_of
 from rlvr_jax.tasks.load import load_problems
+from rlvr_jax.tasks.pool import pool_of
 
 log = logging.getLogger(__name__)
 # keys that may differ between a checkpoint and the run that resumes from it
@@ -77,7 +79,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   prompts, look_prompts = (
     run_lib.encode_prompts(some, template, learn.tokenizer, capacity) for some in (problems, looks)
   )
-  identity = learner.identity(config, not_identity(config))
+  identity = identity_of(config, not_identity(config))
   SampleStore(workdir / 'samples').check_writable()
   engine = run_lib.make_engine(config, None, learn.config, learn.mesh)
 
@@ -106,7 +108,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         resume_step=start if start == config.train.iterations else start - 1,
       )
     )
-    pool = stack.enter_context(run_lib.make_pool(config, workdir))
+    pool = stack.enter_context(pool_of(config.verifier, workdir))
     tools = config, engine, pool, learn.tokenizer
     source = collect_lib.open_source(*tools, problems, prompts)
     held_out = collect_lib.open_source(*tools, looks, look_prompts)
@@ -114,9 +116,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     queue = collect_lib.from_json(source, host['queue'])
     keep_rows = None
     if config.train.store_rollouts:
-      keep_rows = stack.enter_context(
-        observe.RolloutWriter(source, workdir, learner.hash_of(identity))
-      )
+      keep_rows = stack.enter_context(observe.RolloutWriter(source, workdir, hash_of(identity)))
     exit_asked = stack.enter_context(GracefulExit())
     trace = stack.enter_context(
       profiling.TraceWindow(workdir, config.profile.start, config.profile.stop)

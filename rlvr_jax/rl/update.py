@@ -19,7 +19,7 @@ from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
 from rlvr_jax.rl.trained import Trained
 from rlvr_jax.rl.types import TokenBatch, TrainState
-from rlvr_jax.sharding import shardings
+from rlvr_jax.sharding import ROWS, shardings
 
 # metrics that are sums over tokens until the end of the scan, then divided by the token count
 _PER_TOKEN = ('entropy', *PER_TOKEN)
@@ -55,7 +55,7 @@ def state_shardings(state: Any, config: ModelConfig, mesh: Mesh) -> Any:
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
   """Rows over data and fsdp; every device sees every micro-batch."""
-  return NamedSharding(mesh, PartitionSpec(None, ('data', 'fsdp')))
+  return NamedSharding(mesh, PartitionSpec(None, ROWS))
 
 
 def flatten(rows: Rows, logprobs: jax.Array, entropy: jax.Array) -> tuple[TokenBatch, int]:
@@ -244,9 +244,9 @@ def make_update(
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
     denominator = denominators(rows, longest)
 
-    def loss_fn(tree, micro):
+    def loss_of(params, micro):
       return rows_loss(
-        parts.params(parts.put(state, tree)),
+        params,
         micro,
         denominator,
         temperature,
@@ -258,55 +258,63 @@ def make_update(
         mesh=mesh,
       )
 
-    tree = parts.take(state)
-    placed = None if mesh is None else state_shardings(tree, config, mesh)
-    loss, metrics, grads = gradients(loss_fn, tree, rows, placed)
-    tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
-    state = parts.put(state, tree)
+    placed = None if mesh is None else state_shardings(parts.take(state), config, mesh)
+    state, metrics = stepped(parts, optimizer, state, loss_of, rows, placed)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
-    metrics |= {
-      'loss': loss,
-      'grad_norm': norm,
-      'tokens': tokens,
-      'skipped': jnp.where(finite, 0, 1),
-    }
-    return state.replace(step=state.step + 1, opt_state=opt_state), metrics
+    return state, metrics | {'tokens': tokens}
 
-  if mesh is None:
-    return jax.jit(update, donate_argnums=0)
-  return OnMesh(update, mesh)
+  return jitted(update, mesh)
 
 
-class OnMesh:
-  """A jitted update with its first argument kept where it lies and rows over data and fsdp.
+def stepped(
+  parts: Trained,
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  loss_of: Callable[[Any, Any], tuple[jax.Array, Metrics]],
+  rows: Any,
+  placed: Any = None,
+) -> tuple[TrainState, Metrics]:
+  """The state after one optimizer step down loss_of(params, micro-batch), with its metrics.
 
-  As jax.jit's, it can be lowered for shapes whose shardings are those of devices that are not here.
+  placed: see gradients, of what trains.
   """
 
-  def __init__(self, update: Callable, mesh: Mesh):
-    @functools.lru_cache(maxsize=1)
-    def compiled(structure, placed):
-      state = jax.tree.unflatten(structure, placed)
-      return jax.jit(
-        update,
-        in_shardings=(state, rows_sharding(mesh), None),
-        out_shardings=(state, None),
-        donate_argnums=0,
-      )
+  def of_trained(tree: Any, micro: Any) -> tuple[jax.Array, Metrics]:
+    return loss_of(parts.params(parts.put(state, tree)), micro)
 
-    self._compiled = compiled
+  tree = parts.take(state)
+  loss, metrics, grads = gradients(of_trained, tree, rows, placed)
+  tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
+  state = parts.put(state, tree).replace(step=state.step + 1, opt_state=opt_state)
+  return state, metrics | {
+    'loss': loss,
+    'grad_norm': norm,
+    'skipped': jnp.where(finite, 0, 1),
+  }
 
-  def _program(self, state: Any) -> Any:
+
+def jitted(update: Callable, mesh: Mesh | None) -> Callable:
+  """jit of update(state, rows, more): the state is donated and, on a mesh, kept where it lies, rows
+  are split over data and fsdp; more stays as it is given."""
+  if mesh is None:
+    return jax.jit(update, donate_argnums=0)
+
+  @functools.lru_cache(maxsize=1)
+  def compiled(structure, placed):
+    state = jax.tree.unflatten(structure, placed)
+    return jax.jit(
+      update,
+      in_shardings=(state, rows_sharding(mesh), None),
+      out_shardings=(state, None),
+      donate_argnums=0,
+    )
+
+  def call(state: Any, rows: Any, more: Any):
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return self._compiled(structure, tuple(leaves))
+    return compiled(structure, tuple(leaves))(state, rows, more)
 
-  def __call__(self, state: Any, rows: Any, temperature: jax.Array) -> Any:
-    return self._program(state)(state, rows, temperature)
-
-  def lower(self, state: Any, rows: Any, temperature: Any) -> Any:
-    """jax.jit(update).lower of arrays or ShapeDtypeStructs with shardings."""
-    return self._program(state).lower(state, rows, temperature)
+  return call
 
 
 def make_score(

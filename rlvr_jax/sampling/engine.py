@@ -24,6 +24,7 @@ from rlvr_jax.sampling.bank import Bank, Place, Prompt, place
 from rlvr_jax.sampling.check import MAX_STOPS, check_items, check_sampling
 from rlvr_jax.sampling.draw import Options
 from rlvr_jax.sampling.types import Completion, Item, Sampling, Stats
+from rlvr_jax.sharding import row_parts
 
 STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
 MIN_BUCKET = 16  # tokens: the smallest prefill program, and the smallest page
@@ -66,7 +67,7 @@ class Engine:
     for name, value in (('slots', slots), ('bank_rows', bank_rows), ('chunk', steps)):
       if value < 1:
         raise ValueError(f'sampling.{name}={value} must be at least 1')
-    self.shards = layout.shard_count(mesh)
+    self.shards = row_parts(mesh)
     if slots % self.shards:
       raise ValueError(
         f'sampling.slots={slots} is not a multiple of mesh.data * mesh.fsdp = {self.shards}; '

@@ -19,9 +19,7 @@ from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
 from rlvr_jax.sampling import chunk as chunk_lib
 from rlvr_jax.sampling import state as state_lib
-from rlvr_jax.sharding import path_name, shardings
-
-SHARDS = ('data', 'fsdp')  # mesh axes that split the slots
+from rlvr_jax.sharding import ROWS, path_name, shardings
 
 
 class Programs(NamedTuple):
@@ -46,8 +44,8 @@ PROGRAMS = Programs(
 
 def programs_over(mesh: Mesh, layout: Any) -> Programs:
   """The same functions with every shard of the mesh on its own; layout: the state's shardings."""
-  whole, split = PartitionSpec(), PartitionSpec(SHARDS)
-  by_step = PartitionSpec(None, SHARDS)  # of everything emitted
+  whole, split = PartitionSpec(), PartitionSpec(ROWS)
+  by_step = PartitionSpec(None, ROWS)  # of everything emitted
 
   def over(f: Callable, ins: tuple, outs: Any, **constants: Any) -> Callable:
     return jax.shard_map(
@@ -55,7 +53,7 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
       mesh=mesh,
       in_specs=ins,
       out_specs=outs,
-      axis_names=set(SHARDS),
+      axis_names=set(ROWS),
       check_vma=False,
     )
 
@@ -66,7 +64,7 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
 
   def run_chunk(params, state, options, stop_ids, *, config, steps, extras, impl):
     ins = (whole, split, whole, whole)
-    axes = {'shards': SHARDS, 'tensor': 'tensor' if mesh.shape['tensor'] > 1 else None}
+    axes = {'shards': ROWS, 'tensor': 'tensor' if mesh.shape['tensor'] > 1 else None}
     static = {'config': config, 'steps': steps, 'extras': extras, 'impl': impl}
     f = over(chunk_lib.run_chunk, ins, (split, by_step), **static, **axes)
     return f(params, state, options, stop_ids)
@@ -98,11 +96,6 @@ def choose_impl(name: str, mesh: Mesh | None, page: int, dtype: str | None) -> s
     return decode.choose(name, page=page, dtype=dtype, platform=platform)
 
 
-def shard_count(mesh: Mesh | None) -> int:
-  """Into how many engines a mesh splits the slots."""
-  return 1 if mesh is None else mesh.shape['data'] * mesh.shape['fsdp']
-
-
 def state_shardings(state: Any, mesh: Mesh, kv_heads: int, heads_axis: int = 1) -> Any:
   """First axes over (data, fsdp); kv heads of the cache over tensor where it divides them.
 
@@ -111,7 +104,7 @@ def state_shardings(state: Any, mesh: Mesh, kv_heads: int, heads_axis: int = 1) 
   divides = kv_heads % mesh.shape['tensor'] == 0
 
   def one(path: tuple, leaf: Any) -> NamedSharding:
-    spec: list[Any] = [SHARDS]
+    spec: list[Any] = [ROWS]
     if path_name(path).startswith('cache/') and divides:
       spec += [None] * (heads_axis - 1) + ['tensor']
     return NamedSharding(mesh, PartitionSpec(*spec))

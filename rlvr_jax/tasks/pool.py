@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import logging
 import os
+import pathlib
 import threading
 import time
 from collections.abc import Mapping
@@ -343,6 +344,17 @@ class VerifierPool:
       process, self._processes[slot] = self._processes[slot], None
     if process is not None:
       process.kill()
+
+
+def pool_of(group: Any, workdir: pathlib.Path) -> VerifierPool:
+  """The pool of a config's group `verifier`, with its journal in the workdir."""
+  return VerifierPool(
+    group.workers,
+    limit_s=group.limit_s,
+    memory_mb=group.memory_mb,
+    journal=workdir / 'verdicts.jsonl',
+    settings={'sandbox': group.sandbox, 'allow_unsafe': group.allow_unsafe},
+  )
 
 
 def _batch_message(batch: list[_Job]) -> dict[str, Any]:
