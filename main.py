@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rlvr_jax import command_line, metrics
+from rlvr_jax import command_line, metrics, watch
 from rlvr_jax import config as config_lib
 
 config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
@@ -48,7 +48,9 @@ def main(argv: Sequence[str]) -> None:
   if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
     print('dry_run: the config is sound; nothing was computed', file=sys.stderr)
     return
-  run(config, workdir)
+  w = config.watch
+  with watch.Watch(workdir, hang_seconds=w.hang_seconds, leave=w.hang_exit):
+    run(config, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

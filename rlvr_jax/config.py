@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlvr_jax import checks
+from rlvr_jax import checks, paths
 from rlvr_jax.config_keys import ADDED, OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
@@ -69,7 +69,7 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
+  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'verifier.workers',
   'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
@@ -78,7 +78,7 @@ UNSEEN_BY_RESULTS = (
   'compare', 'power', 'server', 'evaluate.guesses',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
-  'train.keep_steps',
+  'train.keep_steps', 'train.keep_every',
 )  # fmt: skip
 
 
@@ -364,7 +364,8 @@ def _git(root: pathlib.Path, *words: str) -> str:
 
 def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
   """Makes workdir and writes to it once. Raises OSError naming it if that cannot be done."""
-  path = pathlib.Path(workdir).expanduser()
+  path = paths.path_of(workdir)
+  path = path if paths.is_remote(path) else path.expanduser()
   probe = path / f'.probe-{os.getpid()}'
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -375,19 +376,19 @@ def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
       f'workdir={str(path)!r} cannot be written ({error.strerror}); '
       'give a writable place by --workdir=PATH'
     ) from error
-  return path.resolve()
+  return paths.absolute(path)
 
 
 def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None = None) -> None:
   """Writes workdir/config.json and versions.json; versions of earlier starts are kept in it."""
-  workdir = pathlib.Path(workdir)
+  workdir = paths.path_of(workdir)
   nested = json.loads(config.to_json())
-  (workdir / 'config.json').write_text(json.dumps(nested, indent=2) + '\n')
+  paths.write_whole(workdir / 'config.json', json.dumps(nested, indent=2) + '\n')
   record, path = versions(argv), workdir / 'versions.json'
   if path.exists():
     before = json.loads(path.read_text())
     record['earlier_starts'] = [*before.pop('earlier_starts', []), before]
-  path.write_text(json.dumps(record, indent=2) + '\n')
+  paths.write_whole(path, json.dumps(record, indent=2) + '\n')
 
 
 def load_file(path: str) -> Config:

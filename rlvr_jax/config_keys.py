@@ -53,6 +53,7 @@ ADDED = {
   'task.split': '',
   'task.turns': 4,
   'task.where': '',
+  'train.keep_every': 0,
 }
 
 
@@ -109,6 +110,10 @@ RULES = {
   'reward.control': _one_of('none', 'random', 'format', 'inverted', 'majority'),
   'critic.learning_rate': _NOT_NEGATIVE,
   'train.keep': _POSITIVE,
+  'train.keep_every': _NOT_NEGATIVE,
+  'metrics.peak_flops': _NOT_NEGATIVE,
+  'watch.hang_seconds': _NOT_NEGATIVE,
+  'watch.grace_seconds': _NOT_NEGATIVE,
   'train.checkpoint_every': _POSITIVE,
   'train.eval_every': _NOT_NEGATIVE,
   'optimizer.learning_rate': _NOT_NEGATIVE,

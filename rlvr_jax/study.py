@@ -35,7 +35,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Runs what is missing of the study in workdir and writes its report.
 
   Stages that are done are not run again; a stage that was killed goes on from its last checkpoint,
-  sampling from the store. SIGTERM or Ctrl-C saves and ends the study there, with exit code 130.
+  sampling from the store. SIGTERM or Ctrl-C saves and ends the study, with exit code 0 or 130.
   """
   stages = stages_lib.table(config)
   subjects = stages_lib.measured(config, stages)

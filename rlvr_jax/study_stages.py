@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import graceful, watch
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
 from rlvr_jax.eval import sample as sample_lib
@@ -105,8 +106,8 @@ def run(
   config_lib.save(staged, folder)
   {'train': train, 'distill': distill, 'sample': sample_training}[stage.job](staged, folder)
   if not made.exists():
-    print('stopped before the stage was done; the same command goes on from there', file=sys.stderr)
-    sys.exit(130)
+    print(f'stopped in the middle of {stage.name}; {graceful.resume_line()}', file=sys.stderr)
+    sys.exit(graceful.exit_code())
   (folder / finished).write_text(json.dumps(now))
 
 
@@ -186,6 +187,7 @@ class Clock:
   def stage(self, name: str) -> Iterator[None]:
     """Adds the time inside to the stage, also where it ends by an exception."""
     begun = time.monotonic()
+    watch.note(stage=name)
     try:
       yield
     finally:

@@ -22,6 +22,8 @@ GROUND = (
   'metrics',
   'profiling',
   'graceful',
+  'paths',
+  'watch',
 )
 ALLOWED = {
   'ground': {'ground'},
@@ -112,7 +114,7 @@ def test_statistics_reports_and_tasks_import_without_jax():
     if room_of(module_of(path)) == 'tasks'
     or (room_of(module_of(path)) == 'eval' and path.stem not in EVAL_WITH_JAX)
   ]
-  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics']
+  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics', 'rlvr_jax.watch', 'rlvr_jax.paths']
   code = f"""
 import importlib, sys
 

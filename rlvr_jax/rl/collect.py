@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax import graceful
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.run import Scored
@@ -61,12 +62,13 @@ class Source:
     """The items' judged completions, in the order of finishing; rewarded: with their parts.
 
     Verdicts are made while sampling goes on; the phase 'verify' is what is waited for after it.
+    Raises graceful.Abandoned where there is no time for the rest of training's.
     """
     ended = time.perf_counter()
 
     def drawn() -> Iterator[Completion]:
       nonlocal ended
-      yield from run_lib.draw(
+      for completion in run_lib.draw(
         self.engine,
         items,
         sampling,
@@ -74,7 +76,10 @@ class Source:
         tokenizer=self.tokenizer,
         pool=self.pool,
         stream=stream,
-      )
+      ):
+        if stream == 'train':
+          graceful.check()
+        yield completion
       ended = time.perf_counter()
 
     judged = run_lib.score(

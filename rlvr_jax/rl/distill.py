@@ -19,7 +19,7 @@ import numpy as np
 
 from rlvr_jax import config as config_lib
 from rlvr_jax import metrics as metrics_lib
-from rlvr_jax import profiling
+from rlvr_jax import graceful, profiling, watch
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.config import ModelConfig
@@ -221,6 +221,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
+        keep_every=config.train.keep_every,
         keep_steps=config.train.keep_steps,
         identity=identity_of(config, SFT_NOT_IDENTITY),
       )
@@ -254,6 +255,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
     phases = profiling.Phases()
     for step in range(start, d.steps):
+      watch.note(iteration=step)
       row: dict[str, Any] = {}
       last = step + 1 == d.steps
       if looks and (step % d.eval_every == 0 or last):
@@ -271,16 +273,17 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       writer.write(step, row)
       progress.update(step + 1, {'loss': row['loss']})
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
-      due = (step + 1) % d.checkpoint_every == 0 or step + 1 in config.train.keep_steps
+      due = (step + 1) % d.checkpoint_every == 0 or checkpoints.stays(step + 1)
       if last or due or exit_asked.requested or stuck:
         host |= {'iteration': step + 1, 'meter': meter.state()}
+        writer.flush()
         learn.save(checkpoints, step + 1, host)
       if stuck:
         checkpoints.wait()
         raise RuntimeError(skips.stuck_message(workdir, step))
       if exit_asked.requested and not last:
         checkpoints.wait()
-        progress.note(f'saved at step {step + 1}; the same command goes on from there')
+        progress.note(f'saved at step {step + 1}; {graceful.resume_line()}')
         return
     engine.free()
     checkpoints.wait()

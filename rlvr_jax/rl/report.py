@@ -61,16 +61,17 @@ def write(
     params = learn.params if name == end else _start_params(config, learn)
     params = jax.tree.map(lambda x: x.astype(config.model.compute_dtype), params)
     print(f'boundary report: sampling {name}', file=sys.stderr)
-    drawn, _ = sample_lib.draw(
-      measuring,
-      workdir,
-      problems,
-      content_hash(config.task),
-      loaded=(learn.config, params, learn.tokenizer),
-      weights=f'{sample_lib.params_hash(params)} {config.model.compute_dtype}',
-      name=name,
-      show_settings=False,
-    )
+    with sample_lib.exit_when_stopped():
+      drawn, _ = sample_lib.draw(
+        measuring,
+        workdir,
+        problems,
+        content_hash(config.task),
+        loaded=(learn.config, params, learn.tokenizer),
+        weights=f'{sample_lib.params_hash(params)} {config.model.compute_dtype}',
+        name=name,
+        show_settings=False,
+      )
     del params
     trained: dict[str, Any] = {}
     if name == end:
