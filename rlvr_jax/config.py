@@ -69,8 +69,8 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'verifier.workers',
-  'verifier.sandbox', 'verifier.allow_unsafe',
+  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'hosts',
+  'verifier.workers', 'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
@@ -79,7 +79,11 @@ UNSEEN_BY_RESULTS = (
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps', 'train.keep_every',
+  # order of summation aside, as a restart on other machines does
+  'mesh',
 )  # fmt: skip
+# Keys that older identities hold and that count no more.
+ONCE_SEEN = ('mesh.',)
 
 
 def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
@@ -327,7 +331,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   return [
     f'{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}'
     for key in dict.fromkeys([*before, *now])
-    if before.get(key, absent) != now.get(key, absent)
+    if before.get(key, absent) != now.get(key, absent) and not key.startswith(ONCE_SEEN)
   ]
 
 
@@ -366,7 +370,7 @@ def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
   """Makes workdir and writes to it once. Raises OSError naming it if that cannot be done."""
   path = paths.path_of(workdir)
   path = path if paths.is_remote(path) else path.expanduser()
-  probe = path / f'.probe-{os.getpid()}'
+  probe = path / f'.probe-{platform.node()}-{os.getpid()}'
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe.write_text('probe')

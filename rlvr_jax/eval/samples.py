@@ -91,7 +91,7 @@ class SampleStore:
     Raises StoreError if the directory cannot be made or written, or has fewer free bytes than
     needed.
     """
-    probe = self.root / f'.probe.{os.getpid()}.tmp'
+    probe = self.root / shards.temporary_name('probe')
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe.write_bytes(b'x' * 4096)
@@ -362,7 +362,7 @@ class SampleWriter:
     self._flushed = time.monotonic()
     if not self._rows:
       return
-    temporary = self._folder / f'.part.{os.getpid()}.tmp'
+    temporary = self._folder / shards.temporary_name('part')
     try:
       size = shards.write(temporary, self._rows, self.metadata)
       shards.publish(temporary, self._folder)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import platform
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from rlvr_jax import hosts
 
 KEY = ('task', 'problem_id', 'visit', 'sample')
 METADATA_KEY = b'rlvr_jax.samples'
@@ -66,6 +69,11 @@ class Metadata:
     return json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, sort_keys=True).encode()
 
 
+def temporary_name(what: str) -> str:
+  """A file name that no other process uses, on whatever machine."""
+  return f'.{what}.{platform.node()}.{os.getpid()}.tmp'
+
+
 def store_error(what: str, path: pathlib.Path, error: OSError) -> StoreError:
   return StoreError(
     error.errno,
@@ -82,15 +90,19 @@ def shard_paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
-  """Gives the finished file the next free number; a link fails where a rename would overwrite."""
+  """Gives the finished file the next free number; a link fails where a rename would overwrite.
+
+  Of several processes of a run each takes numbers of its own, so that none can overwrite another's.
+  """
   taken = shard_paths(folder)
   number = int(taken[-1].stem.removeprefix('part-')) + 1 if taken else 0
+  number += (hosts.index() - number) % hosts.count()
   while True:
     target = folder / f'part-{number:05d}.parquet'
     try:
       os.link(temporary, target)
     except FileExistsError:  # another writer took it meanwhile
-      number += 1
+      number += hosts.count()
       continue
     except OSError:  # a file system without hard links
       os.rename(temporary, target)

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.rl.types import Rollouts
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ def count_skips(
   if not row['skipped']:
     return 0
   path = dump_path(workdir, iteration)
-  path.parent.mkdir(exist_ok=True)
-  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
+  if hosts.is_first():
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
   log.warning(
     'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
     iteration,
