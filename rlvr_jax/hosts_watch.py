@@ -75,7 +75,7 @@ class Watch:
     self.own = Line(0)  # from the watched process
     self.to_own = Line(1)
     self.peers: list[Line] = []  # of process 0: to all others; of another: to process 0
-    self.ready = False
+    self.ready = self.refused = False
     self.told: list[Message] = []  # of ends, in the order in which they were heard of
     self.told_at = float('inf')
     self.named = self.failed = False
@@ -102,6 +102,8 @@ class Watch:
     elif kind in ('ready', 'missing', 'refused'):
       if kind == 'ready':
         self.names, self.ready = message['names'], True
+      else:
+        self.refused = True
       self.to_own.send(message)
     elif kind in (GONE, FAILED):
       if self.index == 0:
@@ -183,7 +185,7 @@ class Watch:
     now = time.monotonic()
     if line is self.own:
       self.end_at = now + LINGER_S
-      if not line.parted and not self.failed:
+      if not (line.parted or self.failed or self.named):  # else the others know, or it is why
         self.gone(self.index, 'its process ended')
     else:
       self.peers.remove(line)
@@ -247,14 +249,14 @@ def gather(watch: Watch, address: tuple[str, int], wait_s: float) -> socket.sock
   elif not connect(watch, address, until):
     watch.to_own.send({'kind': 'unreachable'})
     return None
-  while not watch.ready and watch.end_at == float('inf'):
+  while not (watch.ready or watch.refused) and watch.end_at == float('inf'):
     watch.step(listener)
     if watch.index == 0 and time.monotonic() > until and not watch.ready:
       missing = {'kind': 'missing', 'who': [i for i, n in enumerate(watch.names) if not n]}
       watch.everyone(missing)
       watch.to_own.send(missing)
       return listener
-    if watch.index and not watch.peers:  # process 0 gave up, or was stopped
+    if watch.index and not (watch.peers or watch.refused):  # process 0 gave up, or was stopped
       watch.to_own.send({'kind': 'unreachable'})
       return None
   return listener
