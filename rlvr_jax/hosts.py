@@ -8,7 +8,6 @@ this costs nothing. jax is imported where it is needed: a laptop without it can 
 
 import atexit
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -27,6 +26,7 @@ import numpy as np
 
 from rlvr_jax import graceful
 from rlvr_jax.config import Config, flatten
+from rlvr_jax.hosts_find import Place, alone_on_node, find
 
 log = logging.getLogger(__name__)
 # Jobs that several processes share; the others are small, and run in one.
@@ -36,15 +36,6 @@ GRACE_S = 10.0  # from the news of an end until a process leaves: to store what 
 PIECE = 1 << 26  # bytes on a device in one exchange, at most
 SEEN_S = 60.0  # until a file of process 0 shows on a network file system
 PORTS_APART = 1000  # of the watch's port from the coordinator's
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-  """Where a process stands. coordinator: host:port of process 0."""
-
-  coordinator: str
-  count: int
-  index: int
 
 
 class _Joined:
@@ -96,48 +87,6 @@ def mine(total: int) -> range:
 
 
 # -- coming together
-
-
-def find(config: Config) -> Place | None:
-  """Where this process stands: by config.hosts, the environment, or the cluster; None: alone.
-
-  ValueError for half of an answer.
-  """
-  h, env = config.hosts, os.environ
-  coordinator = h.coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
-  total = h.count or int(env.get('JAX_NUM_PROCESSES', 0))
-  number = h.index if h.index >= 0 else int(env.get('JAX_PROCESS_ID', -1))
-  if total == 1:
-    return None
-  if not (coordinator and total and number >= 0) and h.detect:
-    found = _detected(coordinator or None, total or None, number if number >= 0 else None)
-    coordinator, total, number = found or (coordinator, total, number)
-  if total == 1 or not (coordinator or total or number >= 0):
-    return None
-  lacks = {
-    'hosts.coordinator': not coordinator, 'hosts.count': not total, 'hosts.index': number < 0
-  }  # fmt: skip
-  if any(lacks.values()):
-    raise ValueError(
-      f'a run of several processes needs {", ".join(k for k, v in lacks.items() if v)} too (or '
-      'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID); a run of one none of them'
-    )
-  if not coordinator.rpartition(':')[2].isdigit():
-    raise ValueError(f'hosts.coordinator={coordinator!r} is no host:port')
-  if not 0 <= number < total:
-    raise ValueError(f'hosts.index={number} is not from 0 to {total - 1} (hosts.count={total})')
-  return Place(coordinator, total, number)
-
-
-def _detected(*given: Any) -> tuple[str, int, int] | None:
-  """(coordinator, count, index) of a TPU pod, SLURM, GKE or Open MPI, as jax finds them."""
-  env = os.environ
-  if 'KUBERNETES_SERVICE_HOST' in env and not {'JOB_COMPLETION_INDEX', 'TPU_WORKER_ID'} & {*env}:
-    return None  # a pod that is no part of an indexed job
-  from jax._src import clusters
-
-  found = clusters.ClusterEnv.auto_detect_unset_distributed_params(*given, None, None, 300)
-  return None if None in found[:3] else (str(found[0]), int(found[1]), int(found[2]))
 
 
 def start(config: Config) -> None:
@@ -209,23 +158,17 @@ def _initialize(place: Place, silent_s: float, wait_s: float) -> None:
 
   # its own agreement on preemption stays off: signals are told by the watch
   jax.config.update('jax_enable_preemption_service', False)
-  if os.environ.get('JAX_PLATFORMS', '').split(',')[0] == 'cpu':
-    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(
     place.coordinator,
     place.count,
     place.index,
     # one process on a node takes all of its devices; jax would give it one, as to one of many
-    cluster_detection_method='deactivate' if _alone_on_node() else None,
+    cluster_detection_method='deactivate' if alone_on_node() else None,
     heartbeat_timeout_seconds=int(silent_s) + 10,  # the watch is to be first, for it says who
     initialization_timeout=int(wait_s),
     shutdown_timeout_seconds=int(silent_s),
   )
-
-
-def _alone_on_node() -> bool:
-  nodes = os.environ.get('SLURM_STEP_NUM_NODES') or os.environ.get('SLURM_JOB_NUM_NODES')
-  return nodes is None or os.environ.get('SLURM_NTASKS') == nodes
 
 
 def _check_same(config: Config) -> None:

@@ -205,7 +205,7 @@ def matched_models(
     lambda: json.loads(path.read_text()) if path.exists() else {}
   )
   by_name = {one.name: one for one in subjects}
-  target: Entropy | None = None
+  target: Any = None  # Entropy, once it is asked for
   found, models = {}, []
   for name in wanted:
     asked = _asked_match(config, workdir, by_name[stages_lib.BASE], by_name[name])

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from processes import free_port, script
 
 from configs import base
-from rlvr_jax import graceful, hosts, hosts_watch
+from rlvr_jax import graceful, hosts, hosts_find, hosts_watch
 from rlvr_jax.eval import shards
 from rlvr_jax.rl import collect
 from rlvr_jax.sampling.types import Item
@@ -28,7 +29,7 @@ class Watched:
 
   def __init__(self, index, count, port, *, wait=20, silent=20, grace=60):
     words = (index, count, f'localhost:{port}', f'host{index}', wait, silent, grace)
-    self.process = subprocess.Popen(
+    self.process: Any = subprocess.Popen(
       [sys.executable, '-I', str(WATCH), *map(str, words)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -36,7 +37,7 @@ class Watched:
       text=True,
     )
 
-  def hear(self):
+  def hear(self) -> Any:
     line = self.process.stdout.readline()
     return json.loads(line) if line else None
 
@@ -233,14 +234,16 @@ def no_cluster(monkeypatch):
 
 
 def test_where_a_process_stands_comes_from_flags_environment_or_cluster(no_cluster):
-  assert hosts.find(config_of()) is None
-  assert hosts.find(config_of(count=1, coordinator='a:1', index=0)) is None
-  assert hosts.find(config_of(coordinator='a:1', count=2, index=1)) == hosts.Place('a:1', 2, 1)
+  assert hosts_find.find(config_of()) is None
+  assert hosts_find.find(config_of(count=1, coordinator='a:1', index=0)) is None
+  assert hosts_find.find(config_of(coordinator='a:1', count=2, index=1)) == hosts_find.Place(
+    'a:1', 2, 1
+  )
   no_cluster.setenv('JAX_COORDINATOR_ADDRESS', 'b:2')
   no_cluster.setenv('JAX_NUM_PROCESSES', '3')
   no_cluster.setenv('JAX_PROCESS_ID', '2')
-  assert hosts.find(config_of()) == hosts.Place('b:2', 3, 2)
-  assert hosts.find(config_of(index=0)) == hosts.Place('b:2', 3, 0)
+  assert hosts_find.find(config_of()) == hosts_find.Place('b:2', 3, 2)
+  assert hosts_find.find(config_of(index=0)) == hosts_find.Place('b:2', 3, 0)
   for name in ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'):
     no_cluster.delenv(name)
   slurm = {
@@ -249,11 +252,11 @@ def test_where_a_process_stands_comes_from_flags_environment_or_cluster(no_clust
   }  # fmt: skip
   for name, value in slurm.items():
     no_cluster.setenv(name, value)
-  assert hosts.find(config_of()) == hosts.Place(f'node03:{65535 - 4096 + 1 + 7}', 2, 1)
-  assert hosts._alone_on_node()
+  assert hosts_find.find(config_of()) == hosts_find.Place(f'node03:{65535 - 4096 + 1 + 7}', 2, 1)
+  assert hosts_find.alone_on_node()
   no_cluster.setenv('SLURM_NTASKS', '16')
-  assert not hosts._alone_on_node()
-  assert hosts.find(config_of(count=1)) is None
+  assert not hosts_find.alone_on_node()
+  assert hosts_find.find(config_of(count=1)) is None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_where_a_process_stands_comes_from_flags_environment_or_cluster(no_clust
 )
 def test_half_an_answer_is_refused(no_cluster, given, message):
   with pytest.raises(ValueError, match=message):
-    hosts.find(config_of(detect=False, **given))
+    hosts_find.find(config_of(detect=False, **given))
 
 
 def test_jobs_that_are_not_shared_are_refused(no_cluster):

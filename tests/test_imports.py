@@ -25,6 +25,7 @@ GROUND = (
   'paths',
   'watch',
   'hosts',
+  'hosts_find',
   'hosts_watch',
 )
 ALLOWED = {

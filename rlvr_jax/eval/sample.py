@@ -37,7 +37,7 @@ from rlvr_jax.eval.publish import publish_drawn
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.eval.turns import rules_of
-from rlvr_jax.graceful import Stopped
+from rlvr_jax.graceful import GracefulExit, Stopped
 from rlvr_jax.metrics import Meter
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import fingerprint, full_name, load_model
@@ -258,16 +258,19 @@ def _fill_together(fill: Callable[[], preflight.Price | None], own: int) -> Any:
 
   Raises Stopped in all where one was stopped.
   """
+  if hosts.count() == 1:
+    return fill()
   found, stopped = None, ''
-  try:
-    found = fill() if own else None
-  except Stopped as error:
-    if hosts.lost():
-      raise RuntimeError(hosts.lost()) from error
-    stopped = str(error)
-    if hosts.count() == 1:
-      raise
-  stops = hosts.exchange(stopped, 'the filled store')
+  with GracefulExit() as asked:  # also of a process that waits for the others
+    try:
+      found = fill() if own else None
+    except Stopped as error:
+      if hosts.lost():
+        raise RuntimeError(hosts.lost()) from error
+      stopped = str(error)
+    if asked.requested:
+      stopped = stopped or 'this share of the samples is stored; the same command goes on'
+    stops = hosts.exchange(stopped, 'the filled store')
   if any(stops):
     raise Stopped(next(filter(None, stops)))
   return hosts.from_first(found)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ class Learner:
     assert part.values is not None
     assert part.targets is not None
     rows = micro_batches(part.rollouts, None, layout)
-    values, targets = (layout.cut(x) for x in (part.values, part.targets))
+    values, targets = (cast(jax.Array, layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
       self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
     )
