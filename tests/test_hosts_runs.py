@@ -177,7 +177,11 @@ def test_an_error_in_one_process_ends_all(alone):
 
 @pytest.fixture(scope='module')
 def weights(alone):
-  return alone / 'model'
+  """A model that solves some problems sometimes, fine-tuned in two processes."""
+  workdir = alone.parent / 'weights'
+  some = {'job': 'distill', 'distill.batch': 64, 'distill.eval_every': 0, 'sampling.slots': 32}
+  Run(workdir, 2, **{**TINY, **some}).check()
+  return workdir / 'model'
 
 
 EVALUATE = {
@@ -192,7 +196,9 @@ def evaluate(workdir, weights, count, **changes):
   return Run(workdir, count, **{**EVALUATE, **slots, 'evaluate.name': 'm', **changes})
 
 
-@pytest.mark.parametrize('early', [{}, {'sampling.first': 8, 'sampling.stop_after': 1}])
+@pytest.mark.parametrize(
+  'early', [{}, {'sampling.first': 8, 'sampling.stop_after': 1, 'evaluate.headline_k': 2}]
+)
 def test_evaluation_in_several_processes_is_that_of_one(alone, weights, early):
   found = {}
   for count in (1, 2, 4):
@@ -200,7 +206,9 @@ def test_evaluation_in_several_processes_is_that_of_one(alone, weights, early):
     evaluate(workdir, weights, count, **early).check()
     found[count] = draws(workdir), json.loads((workdir / 'results.json').read_text())['models']
   assert found[1] == found[2] == found[4]
-  assert found[1][0]
+  verdicts = [verdict for _, verdict in found[1][0].values()]
+  assert set(verdicts) >= {'correct', 'wrong'}
+  assert (len(verdicts) < 5 * 24) == bool(early)
 
 
 def test_a_store_is_topped_up_by_another_number_of_processes(alone, weights):
