@@ -236,7 +236,7 @@ def test_a_study_in_several_processes_is_that_of_one(alone):
   found = {}
   for count in (1, 2, 4):
     workdir = alone.parent / f'study_{count}'
-    Run(workdir, count, **STUDY, **{'sampling.slots': SLOTS * count}).check()
+    Run(workdir, count, **{**STUDY, 'sampling.slots': SLOTS * count}).check()
     found[count] = json.loads((workdir / 'results.json').read_text())
     assert (workdir / 'report.html').is_file()
   for count in (2, 4):
