@@ -31,6 +31,16 @@ def train(workdir: pathlib.Path, count: int, devices: int = 1, /, port: int = 0,
   return Run(workdir, count, devices, port=port, **{**TRAIN, **slots, **changes})
 
 
+ENVIRONMENT = """
+from rlvr_jax.tasks.environments import Environment
+
+def answer(problem, state, completion):
+  return '=' if len(completion) % 2 else '::', (state or 0) + 1
+
+environment = Environment(answer, inline=True)
+"""
+
+
 def draws(workdir: pathlib.Path) -> dict:
   """Of every model of the store, each row's key with its tokens and verdict."""
   store = SampleStore(workdir / 'samples')
@@ -104,14 +114,18 @@ def test_two_processes_are_two_devices_to_the_bit(alone):
   'changes',
   [
     {'train.algorithm': 'ppo'},
-    {'train.algorithm': 'remax', 'lora.rank': 2},
-    {'task.environment': 'retry', 'task.turns': 2, 'sampling.prompt_capacity': 64},
+    {'train.algorithm': 'remax', 'lora.rank': 2, 'model.name': 'alone/model'},
+    {'task.environment': 'own.py:environment', 'task.turns': 3, 'sampling.prompt_capacity': 48},
   ],
   ids=['critic', 'greedy and adapters', 'conversations'],
 )
 def test_every_kind_of_run_is_the_same_in_two_processes(alone, changes):
-  name = '_'.join(map(str, changes.values()))
+  (alone.parent / 'own.py').write_text(ENVIRONMENT)
+  name = 'kind_' + '_'.join(key.rpartition('.')[2] for key in changes)
   few = {'train.iterations': 2, 'train.report': 0, **changes}
+  for key in ('task.environment', 'model.name'):
+    if key in few:
+      few[key] = alone.parent / few[key]
   for count in (1, 2):
     train(alone.parent / f'{name}_{count}', count, **few).check()
   assert_same_curve(*(alone.parent / f'{name}_{count}' for count in (1, 2)))
@@ -179,7 +193,13 @@ def test_an_error_in_one_process_ends_all(alone):
 def weights(alone):
   """A model that solves some problems sometimes, fine-tuned in two processes."""
   workdir = alone.parent / 'weights'
-  some = {'job': 'distill', 'distill.batch': 64, 'distill.eval_every': 0, 'sampling.slots': 32}
+  some = {
+    'job': 'distill',
+    'distill.steps': 100,
+    'distill.batch': 64,
+    'distill.eval_every': 0,
+    'sampling.slots': 32,
+  }
   Run(workdir, 2, **{**TINY, **some}).check()
   return workdir / 'model'
 
