@@ -146,12 +146,13 @@ class _Walk:
     channels: set[str] = set()
     ops = self._computations.get(name, {})
     for op in ops.values():
-      # pieces of one collective that computation overlaps lie in several fusions
-      channel = _channel(op, self._computations)
-      if channel and channel in channels:
-        continue
-      channels |= {channel} if channel else set()
       one, times = self._one(op, ops, depth)
+      # a collective that computation overlaps lies in several fusions: its start, pieces that go
+      # on with it (these may be inside a loop), its end
+      channel, goes_on = _channel(op, self._computations)
+      if goes_on or (channel and channel in channels):
+        one = Cost(one.flops, collections.Counter(), collections.Counter())
+      channels |= {channel} if channel else set()
       total = _add(total, one, times)
     return total
 
@@ -206,16 +207,16 @@ def _add(total: Cost, one: Cost, times: float) -> Cost:
   return Cost(flops, total.sent, total.times)
 
 
-def _channel(op: Op, computations: Mapping[str, Mapping[str, Op]]) -> str:
-  """The channel of the collective inside a fusion; '' for anything else."""
+def _channel(op: Op, computations: Mapping[str, Mapping[str, Op]]) -> tuple[str, bool]:
+  """The channel of the collective inside a fusion ('' for anything else), whether it goes on."""
   if op.opcode != 'fusion':
-    return ''
+    return '', False
   called = dict(_CALLED.findall(op.attributes)).get('calls', '')
   for inner in computations.get(called, {}).values():
     if inner.opcode in COLLECTIVES:
       found = re.search(r'channel_id=(\d+)', inner.attributes)
-      return found[1] if found else ''
-  return ''
+      return found[1] if found else '', called.startswith('async_collective_fusion')
+  return '', False
 
 
 def trip_count(
