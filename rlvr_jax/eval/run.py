@@ -101,16 +101,26 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
   page = page_size(s.page, s.max_tokens)
+  impl = choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype)
+  tensor = 1 if mesh is None else mesh.shape['tensor']
+  return budget_over(config, model_config, shards=row_parts(mesh), tensor=tensor, decode_impl=impl)
+
+
+def budget_over(
+  config: Config, model_config: ModelConfig, *, shards: int, tensor: int, decode_impl: str
+) -> budget.Budget:
+  """The same over so many shards of slots, heads and vocabulary split `tensor` ways."""
+  s = config.sampling
   sizes: dict[str, Any] = {
     'slots': s.slots,
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
-    'page': page,
+    'page': page_size(s.page, s.max_tokens),
     'dtype': config.model.compute_dtype,
-    'shards': row_parts(mesh),
-    'tensor': 1 if mesh is None else mesh.shape['tensor'],
-    'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
+    'shards': shards,
+    'tensor': tensor,
+    'decode_impl': decode_impl,
   }
   if not s.memory_gb:
     return budget.price(model_config, pages=s.pages, **sizes)
