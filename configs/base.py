@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.planning import planning
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
@@ -50,7 +51,7 @@ def _every_key() -> Config:
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
       'compare': _compare(),
-      'power': _power(),
+      **planning(),  # power and plan: configs/planning.py
       'server': _server(),
       'model': _model(),
       'lora': {
@@ -197,21 +198,6 @@ def _compare() -> dict[str, Any]:
     'verifier': '',  # judges other tools' completions anew: math | paper | file.py:function; '': no
     'metric': '',  # of a harness: plus | base (evalplus), exact_match,strict-match (lm-eval)
     'fields': {'id': '', 'verdict': '', 'text': ''},  # column names of a file; '': looked for
-  }
-
-
-def _power() -> dict[str, Any]:
-  return {
-    'problems': (30, 100, 500),
-    'n': (64, 256, 1024),  # samples of each
-    'ks': (1, 128),  # of pass@k
-    'seeds': (1, 3),  # trained models
-    'seed_sd': 0.0,  # of pass@k over training seeds; above 0, at least 2 seeds
-    'chance': 0.8,  # that the interval excludes zero: the power
-    # without stores: Betas of solve rates, and how alike the models order problems (0 to 1)
-    'base': (0.25, 0.75),
-    'trained': (0.3, 0.6),
-    'agreement': 0.9,
   }
 
 

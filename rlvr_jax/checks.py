@@ -12,11 +12,11 @@ from rlvr_jax.config_keys import ENVIRONMENTS, PARTS
 
 def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
-  if config.job in ('train', 'study', 'distill'):
+  if config.job in ('train', 'study', 'distill', 'plan'):
     check_trained(config)
   if config.job == 'distill':
     check_distill(config)
-  if config.job in ('train', 'study'):
+  if config.job in ('train', 'study', 'plan'):
     check_keep_best(config)
     check_parts(config)
   if config.job != 'export':

@@ -43,6 +43,7 @@ JOBS = {
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
   'compare': 'rlvr_jax.eval.compare_stores:compare',
   'power': 'rlvr_jax.eval.power_job:power_job',
+  'plan': 'rlvr_jax.plan:plan',
 }
 SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
 WITHOUT_JAX = ('score', 'compare', 'power')
@@ -75,7 +76,7 @@ UNSEEN_BY_RESULTS = (
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
-  'compare', 'power', 'server', 'evaluate.guesses',
+  'compare', 'power', 'plan', 'server', 'evaluate.guesses',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps',
@@ -188,7 +189,7 @@ def check(config: Config) -> None:
   check_values(config)
   if list(config.mesh.values()).count(-1) > 1:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
-  if config.job in ('train', 'study', 'distill'):
+  if config.job in ('train', 'study', 'distill', 'plan'):
     _check_train(config)
   checks.check(config)
   if config.job in SAMPLING_JOBS:

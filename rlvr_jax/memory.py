@@ -67,7 +67,7 @@ def phases(config: Config, model: ModelConfig, split: Split = Split()) -> Phases
     'hand_over': kept | weights | copy | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
     'score': kept | held | copy | forward,
-    'learn': kept | held | copy | _gradients(config, model, split) | activations,
+    'learn': kept | held | copy | gradients(config, model, split) | activations,
   }
 
 
@@ -125,7 +125,7 @@ def _sampler(config: Config, model: ModelConfig, split: Split) -> dict[str, int]
   }
 
 
-def _gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
+def gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """The sum over micro-batches, float32, and beside it one micro-batch's own."""
   count = trained_count(config, model) // split.weights
   return {
@@ -185,12 +185,12 @@ def _gib(size: int) -> str:
 HEADER = """# Bytes of one GPU of 80 GB
 
 GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CONFIG ...`), nothing
-of it measured. A card sold as 80 GB has 79.6 GiB; jax takes three quarters of it unless
-`XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set, and what it compiles needs a few GiB more. Attention
-is counted without [T,T] scores, as a GPU's kernel has it. A micro-batch has `train.micro_tokens`
-tokens; the cache is what `sampling.memory_gb` leaves beside the sampler's weights. With
-`sampling.release` the sampler's weights and cache are gone while the batch is scored and learnt
-from.
+of it measured; docs/plan.md holds the same arithmetic against compiled programs. A card sold as
+80 GB has 79.6 GiB, of which every phase here leaves 5 GB or more; jax takes three quarters of it
+unless `XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set. A micro-batch has `train.micro_tokens` tokens,
+in rows of the longest rollout; `scores` are those of a block of queries. The cache is what
+`sampling.memory_gb` leaves beside the sampler's weights. With `sampling.release` the sampler's
+weights and cache are gone while the batch is scored and learnt from.
 """
 
 

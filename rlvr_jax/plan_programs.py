@@ -40,6 +40,7 @@ class Program:
   function: Any
   args: tuple
   static: dict[str, Any]
+  uses: tuple[str, ...]  # what of Described.held is among its arguments, or is its result
 
   def lower(self) -> Any:
     """Traced and lowered for the devices its arguments are described on."""
@@ -50,8 +51,8 @@ class Program:
 class Described:
   """An iteration: programs in the order in which they run, and the arrays that outlive them.
 
-  held: name -> tree of described arrays: params, optimizer, adapters, critic, reference,
-  sampler params, sampler state, compute copy; what a config does not have is not in it.
+  held: name -> tree of described arrays: params, optimizer, adapters, critic, reference, compute
+  copy, sampler params, sampler state; what a config does not have is not in it.
   shape: (micro-batches of an optimizer step at most, their rows, tokens of a row).
   """
 
@@ -87,8 +88,8 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
   if state.lora is not None:
     held['adapters'] = state.lora
   if state.critic is not None:
-    held['critic'] = state.critic
-  if config.model.dtype != config.model.compute_dtype:
+    held |= {'critic params': state.critic.params, 'critic optimizer': state.critic.opt_state}
+  if _copies(config):
     held['compute copy'] = computed
   if algorithm.reference and state.lora is None:
     held['reference'] = _cast(state.params, config.model.compute_dtype)
@@ -98,19 +99,25 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
   chunk, prefill, sampler_state = _sampler(config, engine, sampler_params, place)
   held |= {'sampler params': sampler_params, 'sampler state': sampler_state}
   programs = [hand_over, prefill, chunk]
-  programs.append(Program('score', 'score', score, (params, whole, scalar), {}))
+  trained = ('params', 'adapters')
+  programs.append(Program('score', 'score', score, (params, whole, scalar), {}, trained))
   if critic is not None:
     values = (state.critic.params, whole)
-    programs.append(Program('values', 'score', critic.values, values, {}))
-  donated = state.replace(critic=None)
-  programs.append(Program('step', 'learn', update, (donated, step, scalar), {}))
+    programs.append(Program('values', 'score', critic.values, values, {}, ('critic params',)))
+  donated = (state.replace(critic=None), step, scalar)
+  programs.append(Program('step', 'learn', update, donated, {}, (*trained, 'optimizer')))
   if critic is not None:
     more = CriticRows(step, step.advantages, step.advantages)
     args = (state.critic, more, scalar)
-    programs.append(Program('critic step', 'learn', critic.update, args, {}))
+    uses = ('critic params', 'critic optimizer')
+    programs.append(Program('critic step', 'learn', critic.update, args, {}, uses))
   return Described(
     model, place.mesh, tuple(programs), held, step.tokens.shape, str(engine.decode_impl)
   )
+
+
+def _copies(config: Config) -> bool:
+  return config.model.dtype != config.model.compute_dtype
 
 
 class _Place:
@@ -217,7 +224,8 @@ def _hand_over(config: Config, computed: Any, place: _Place) -> tuple[Any, Progr
   old = None if config.sampling.release else sampler
   function = layout.hand_over_program(old, computed, place.mesh)
   args = (computed,) if old is None else (old, computed)
-  return sampler, Program('hand-over', 'hand_over', function, args, {})
+  uses = ('compute copy' if _copies(config) else 'params', 'sampler params')
+  return sampler, Program('hand-over', 'hand_over', function, args, {}, uses)
 
 
 def _sampler(
@@ -234,11 +242,11 @@ def _sampler(
   stops = place.whole(jax.ShapeDtypeStruct((MAX_STOPS,), jnp.int32))
   static = {'config': engine.config, 'impl': engine.decode_impl}
   extras = {'steps': engine.steps, 'extras': config.sampling.extras}
-  chunk = Program(
-    'chunk', 'sample', programs.run_chunk, (params, state, options, stops), static | extras
-  )
+  uses = ('sampler params', 'sampler state')
+  given = (params, state, options, stops)
+  chunk = Program('chunk', 'sample', programs.run_chunk, given, static | extras, uses)
   tokens = jax.ShapeDtypeStruct((engine.shards, engine.prompt_capacity), jnp.int32)
   number = jax.ShapeDtypeStruct((engine.shards,), jnp.int32)
-  given = place.whole((tokens, number, number))
-  prefill = Program('prefill', 'sample', programs.prefill, (params, state, *given), static)
+  given = (params, state, *place.whole((tokens, number, number)))
+  prefill = Program('prefill', 'sample', programs.prefill, given, static, uses)
   return chunk, prefill, state
