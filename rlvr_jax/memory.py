@@ -6,11 +6,13 @@ What is counted is what the phases hold at once by their programs' construction;
 temporaries are counted as the arrays that a layer makes. Nothing here was measured.
 """
 
+import functools
 import math
 import sys
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config
@@ -21,10 +23,11 @@ from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
 from rlvr_jax.rl.train import algorithm_of
-from rlvr_jax.rl.trained import trained_of
+from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.sampling.budget import GIB, weight_bytes
 
 CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
+MANY = 512  # rollouts by which a layout is chosen
 _SIZE = {'float32': 4, 'bfloat16': 2}
 Phases = dict[str, dict[str, int]]
 
@@ -77,13 +80,24 @@ def _count(tree: Any) -> int:
 
 def trained_count(config: Config, model: ModelConfig) -> int:
   """Numbers that train."""
-  parts = trained_of(config)
+  return _trained_numbers(trained_of(config), model)
+
+
+@functools.cache
+def _trained_numbers(parts: Trained, model: ModelConfig) -> int:
   key = jax.random.key(0)
-  tree: Any = jax.eval_shape(lambda: init_params(key, model, config.model.dtype))
+  tree: Any = jax.eval_shape(lambda: init_params(key, model))
   if parts.adapter is not None:
     adapter = parts.adapter
     tree = jax.eval_shape(lambda: lora.init_lora(key, model, adapter))
   return _count(parts.kept_of(tree))
+
+
+@functools.cache
+def _layer_numbers(model: ModelConfig) -> int:
+  """Weights of one layer."""
+  shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
+  return _count(shapes['layers']) // model.num_layers
 
 
 def _moments_size(config: Config) -> int:
@@ -135,9 +149,24 @@ def gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int
 
 
 def micro_batch(config: Config, split: Split) -> tuple[int, int]:
-  """(rows on one device, tokens of a row) of a micro-batch of the longest rollouts."""
-  T = packing.bucket_length(config.sampling.prompt_capacity + config.sampling.max_tokens)
-  return packing.rows_per_micro_batch(T, config.train.micro_tokens, split.rows) // split.rows, T
+  """(rows on one device, tokens of a row) of a micro-batch of the longest rollouts.
+
+  Rows as long as packing makes them of a batch whose rollouts are all at their longest, and no
+  shorter than the bucket of one.
+  """
+  t, s = config.train, config.sampling
+  longest = s.prompt_capacity + s.max_tokens
+  T = packing.bucket_length(longest)
+  if t.packing:
+    count = min((t.minibatch or t.prompts) * t.group, MANY)
+    T = max(T, _packed_length(count, longest, t.micro_tokens, split.rows))
+  return packing.rows_per_micro_batch(T, t.micro_tokens, split.rows) // split.rows, T
+
+
+@functools.cache
+def _packed_length(count: int, longest: int, micro_tokens: int, multiple: int) -> int:
+  """Tokens of a row when so many rollouts of that length are packed."""
+  return packing.pack(np.full(count, longest), micro_tokens=micro_tokens, multiple=multiple)[2]
 
 
 def _activations(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
@@ -149,8 +178,7 @@ def _activations(config: Config, model: ModelConfig, split: Split) -> dict[str, 
   scores = 4 * 4 * rows * min(attention.BLOCK, T) * T * c.num_heads // split.tensor
   found = {'scores': scores}
   if split.fsdp > 1:  # this layer and the next, gathered
-    own = _count(jax.eval_shape(lambda: init_params(jax.random.key(0), c))['layers'])
-    found['gathered layers'] = 2 * own // c.num_layers * size // split.tensor
+    found['gathered layers'] = 2 * _layer_numbers(c) * size // split.tensor
   heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
   # norms and both outputs; q, rotated q and attended; k and v, rotated k; gate, up and product
   within = (3 * heads + 3 * kv_heads + 3 * c.mlp_dim) // split.tensor

@@ -27,10 +27,10 @@ from rlvr_jax.memory import Split
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.load import load_config
-from rlvr_jax.plan_advice import advise, split_of
+from rlvr_jax.plan_advice import advise, least_sampler, room, split_of
 from rlvr_jax.plan_compiled import Compiled
 from rlvr_jax.plan_programs import Described, bytes_on_device, describe
-from rlvr_jax.plan_roofline import Topology, Work, seconds, topology_of
+from rlvr_jax.plan_roofline import Topology, Work, seconds, topology_of, topology_of_devices
 from rlvr_jax.rl.scratch import from_scratch
 from rlvr_jax.sampling.budget import GIB, weight_bytes
 
@@ -62,10 +62,14 @@ def make(config: Config, *, say: Any = None) -> dict[str, Any]:
   else:
     _stay_on_cpu()
     devices = compiled_lib.devices_of(topology)
+  given, config = config, least_sampler(config, model, split_of(config, len(devices)))
   described = describe(config, model, devices)
   made = compiled_lib.compile_all(described, say=say)
   hbm = _hbm(config, topology, devices)
-  return _compiled(config, described, made, hbm, topology, len(devices))
+  kind = devices[0].device_kind
+  name = config.plan.topology or f'{len(devices)} x {kind}'
+  known = topology or topology_of_devices(kind, len(devices))
+  return _refused(given, config, _compiled(given, config, described, made, hbm, known, name))
 
 
 def model_of(config: Config) -> ModelConfig:
@@ -96,6 +100,7 @@ def _hbm(config: Config, topology: Topology | None, devices: list[Any]) -> int:
 def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> dict[str, Any]:
   """A plan without a compiler."""
   split = split_of(config, topology.chips)
+  given, config = config, least_sampler(config, model, split)
   hbm = int(config.plan.hbm_gb * GIB) or topology.hardware.hbm
   phases = memory.phases(config, model, split)
   micro = {
@@ -103,30 +108,44 @@ def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> di
   }
   works = _works(config, model, split, {}, micro)
   name = topology.name or f'{topology.kind}x{topology.chips}'
-  report = _report(config, model, split, phases, hbm, works, topology, 'arithmetic', name)
-  return report | {'decode_impl': 'xla_paged'}
+  report = _report(given, config, model, split, phases, hbm, works, topology, 'arithmetic', name)
+  return _refused(given, config, report | {'decode_impl': 'xla_paged'})
+
+
+def _refused(given: Config, planned: Config, report: dict[str, Any]) -> dict[str, Any]:
+  """The report, where the sampler's budget had to be raised to be planned at all."""
+  before, now = given.sampling.memory_gb, planned.sampling.memory_gb
+  if before == now:
+    return report
+  said = f'sampling.memory_gb={before} holds no completion; planned with {now}'
+  if report['fits']:
+    said += f': --config.sampling.memory_gb={now} fits'
+    report['advised'] = {'sampling.memory_gb': now}
+  return report | {'fits': False, 'advice': [said, *report['advice']]}
 
 
 def _compiled(
+  given: Config,
   config: Config,
   described: Described,
   made: list[Compiled],
   hbm: int,
   topology: Topology | None,
-  chips: int,
+  name: str,
 ) -> dict[str, Any]:
   """A plan of compiled programs."""
   split = Split(*described.mesh.shape.values()) if described.mesh is not None else Split()
   phases = _phases(config, described, made)
   by_name = {one.name: one for one in made}
   micro = {}
-  for learn, name in ((False, 'score'), (True, 'step')):
+  for learn, program in ((False, 'score'), (True, 'step')):
     one = plan_work.micro_batch_work(config, described.model, split, learn=learn)
-    turn = by_name[name].turn
-    micro[learn] = Work(turn.flops, one.hbm, turn.sent) if by_name[name].fits else one
+    turn = by_name[program].turn
+    micro[learn] = Work(turn.flops, one.hbm, turn.sent) if by_name[program].fits else one
   works = _works(config, described.model, split, by_name, micro)
-  name = config.plan.topology or f'{chips} x {jax.devices()[0].device_kind}'
-  report = _report(config, described.model, split, phases, hbm, works, topology, 'compiled', name)
+  report = _report(
+    given, config, described.model, split, phases, hbm, works, topology, 'compiled', name
+  )
   programs = {
     one.name: {
       'phase': one.phase,
@@ -230,6 +249,7 @@ def _works(
 
 
 def _report(
+  given: Config,
   config: Config,
   model: ModelConfig,
   split: Split,
@@ -244,7 +264,8 @@ def _report(
   totals = {phase: sum(parts.values()) for phase, parts in phases.items()}
   lengths, turns = works['lengths'], works['turns']
   chips = split.rows * split.tensor
-  advice = advise(config, model, chips, hbm, totals)
+  advice = advise(given, model, chips, hbm, totals, config)
+  said = room(config, model, split, hbm, totals) if advice is None else advice.text()
   report: dict[str, Any] = {
     'topology': name,
     'how': how,
@@ -259,8 +280,10 @@ def _report(
     'flops': {phase: work.flops for phase, work in works['phases'].items()},
     'collectives': {phase: dict(work.sent) for phase, work in works['phases'].items()},
     'lengths': {
-      'prompt': lengths.prompt, 'completion': lengths.completion, 'assumed': lengths.assumed,
-    },  # fmt: skip
+      'prompt': lengths.prompt,
+      'completion': lengths.completion,
+      'assumed': lengths.assumed,
+    },
     'turns': {
       'completions': turns.completions,
       'decode_steps': turns.decode_steps,
@@ -269,7 +292,7 @@ def _report(
       'steps': turns.steps,
       'micro_batches': turns.micro_batches,
     },
-    'advice': [] if advice is None else [advice.text()],
+    'advice': [] if said is None else [said],
     'advised': {} if advice is None else dict(advice.changes),
     'weights_to_load': weight_bytes(model, config.model.dtype),
     'versions': _versions(),

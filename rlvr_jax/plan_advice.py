@@ -7,12 +7,15 @@ from typing import Any
 
 from rlvr_jax import memory
 from rlvr_jax.config import Config, set_key
+from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.rl import packing
 from rlvr_jax.sampling.budget import GIB
 
 MOST_CHIPS = 4096
+MOST_GIB = 4096
+WELL_USED = 0.8  # share of HBM below which room for the sampler is spoken of
 SPARE = 0.95  # of what is free that an advised sampling.memory_gb takes
 
 
@@ -53,8 +56,24 @@ def split_of(config: Config, chips: int) -> Split:
     sizes[sizes.index(-1)] = chips // known
   if math.prod(sizes) != chips:
     given = ', '.join(f'mesh.{a}={config.mesh[a]}' for a in Split._fields)
-    raise ValueError(f'{given} does not divide {chips} devices; set one axis to -1 to take the rest')
+    raise ValueError(
+      f'{given} does not divide {chips} devices; set one axis to -1 to take the rest'
+    )
   return Split(*sizes)
+
+
+def least_sampler(config: Config, model: ModelConfig, split: Split) -> Config:
+  """The config, or where its sampling.memory_gb holds no completion the same with one that does."""
+  memory_gb, changed = config.sampling.memory_gb, config
+  while True:
+    try:
+      memory.phases(changed, model, split)
+      return changed
+    except ValueError:
+      if not memory_gb or memory_gb > MOST_GIB:
+        raise
+      memory_gb = math.floor(memory_gb * 2 + 1) / 2
+      changed = _with(config, [('sampling.memory_gb', memory_gb)])
 
 
 def advise(
@@ -63,16 +82,18 @@ def advise(
   chips: int,
   hbm: int,
   found: Mapping[str, int],
+  priced: Config,
 ) -> Advice | None:
   """What to change; None where every phase fits.
 
   found: bytes of each phase. Arithmetic says by how much a change lowers them; where what was found
-  is more than arithmetic has (a compiler's temporaries), the difference stays.
+  is more than arithmetic has (a compiler's temporaries), the difference stays. priced: the config
+  that was planned, see least_sampler.
   """
   if max(found.values()) <= hbm:
     return None
   split = split_of(config, chips)
-  own = memory.phases(config, model, split)
+  own = memory.phases(priced, model, split)
   more = {name: max(0, found[name] - sum(own[name].values())) for name in found}
   phase = max(found, key=lambda name: found[name])
   parts = own[phase] | {'temporaries of the compiler': more[phase]}
@@ -92,6 +113,7 @@ def advise(
     size = largest(_with(config, keys), chips)
     assert size is not None
     return Advice(phase, part, keys, tuple(why for *_, why in changes), size, chips)
+  size = None
   while chips < MOST_CHIPS:
     chips *= 2
     size = largest(config, chips)
@@ -168,10 +190,9 @@ def _candidates(
     yield from _smaller_cache(config, model, split, hbm, more)
   if config.model.remat != 'block' and learning:
     yield 'model.remat', 'block', "only a layer's input is kept for the backward pass"
-  rows, T = memory.micro_batch(config, split)
-  while learning and rows > 1:
-    rows //= 2
-    tokens = max(rows * split.rows * T, packing.bucket_length(s.prompt_capacity + s.max_tokens))
+  tokens, least = t.micro_tokens, packing.bucket_length(s.prompt_capacity + s.max_tokens)
+  while learning and tokens > least:
+    tokens = max(tokens // 2, least)
     yield 'train.micro_tokens', tokens, 'fewer rows at once, the same result'
   if learning and config.model.logprob_chunk > 256:
     yield 'model.logprob_chunk', 256, 'fewer logits at once'
@@ -206,6 +227,29 @@ def _smaller_cache(
   left = math.floor((hbm - others) * SPARE / GIB * 2) / 2
   if left > 0:
     yield 'sampling.memory_gb', left, 'the cache takes what is left; fewer completions at once'
+
+
+def room(
+  config: Config, model: ModelConfig, split: Split, hbm: int, found: Mapping[str, int]
+) -> str | None:
+  """What a device's unused memory would do for the sampler, where its budget holds it back."""
+  sampling = config.sampling
+  if not sampling.memory_gb or found['sample'] > WELL_USED * hbm:
+    return None
+  own = sum(memory.phases(config, model, split)['sample'].values())
+  more = {'sample': max(0, found['sample'] - own)}
+  for key, value, _ in _smaller_cache(config, model, split, hbm, more):
+    now, then = (
+      run_lib.budget_over(c, model, shards=split.rows, tensor=split.tensor, decode_impl='xla_paged')
+      for c in (config, _with(config, [(key, value)]))
+    )
+    if then.pages * then.page > now.pages * now.page:
+      return (
+        f'There is room: --config.{key}={value} would decode {then.slots:,} completions at once, '
+        f'with {then.pages * then.page // then.slots:,} tokens each on average, in place of '
+        f'{now.slots:,} with {now.pages * now.page // now.slots:,}'
+      )
+  return None
 
 
 def _with(config: Config, changes: Sequence[tuple[str, Any]]) -> Config:

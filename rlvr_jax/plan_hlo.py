@@ -21,7 +21,9 @@ _SIZES |= {'f64': 8, 'c64': 8, 'c128': 16}
 _SHAPE = re.compile(r'\b([a-z]+\d+[a-z0-9]*|pred)\[([\d,]*)\]')
 _HEAD = re.compile(r'^(ENTRY )?%?([\w.-]+) .*\{$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = ')
-_CALLED = re.compile(r'\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)')
+_CALLED = re.compile(
+  r'\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)'
+)
 COLLECTIVES = (
   'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all',
   'collective-permute', 'collective-broadcast',
@@ -58,8 +60,8 @@ class Cost(NamedTuple):
   """On one device: operations, and by collective the bytes it sends and how often."""
 
   flops: float
-  sent: collections.Counter[Moved]
-  times: collections.Counter[Moved]
+  sent: dict[Moved, float]
+  times: dict[Moved, float]
 
 
 def parse(text: str) -> Module:
@@ -142,7 +144,7 @@ class _Walk:
     return self._known[key]
 
   def _sum(self, name: str, depth: int) -> Cost:
-    total = Cost(0.0, collections.Counter(), collections.Counter())
+    total = Cost(0.0, {}, {})
     channels: set[str] = set()
     ops = self._computations.get(name, {})
     for op in ops.values():
@@ -151,13 +153,13 @@ class _Walk:
       # on with it (these may be inside a loop), its end
       channel, goes_on = _channel(op, self._computations)
       if goes_on or (channel and channel in channels):
-        one = Cost(one.flops, collections.Counter(), collections.Counter())
+        one = Cost(one.flops, {}, {})
       channels |= {channel} if channel else set()
       total = _add(total, one, times)
     return total
 
   def _one(self, op: Op, ops: dict[str, Op], depth: int) -> tuple[Cost, float]:
-    none = Cost(0.0, collections.Counter(), collections.Counter())
+    none = Cost(0.0, {}, {})
     called = dict(_CALLED.findall(op.attributes))
     if op.opcode == 'while':
       turns = trip_count(op, ops, self._computations)
@@ -190,9 +192,7 @@ class _Walk:
       'ragged-all-to-all': (n - 1) / n,
     }.get(kind, 1.0)
     moved = Moved(kind, _axes(groups, self._mesh, kind))
-    return Cost(
-      0.0, collections.Counter({moved: share * size}), collections.Counter({moved: 1.0})
-    )
+    return Cost(0.0, {moved: share * size}, {moved: 1.0})
 
 
 def _weight(cost: Cost) -> tuple[float, float]:
@@ -203,7 +203,7 @@ def _add(total: Cost, one: Cost, times: float) -> Cost:
   flops = total.flops + times * one.flops
   for kept, more in ((total.sent, one.sent), (total.times, one.times)):
     for key, value in more.items():
-      kept[key] += times * value
+      kept[key] = kept.get(key, 0.0) + times * value
   return Cost(flops, total.sent, total.times)
 
 
@@ -336,9 +336,7 @@ def _groups(attributes: str) -> list[tuple[int, ...]]:
   pairs = re.search(r'source_target_pairs=\{(.*?)\}\}', attributes)
   listed = pairs or re.search(r'replica_groups=\{(\{.*?\})\}', attributes)
   if listed:
-    return [
-      tuple(int(n) for n in group.split(',')) for group in listed[1].strip('{}').split('},{')
-    ]
+    return [tuple(int(n) for n in group.split(',')) for group in listed[1].strip('{}').split('},{')]
   iota = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', attributes)
   if iota:
     shape, source = ([int(n) for n in iota[i].split(',')] for i in (1, 2))
@@ -393,7 +391,9 @@ def _axes(groups: Sequence[tuple[int, ...]], mesh: Mapping[str, int], kind: str)
   varied: collections.Counter[str] = collections.Counter()
   for group in groups:
     places = [at(device) for device in group]
-    axes = [a for a, column in zip(mesh, zip(*places, strict=True), strict=True) if len(set(column)) > 1]
+    axes = [
+      a for a, column in zip(mesh, zip(*places, strict=True), strict=True) if len(set(column)) > 1
+    ]
     varied['+'.join(axes)] += 1
   if not groups:
     return '+'.join(mesh) or 'self'

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from rlvr_jax import sharding
+from rlvr_jax import memory, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params
-from rlvr_jax.rl import learner, packing
+from rlvr_jax.rl import learner
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.train import algorithm_of
@@ -60,7 +60,7 @@ class Described:
   mesh: Mesh | None
   programs: tuple[Program, ...]
   held: dict[str, Any]
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   decode_impl: str
 
 
@@ -101,7 +101,7 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
   programs = [hand_over, prefill, chunk]
   trained = ('params', 'adapters')
   programs.append(Program('score', 'score', score, (params, whole, scalar), {}, trained))
-  if critic is not None:
+  if critic is not None and state.critic is not None:
     values = (state.critic.params, whole)
     programs.append(Program('values', 'score', critic.values, values, {}, ('critic params',)))
   donated = (state.replace(critic=None), step, scalar)
@@ -185,14 +185,14 @@ def _learner(
 def _rows(config: Config, algorithm: Algorithm, place: _Place) -> tuple[Rows, Rows]:
   """Rows of an optimizer step and of scoring, were every completion as long as it may be."""
   t, s = config.train, config.sampling
-  longest = s.prompt_capacity + s.max_tokens
-  T = packing.bucket_length(longest)
-  multiple = sharding.row_parts(place.mesh)
-  b = packing.rows_per_micro_batch(T, t.micro_tokens, multiple)
+  split = memory.Split() if place.mesh is None else memory.Split(*place.mesh.shape.values())
+  b, T = memory.micro_batch(config, split)
+  b *= split.rows
+  each = T // (s.prompt_capacity + s.max_tokens) if t.packing else 1  # rollouts in a row
   scored = algorithm.scored_first or t.epochs > 1 or (t.minibatch or t.prompts) < t.prompts
 
   def rows(count: int, scoring: bool) -> Rows:
-    M = 1 << (-(-count // b) - 1).bit_length()
+    M = 1 << (-(-count // (b * each)) - 1).bit_length()
 
     def array(dtype: Any) -> Any:
       return jax.ShapeDtypeStruct((M, b, T), dtype)
@@ -210,8 +210,8 @@ def _rows(config: Config, algorithm: Algorithm, place: _Place) -> tuple[Rows, Ro
     )
     return place.by(found, None if place.mesh is None else rows_sharding(place.mesh))
 
-  each = (t.minibatch or t.prompts) * t.group
-  return rows(each, False), rows(t.prompts * t.group, True)
+  one_step = (t.minibatch or t.prompts) * t.group
+  return rows(one_step, False), rows(t.prompts * t.group, True)
 
 
 def _hand_over(config: Config, computed: Any, place: _Place) -> tuple[Any, Program]:
@@ -237,7 +237,8 @@ def _sampler(
   programs = layout.PROGRAMS
   if place.mesh is not None:
     programs = layout.programs_over(place.mesh, shardings)
-  f32, i32 = (jax.ShapeDtypeStruct((), d) for d in (jnp.float32, jnp.int32))
+  f32: Any = jax.ShapeDtypeStruct((), jnp.float32)
+  i32: Any = jax.ShapeDtypeStruct((), jnp.int32)
   options = place.whole(Options(f32, f32, i32))
   stops = place.whole(jax.ShapeDtypeStruct((MAX_STOPS,), jnp.int32))
   static = {'config': engine.config, 'impl': engine.decode_impl}

@@ -77,6 +77,14 @@ def topology_of(text: str) -> Topology:
   )
 
 
+def topology_of_devices(device_kind: str, chips: int) -> Topology | None:
+  """Of devices that are there, by the name jax gives their kind; None for one not in HARDWARE."""
+  names = {'TPU v5 lite': 'v5e', 'TPU v5': 'v5p', 'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e'}
+  gpu = re.search(r'\b([AH][12]00)\b', device_kind)
+  kind = gpu[1].lower() if gpu else names.get(device_kind)
+  return Topology(kind, chips, '') if kind in HARDWARE else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
   """On one device; sent: bytes by the mesh axes they cross ('fsdp', 'data+fsdp' ...)."""

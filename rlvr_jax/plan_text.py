@@ -22,8 +22,20 @@ def table(rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join(f'| {" | ".join(row)} |' for row in lines)
 
 
-def _gib(size: float) -> str:
-  return f'{size / GIB:.2f}' if size else ''
+# the order of a table's rows; others follow
+ORDER = (
+  'params', 'weights', 'optimizer', 'moments', 'adapters', 'critic params', 'critic optimizer',
+  'reference', 'compute copy', 'sampler params', 'sampler weights', 'sampler state', 'cache',
+  'gradients', 'temporaries', 'rows and results', 'code',
+)  # fmt: skip
+
+
+def _unit(report: Mapping[str, Any]) -> tuple[str, int]:
+  return ('GiB', GIB) if report['bytes_per_device'] >= GIB else ('MiB', GIB >> 10)
+
+
+def _size(size: float, unit: int = GIB) -> str:
+  return f'{size / unit:.2f}' if size else ''
 
 
 def _head(report: Mapping[str, Any]) -> str:
@@ -37,10 +49,12 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _bytes(report: Mapping[str, Any]) -> str:
   phases = report['phases']
-  names = list(dict.fromkeys(part for parts in phases.values() for part in parts if part != 'all'))
-  rows = [['GiB on a device', *phases]]
-  rows += [[name, *(_gib(parts.get(name, 0)) for parts in phases.values())] for name in names]
-  rows += [['**all**', *(f'**{_gib(parts["all"])}**' for parts in phases.values())]]
+  label, unit = _unit(report)
+  there = list(dict.fromkeys(part for parts in phases.values() for part in parts if part != 'all'))
+  names = [name for name in ORDER if name in there] + [name for name in there if name not in ORDER]
+  rows = [[f'{label} on a device', *phases]]
+  rows += [[name, *(_size(p.get(name, 0), unit) for p in phases.values())] for name in names]
+  rows += [['**all**', *(f'**{_size(p["all"], unit)}**' for p in phases.values())]]
   return table(rows)
 
 
@@ -48,7 +62,8 @@ def _verdict(report: Mapping[str, Any]) -> str:
   used, hbm = report['bytes_per_device'], report['hbm_per_device']
   line = f'{used / GIB:.2f} of {hbm / GIB:.2f} GiB on each device: '
   if report['fits']:
-    return f'{line}it fits, with {(hbm - used) / GIB:.2f} GiB to spare.'
+    room = f'{line}it fits, with {(hbm - used) / GIB:.2f} GiB to spare.'
+    return '\n\n'.join([room, *report['advice']])
   return '\n\n'.join([f'{line}it DOES NOT FIT.', *report['advice']])
 
 
@@ -76,17 +91,18 @@ def _times(report: Mapping[str, Any]) -> str:
     f'{report["tokens_per_second"]:,.0f} tokens/s over all, '
     f'{report["sampled_tokens_per_second"]:,.0f} while sampling; {turns["steps"]} optimizer steps '
     f'of {turns["micro_batches"]} micro-batches in all, {turns["decode_steps"]:,} decode steps of '
-    f'{turns["live_slots"]:,.0f} completions. A limit, not a forecast: real runs reach a third to '
-    'two thirds of it, and the tail of the longest completions comes on top.'
+    f'{turns["live_slots"]:,.0f} completions. It is a limit, not a forecast; the tail of the '
+    'longest completions, the verifiers and loading come on top.'
   )
 
 
 def _programs(report: Mapping[str, Any]) -> str:
+  label, unit = _unit(report)
   rows = [['program', 'arguments', 'results', 'temporaries', 'code', 's to compile']]
   for name, one in report['programs'].items():
-    sizes = [_gib(one[key]) for key in ('arguments', 'results', 'temporaries', 'code')]
+    sizes = [_size(one[key], unit) for key in ('arguments', 'results', 'temporaries', 'code')]
     rows.append([name, *sizes, f'{one["compile_seconds"]:.0f}'])
   return (
-    f'{table(rows)}\n\nGiB on a device. Compiling took {report["compile_seconds"]:.0f} s here; '
+    f'{table(rows)}\n\n{label} on a device. Compiling took {report["compile_seconds"]:.0f} s here; '
     f'{report["weights_to_load"] / GIB:.1f} GiB of weights are to be loaded.'
   )
