@@ -11,8 +11,8 @@ MATH problems as JSONL with question and answer.
 :1gpu is the same on one GPU of 80 GB: adapters of rank 32 over frozen bfloat16 weights, an eighth
 of the prompts, 10 times the learning rate (all three ours; docs/memory.md has the bytes).
 
-As it is, it fits 64 chips of TPU v5e (16 GB each) and 8 of v5p (docs/plan.md): the sampler's weights
-are split over mesh.tensor, not over fsdp. Where there is room, raise sampling.memory_gb:
+As it is, it fits 64 chips of TPU v5e (16 GB each) and 8 of v5p (docs/plan.md): the weights of the
+sampler are split over mesh.tensor, not over fsdp. Where there is room, raise sampling.memory_gb:
 --config.job=plan --config.plan.topology=v5p-16 says how far.
 """
 

@@ -1,4 +1,4 @@
-"""Keys of the jobs that say beforehand what is needed: power (problems, samples), plan (devices)."""
+"""Keys of jobs that say beforehand what is needed: power (problems, samples), plan (devices)."""
 
 from typing import Any
 
