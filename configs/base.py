@@ -58,7 +58,7 @@ def _every_key() -> Config:
         'alpha': 32.0,  # their product is multiplied by alpha / rank
         'targets': ('q', 'k', 'v', 'o', 'gate', 'up', 'down'),  # projections that have one
       },
-      'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
+      'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1, 'auto': False},  # -1: the rest; docs/meshes.md
       'task': _task(),
       'sampling': _sampling(),
       'train': _train(),
@@ -243,6 +243,7 @@ def _sampling() -> dict[str, Any]:
     # bank_rows up to those given; 0: as given
     'chunk': 32,  # decode steps between two looks of the host
     'decode_impl': 'auto',  # attention of the sampler: auto | xla_paged | tokamax_rpa (TPU)
+    'tensor': 0,  # devices that share the sampler's weights; 0: mesh.tensor
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
     'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off

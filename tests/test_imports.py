@@ -18,6 +18,7 @@ GROUND = (
   'checks',
   'command_line',
   'sharding',
+  'mesh_choice',
   'checkpoint',
   'metrics',
   'profiling',
