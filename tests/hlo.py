@@ -103,6 +103,11 @@ class Program:
     ]
 
 
+def program_of(compiled) -> Program:
+  """Of what jax compiled."""
+  return Program(compiled.as_text())
+
+
 def local_sizes(tree) -> dict[str, int]:
   """Elements that one device holds of each leaf of a tree of arrays, by its path."""
   import jax

@@ -19,6 +19,7 @@ GROUND = (
   'command_line',
   'sharding',
   'mesh_choice',
+  'platform_flags',
   'checkpoint',
   'metrics',
   'profiling',

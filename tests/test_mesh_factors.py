@@ -5,6 +5,7 @@ exactness contract. At tensor=4 and 8 the two kv heads are replicated.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +42,11 @@ KEEP = optax.GradientTransformation(
   lambda params: jax.tree.map(jnp.zeros_like, params),
   lambda updates, state, params=None: (updates, updates),
 )
+ADAPTER = Adapter(4, 8.0, ('q', 'k', 'v', 'o', 'gate', 'up', 'down'))
 TRAINED = {
   'dense': Trained(),
   'packed': Trained(),
-  'lora': Trained(Adapter(4, 8.0, ('q', 'k', 'v', 'o', 'gate', 'up', 'down'))),
+  'lora': Trained(ADAPTER),
   'critic': Trained(),
 }
 
@@ -99,17 +101,22 @@ def step(kind, mesh=None):
   cut = layout(kind, 1 if mesh is None else row_parts(mesh))
   assert cut.used > 1
   parts, common = TRAINED[kind], {'longest': LONGEST, 'compute_dtype': 'float32', 'mesh': mesh}
+  state: Any
+  rows: Any
+  update: Any
   if kind == 'critic':
     update = critic.make_critic_update(CONFIG, PPO, KEEP, remat='block', **common)
     own = {'backbone': start_params(), 'value': noisy(jnp.zeros(CONFIG.embed_dim), 3)}
     del own['backbone']['head']
     state = critic.CriticState(own, KEEP.init(own))
-    rows = critic.CriticRows(micro_batches(rollouts, None, cut), *map(cut.cut, values))
+    rows = critic.CriticRows(
+      micro_batches(rollouts, None, cut), *(jnp.asarray(cut.cut(x)) for x in values)
+    )
   else:
     update = make_update(CONFIG, GRPO, KEEP, chunk=16, trained=parts, **common)
     lora = None
     if parts.adapter is not None:
-      shapes = jax.eval_shape(lambda: init_lora(jax.random.key(0), CONFIG, parts.adapter))
+      shapes = jax.eval_shape(lambda: init_lora(jax.random.key(0), CONFIG, ADAPTER))
       lora = noisy(shapes, 2)
     state = TrainState(jnp.zeros((), jnp.int32), start_params(), None, lora=lora)
     state = state.replace(opt_state=KEEP.init(parts.take(state)))
@@ -158,9 +165,8 @@ def sampled_model(kind):
   """(config, params with adapters attached where kind asks for them)."""
   config, params = tiny.make(num_heads=8, head_dim=4)
   if kind == 'lora':
-    adapter = TRAINED['lora'].adapter
-    shapes = jax.eval_shape(lambda: init_lora(jax.random.key(0), config, adapter))
-    params = attach(params, jax.tree.map(jnp.asarray, noisy(shapes, 4)), adapter)
+    shapes = jax.eval_shape(lambda: init_lora(jax.random.key(0), config, ADAPTER))
+    params = attach(params, jax.tree.map(jnp.asarray, noisy(shapes, 4)), ADAPTER)
   return config, params
 
 

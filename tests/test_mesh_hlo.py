@@ -8,6 +8,7 @@ shown a program that it must refuse.
 import functools
 import math
 import re
+from typing import Any
 
 import hlo
 import jax
@@ -93,7 +94,7 @@ CHUNKS = [(2, 2, 2), *(pytest.param(s, marks=pytest.mark.check) for s in [(1, 8,
 @pytest.mark.parametrize('shape', CHUNKS, ids=str)
 def test_decoding_gathers_no_weights_and_no_logits(shape):
   compiled, params, _ = chunk(shape)
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   assert not gathered_weights(program, params)
   assert max(program.depth.values()) >= 1
   slots = SLOTS // (shape[0] * shape[1])
@@ -113,7 +114,7 @@ def test_a_rule_that_would_gather_all_weights_in_decode_is_seen():
   wrong = tuple((pattern, over_fsdp(spec)) for pattern, spec in DECODE_RULES)
   compiled, _, _ = compiled_chunk((2, 2, 2), wrong)
   right = chunk((2, 2, 2))[1]
-  found = gathered_weights(hlo.Program(compiled.as_text()), right)
+  found = gathered_weights(hlo.program_of(compiled), right)
   assert len(found) >= SHALLOW.num_layers * len(MATRICES)
 
 
@@ -128,7 +129,7 @@ def bytes_of(tree):
 
 def assert_written_over(compiled, state, first):
   """Every leaf of a donated state, the program's parameters from `first` on, becomes a result."""
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   count = len(jax.tree.leaves(state))
   assert set(range(first, first + count)) <= program.aliased
   assert compiled.memory_analysis().alias_size_in_bytes >= bytes_of(state)
@@ -169,7 +170,7 @@ def compiled_step(shape):
     return jax.device_put(np.zeros(rows, dtype), rows_sharding(mesh))
 
   batch = Rows(zeros(np.int32), zeros(bool), zeros(np.float32), zeros(np.float32))
-  update = make_update(CONFIG, choose('grpo'), adam, longest=20, chunk=32, mesh=mesh)
+  update: Any = make_update(CONFIG, choose('grpo'), adam, longest=20, chunk=32, mesh=mesh)
   return update.lower(state, batch, jnp.float32(1)).compile(), state
 
 
@@ -214,7 +215,7 @@ STEP_MESHES = [
 @pytest.mark.parametrize('shape', STEP_MESHES, ids=str)
 def test_the_learner_gathers_weights_layer_by_layer(shape):
   compiled, state = learner_step(shape)
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   assert not gathered_at_once(program, state.params, shape)
   if shape[1] == 1:  # nothing is split over fsdp
     return
@@ -227,7 +228,7 @@ def test_the_learner_gathers_weights_layer_by_layer(shape):
 @pytest.mark.parametrize('shape', STEP_MESHES, ids=str)
 def test_no_device_gets_all_rows_or_the_whole_head(shape):
   compiled, _ = learner_step(shape)
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   rows = 2 * shape[0] * shape[1] * 48 * CONFIG.embed_dim  # of a micro-batch, on all devices
   head = CONFIG.vocab_size * CONFIG.embed_dim // shape[2]
   for op in program.collectives(*EXCHANGES):
@@ -247,7 +248,7 @@ def test_weights_gathered_ahead_of_the_layers_are_seen(monkeypatch):
 
   monkeypatch.setattr(update_lib, '_cast', cast_and_gather)
   compiled, state = compiled_step(shape)
-  found = gathered_at_once(hlo.Program(compiled.as_text()), state.params, shape)
+  found = gathered_at_once(hlo.program_of(compiled), state.params, shape)
   assert len(found) >= len(MATRICES)
 
 
@@ -262,7 +263,7 @@ def test_the_learners_state_is_written_over(shape):
 
 def test_nothing_speaks_to_the_host_inside():
   for compiled in (chunk((2, 2, 2))[0], learner_step((1, 4, 2))[0]):
-    assert not hlo.Program(compiled.as_text()).transfers()
+    assert not hlo.program_of(compiled).transfers()
 
 
 def test_the_check_of_transfers_sees_a_callback_in_a_loop():
@@ -271,7 +272,7 @@ def test_the_check_of_transfers_sees_a_callback_in_a_loop():
     return x + i
 
   compiled = jax.jit(lambda x: jax.lax.fori_loop(0, 5, body, x)).lower(0).compile()
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   assert [depth_of(program, op) for op in program.transfers()] == [1]
 
 
@@ -288,14 +289,16 @@ def passes(make, dtype='float32'):
     return descend(make, jnp.float32(0), grads, params, state)
 
   compiled = jax.jit(run, donate_argnums=(0, 1)).lower(params, state, grads).compile()
-  program = hlo.Program(compiled.as_text())
+  program = hlo.program_of(compiled)
   work = [
     op
     for op in program.computations[program.entry]
     if op.shapes == ((6, 256, 256),) and op.kind not in ('parameter', 'bitcast')
   ]
   size = math.prod((6, 256, 256))
-  return len(work), compiled.memory_analysis().temp_size_in_bytes / size
+  memory = compiled.memory_analysis()
+  assert memory is not None
+  return len(work), memory.temp_size_in_bytes / size
 
 
 def test_the_optimizer_passes_few_times_over_its_arrays():
