@@ -17,7 +17,7 @@ STEPS = {
 
 
 def main() -> None:
-  """Prints [seconds, CPU seconds] of each stage, and the seconds of tracing, lowering, compiling."""
+  """Prints [seconds, CPU seconds] of each stage, and what tracing, lowering, compiling took."""
   stages: dict[str, list[float]] = {}
   last = [time.time() - time.process_time(), 0.0]  # imports so far are mostly CPU time
 

@@ -156,6 +156,32 @@ def test_mistakes_and_a_dry_run(pod):
   assert asked() == []
 
 
+SBATCH = ROOT / 'scripts' / 'slurm.sbatch'
+
+
+def test_the_slurm_script_starts_one_process_a_node(tmp_path):
+  (tmp_path / 'srun').write_text('#!/bin/sh\nprintf "%s\\n" "$PWD" "$@"\n')
+  (tmp_path / 'srun').chmod(0o755)
+  env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_SUBMIT_DIR': str(ROOT)}
+
+  def script(*words):
+    return subprocess.run(
+      ['bash', str(SBATCH), *words], env=env, capture_output=True, text=True, cwd=tmp_path
+    )
+
+  done = script('--config=configs/x.py', '--config.task.path=a b')
+  place, *words = done.stdout.splitlines()
+  assert pathlib.Path(place) == ROOT
+  assert words[2:] == ['.venv/bin/python', 'main.py', '--config=configs/x.py',
+                       '--config.task.path=a b']  # fmt: skip
+  assert script().returncode == 2
+  text = SBATCH.read_text()
+  assert '#SBATCH --ntasks-per-node=1\n' in text
+  assert re.search('#SBATCH --signal=TERM@\\d+\n', text)
+  # SLURM reads its lines up to the first command
+  assert text.index('#SBATCH --output') < text.index('set -euo pipefail')
+
+
 # -- the Dockerfile
 
 
