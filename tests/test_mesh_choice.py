@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import loops
 import numpy as np
 import pytest
 import tiny
@@ -15,6 +16,7 @@ from rlvr_jax import config as config_lib
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.mesh_choice import GIB, USABLE, WEIGHTS_SHARE, Need, choose, choose_tensor, divisors
 from rlvr_jax.models.known import KNOWN
+from rlvr_jax.rl import train as train_lib
 from rlvr_jax.rl.layouts import learner_need, settled
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.update import state_shardings
@@ -202,3 +204,21 @@ def drawn(shape, tensor):
 def test_one_hand_over_takes_weights_to_another_layout(strict, shape, tensor):
   config, params = tiny.make()
   assert_equal_up_to_boundaries(drawn((), 0), drawn(shape, tensor), params, config, SAMPLING)
+
+
+@pytest.mark.check
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+  'layout',
+  [{'mesh.data': 1, 'mesh.fsdp': 8, 'sampling.tensor': 2}, {'mesh.auto': True}],
+  ids=['given', 'chosen'],
+)
+def test_a_run_with_two_layouts(tmp_path, caplog, layout):
+  """An iteration whose sampler and learner agree on log-probs, over eight devices."""
+  short = {'train.iterations': 1, 'train.eval_every': 0, 'train.report': 0, 'train.export': False}
+  with caplog.at_level('INFO'):
+    train_lib.train(loops.config(**{'model.init.vocab_size': 32}, **short, **layout), tmp_path)
+  (row,) = loops.rows(tmp_path)
+  assert row['gap/max'] < 1e-4
+  assert row['skipped'] == 0
+  assert ('mesh.data=8 mesh.fsdp=1 mesh.tensor=1: ' in caplog.text) == ('mesh.auto' in layout)
