@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from rlvr_jax.models import transformer
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import UNROLLED_LAYERS, init_params, unstack
@@ -225,15 +226,29 @@ def test_the_learner_gathers_weights_layer_by_layer(shape):
     assert inside.count(size) >= 2, name  # forward and backward
 
 
+def wide_exchanges(program, shape):
+  """Those that bring all rows of a micro-batch, or the whole head, to a device."""
+  rows = 2 * shape[0] * shape[1] * 48 * CONFIG.embed_dim
+  head = CONFIG.vocab_size * CONFIG.embed_dim // shape[2]
+  return [
+    op
+    for op in program.collectives(*EXCHANGES)
+    for dtype, dims in zip(op.types, op.shapes, strict=True)
+    if dtype == 'f32' and math.prod(dims) >= min(rows, head)
+  ]
+
+
 @pytest.mark.parametrize('shape', STEP_MESHES, ids=str)
 def test_no_device_gets_all_rows_or_the_whole_head(shape):
-  compiled, _ = learner_step(shape)
-  program = hlo.program_of(compiled)
-  rows = 2 * shape[0] * shape[1] * 48 * CONFIG.embed_dim  # of a micro-batch, on all devices
-  head = CONFIG.vocab_size * CONFIG.embed_dim // shape[2]
-  for op in program.collectives(*EXCHANGES):
-    for dtype, dims in zip(op.types, op.shapes, strict=True):
-      assert dtype != 'f32' or math.prod(dims) < min(rows, head), op
+  assert not wide_exchanges(hlo.program_of(learner_step(shape)[0]), shape)
+
+
+@pytest.mark.check
+def test_rows_that_are_brought_to_every_device_are_seen(monkeypatch):
+  """What the compiler makes of a plain look-up in a table that is split over two axes."""
+  monkeypatch.setattr(transformer, '_look_up', lambda embed, tokens, mesh: embed[tokens])
+  compiled, _ = compiled_step((2, 2, 2))
+  assert wide_exchanges(hlo.program_of(compiled), (2, 2, 2))
 
 
 @pytest.mark.check
