@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rlvr_jax import command_line, metrics
+from rlvr_jax import command_line, metrics, platform_flags
 from rlvr_jax import config as config_lib
 
 config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
   module, function, needs_jax = config_lib.entry(config)
   logging.set_verbosity(logging.INFO)
   if needs_jax:
+    if said := platform_flags.apply():
+      logging.info('%s', said)
     from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
 
     profiling.enable_compile_cache()

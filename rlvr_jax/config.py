@@ -80,6 +80,8 @@ UNSEEN_BY_RESULTS = (
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps',
+  # how devices share what is computed
+  'mesh.auto', 'sampling.tensor',
 )  # fmt: skip
 
 

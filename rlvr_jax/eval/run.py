@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import sharding
+from rlvr_jax import mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
@@ -77,7 +77,7 @@ def make_engine(
   config: Config, params: Params | None, model_config: ModelConfig, mesh=None
 ) -> Engine:
   """The engine of a config's sampling group; params None leaves them to `load`."""
-  s = config.sampling
+  s, mesh = config.sampling, sharding.sampler_mesh(mesh, config.sampling.tensor)
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
   log.info('sampler: %s', budget.describe(capacities))
@@ -132,9 +132,37 @@ def budget_over(
 
 
 def make_mesh(config: Config):
-  """The mesh of a config; None on a single device, where there is nothing to lay out."""
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  """The mesh of a config; None on a single device, where there is nothing to lay out.
+
+  mesh.auto, where nothing is learnt (rl/layouts.py has what is): all devices on fsdp.
+  """
+  m = config.mesh
+  shape = (1, -1, 1) if m.auto else (m.data, m.fsdp, m.tensor)
+  mesh = sharding.make_mesh(*shape)
   return None if mesh.size == 1 else mesh
+
+
+def sampling_mesh(config: Config, model_config: ModelConfig):
+  """The mesh of a job that samples and does not learn; of a config, or chosen (mesh.auto)."""
+  mesh, tensor = make_mesh(config), config.sampling.tensor
+  if config.mesh.auto and mesh is not None:
+    devices = list(mesh.devices.flat)
+    left = int(mesh_choice.USABLE * mesh_choice.device_memory(devices))
+    tensor, why = choose_tensor(config, model_config, devices, left)
+    log.info('sampling.tensor=%d on %d devices: %s', tensor, mesh.size, why)
+  return sharding.sampler_mesh(mesh, tensor)
+
+
+def choose_tensor(
+  config: Config, model_config: ModelConfig, devices: Sequence[Any], left: int
+) -> tuple[int, str]:
+  """sampling.tensor, or the least whose share of the weights fits into `left` bytes; and why."""
+  if config.sampling.tensor:
+    return config.sampling.tensor, 'as sampling.tensor says'
+  own = sum(device.process_index == devices[0].process_index for device in devices)
+  c = model_config
+  weights = budget.weight_bytes(c, config.model.compute_dtype)
+  return mesh_choice.choose_tensor(own, left, weights, (c.num_heads, c.mlp_dim, c.vocab_size))
 
 
 def draw(

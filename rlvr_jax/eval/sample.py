@@ -204,11 +204,12 @@ def draw(
     return served.draw(config, workdir, problems, data, name=name, show=show), None
   rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   name = name or config.evaluate.name or store_name(full_name(config.model.name))
-  store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
+  store = SampleStore(workdir / 'samples')
   if loaded is None:
     loaded = load_model(config.model.name, dtype=config.model.compute_dtype)
     weights = weights_of(config, config.model.name)
   model_config, params, tokenizer = loaded
+  mesh = run_lib.sampling_mesh(config, model_config)
   if show and show_settings:
     print_settings(config, model_config, problems, store.root / name / problems[0].task)
   capacity = config.sampling.prompt_capacity

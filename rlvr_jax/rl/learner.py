@@ -36,7 +36,7 @@ from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
-from rlvr_jax.sharding import row_parts, shardings
+from rlvr_jax.sharding import row_parts, sampler_mesh, shardings
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ class Learner:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
     old, engine.params = engine.params, None
     now = _as_dtype(self.params, self.run.model.compute_dtype)
-    engine.load(hand_over(old, now, self.mesh))
+    engine.load(hand_over(old, now, sampler_mesh(self.mesh, self.run.sampling.tensor)))
 
   def _place(self, rows: Any) -> Any:
     if self.mesh is None:
@@ -265,7 +265,8 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     return None if mesh is None else _placed(model_config, config.model.dtype, mesh)
 
   if config.model.name:
-    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
+    found = load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
+    return dataclasses.replace(found[0], attention_impl=config.model.attention_impl), *found[1:]
   model_config, tokenizer = from_scratch(config)
   make = jax.jit(
     lambda key: init_params(key, model_config, config.model.dtype),

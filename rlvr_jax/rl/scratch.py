@@ -25,5 +25,6 @@ def from_scratch(config: Config) -> tuple[ModelConfig, Tokenizer]:
     qk_norm=init['architecture'] == 'qwen3',
     max_positions=config.sampling.prompt_capacity + config.sampling.max_tokens,
     eos_ids=tokenizer.eos_ids,
+    attention_impl=config.model.attention_impl,
   )
   return model_config, tokenizer
