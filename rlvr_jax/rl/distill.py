@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import graceful, profiling, watch
+from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.config import ModelConfig

@@ -15,8 +15,8 @@ import pathlib
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import graceful, profiling, watch
+from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
