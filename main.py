@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rlvr_jax import command_line, metrics, watch
+from rlvr_jax import checks, command_line, metrics, watch
 from rlvr_jax import config as config_lib
 
 config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
   with config.unlocked():
     config.name = config.name or file.stem
   config = config_lib.resolve(config, config_flags.get_override_values(flag))
+  checks.check_remote(config, _WORKDIR.value or '')
   workdir = config_lib.prepare_workdir(_WORKDIR.value or pathlib.Path('runs') / config.name)
   found = config_lib.versions()
   print(f'{config.name}: {config.job} in {workdir}', file=sys.stderr)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from rlvr_jax import paths
 from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.journal import Journal, job_key, problem_digest
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -352,7 +353,7 @@ def pool_of(group: Any, workdir: pathlib.Path) -> VerifierPool:
     group.workers,
     limit_s=group.limit_s,
     memory_mb=group.memory_mb,
-    journal=workdir / 'verdicts.jsonl',
+    journal=paths.local_of(workdir) / 'verdicts.jsonl',
     settings={'sandbox': group.sandbox, 'allow_unsafe': group.allow_unsafe},
   )
 
