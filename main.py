@@ -45,12 +45,15 @@ def main(argv: Sequence[str]) -> None:
     profiling.enable_compile_cache()
   metrics.quiet_libraries()
   run = getattr(importlib.import_module(module), function)
-  config_lib.save(config, workdir)
   if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
+    config_lib.save(config, workdir)
     print('dry_run: the config is sound; nothing was computed', file=sys.stderr)
     return
-  w = config.watch
-  with watch.Watch(workdir, hang_seconds=w.hang_seconds, leave=w.hang_exit):
+  hang = config.watch.hang_seconds
+  with (
+    config_lib.recorded(config, workdir),
+    watch.Watch(workdir, hang_seconds=hang, leave=config.watch.hang_exit),
+  ):
     run(config, workdir)
 
 

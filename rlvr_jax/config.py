@@ -5,6 +5,7 @@ A dotted key names a leaf, as 'train.group'. Groups listed in FREE_GROUPS hold k
 """
 
 import ast
+import contextlib
 import datetime
 import difflib
 import hashlib
@@ -16,7 +17,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -389,6 +390,21 @@ def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None 
     before = json.loads(path.read_text())
     record['earlier_starts'] = [*before.pop('earlier_starts', []), before]
   paths.write_whole(path, json.dumps(record, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def recorded(config: Config, workdir: pathlib.Path) -> Iterator[None]:
+  """save(config, workdir) for what runs inside; if it is refused (ValueError) the record that was
+  there before, of the run that is there, comes back."""
+  files = [workdir / name for name in ('config.json', 'versions.json')]
+  before = {path: path.read_bytes() for path in files if path.exists()}
+  save(config, workdir)
+  try:
+    yield
+  except ValueError:
+    for path, content in before.items():
+      paths.write_whole(path, content)
+    raise
 
 
 def load_file(path: str) -> Config:

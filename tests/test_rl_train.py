@@ -6,12 +6,14 @@ import pathlib
 import signal
 import time
 
+import bucket
 import jax
 import loops
 import numpy as np
 import pytest
 from jax import monitoring
 
+from rlvr_jax import config as config_lib
 from rlvr_jax import watch
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.eval.samples import SampleStore
@@ -396,3 +398,15 @@ def test_sampling_is_given_up_when_time_is_short_and_replayed(rl, tmp_path, monk
     assert checkpoints.steps() == [1]
   train(loops.config(**changes), tmp_path / 'run')
   assert loops.rows(tmp_path / 'run') == loops.rows(tmp_path / 'whole')
+
+
+def test_a_run_in_an_object_store_is_the_same_run(rl, whole, tmp_path, monkeypatch):
+  """Ended after two iterations, then gone on with."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  local = tmp_path / 'objects' / 'runs' / 'x'
+  with bucket.at(tmp_path / 'objects'):
+    workdir = config_lib.prepare_workdir('gs://runs/x')
+    for iterations in (2, 4):
+      train(loops.config(**rl, **{'train.report': 0, 'train.iterations': iterations}), workdir)
+    assert samples(workdir) == samples(whole[0])
+  loops.assert_same_run(local, whole[0])
