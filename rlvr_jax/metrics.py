@@ -100,15 +100,12 @@ class MetricsWriter:
 
   def _append(self, line: str) -> None:
     assert self._file is not None
+    assert self._path is not None
     try:
       self._file.write(line)
       self._file.flush()
     except OSError as error:
-      raise OSError(
-        error.errno,
-        f'cannot write {self._path} ({error.strerror}); make room there: the same command goes on '
-        'from the last checkpoint',
-      ) from error
+      raise paths.cannot_write(self._path, error) from error
 
   def flush(self) -> None:
     """What was written is there for others, and after a kill."""

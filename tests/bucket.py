@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import fsspec
@@ -73,7 +74,7 @@ class Bucket(fsspec.AbstractFileSystem):
   def makedirs(self, path: str, exist_ok: bool = False) -> None:
     pass
 
-  def _open(self, path: str, mode: str = 'rb', **_):
+  def _open(self, path: str, mode: str = 'rb', **_) -> Any:
     if mode == 'rb':
       return open(self._local(path), 'rb')
     if mode == 'wb':
@@ -89,7 +90,7 @@ class Bucket(fsspec.AbstractFileSystem):
     else:
       local.unlink()
 
-  def mv(self, path1: str, path2: str, **_) -> None:
+  def mv(self, path1: str, path2: str, *_: Any, **__: Any) -> None:
     """Every object copied, then deleted."""
     self.renamed.append(path1)
     source, target = self._local(path1), self._local(path2)

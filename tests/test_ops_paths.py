@@ -78,7 +78,7 @@ def test_checkpoints_come_back_keep_their_number_and_are_known_when_torn(store, 
     saver.mark_best(5, 'pass@1', 0.5)
     assert saver.steps() == [3, 5, 6]
   assert checkpoint.saved_steps(folder) == [3, 5, 6]
-  assert checkpoint.read_best(paths.path_of(RUN))['step'] == 5
+  assert (checkpoint.read_best(paths.path_of(RUN)) or {})['step'] == 5
   part = {'params': {'w': jax.ShapeDtypeStruct((64, 8), jnp.float32)}}
   found = checkpoint.read_part(folder, 5, part)
   np.testing.assert_array_equal(found['params']['w'], state_of(5)['params']['w'])

@@ -1,6 +1,7 @@
 """The parts of the programs have names that a profile shows."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +30,15 @@ def learner_step() -> str:
     lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
   )
   shape = 2, 2, 16
+
+  def given(dtype) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
   rows = Rows(
-    tokens=jax.ShapeDtypeStruct(shape, jnp.int32),
-    completion_mask=jax.ShapeDtypeStruct(shape, bool),
-    advantages=jax.ShapeDtypeStruct(shape, jnp.float32),
-    sampler_logprobs=jax.ShapeDtypeStruct(shape, jnp.float32),
+    tokens=given(jnp.int32),
+    completion_mask=given(bool),
+    advantages=given(jnp.float32),
+    sampler_logprobs=given(jnp.float32),
   )
   update = make_update(MODEL, ALGORITHMS['grpo'], optimizer, longest=16, chunk=8)
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
@@ -42,7 +47,12 @@ def learner_step() -> str:
 
 def engine() -> Engine:
   params = hand_over(None, init_params(jax.random.key(0), SMALL))
-  sizes = {'slots': 2, 'bank_rows': 2, 'prompt_capacity': 16, 'completion_capacity': 16}
+  sizes: dict[str, Any] = {
+    'slots': 2,
+    'bank_rows': 2,
+    'prompt_capacity': 16,
+    'completion_capacity': 16,
+  }
   made = Engine(params, SMALL, **sizes)
   made._allocate(False)
   return made

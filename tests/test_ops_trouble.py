@@ -151,15 +151,15 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(home, whole,
   assert rows(half) == rows(whole)
 
 
-def test_a_disk_too_full_for_metrics_is_told(home, whole, half):
-  size = (half / 'metrics.jsonl').stat().st_size
-
+def test_a_disk_without_any_room_is_told_and_nothing_is_touched(home, whole, half):
   def small():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
+  before = content(half)
   code, said = run(home, command(half, TRAIN), preexec_fn=small)
   assert code == 2, said
-  assert re.search(r'error: .*metrics\.jsonl.*make room there: the same command goes on', said)
+  assert re.search(r'error: .*cannot write .*config\.json .*; make room there', said)
+  assert content(half) == before
   code, said = run(home, command(half, TRAIN))
   assert code == 0, said
   assert rows(half) == rows(whole)
@@ -228,7 +228,7 @@ def test_a_terminated_fine_tuning_ends_with_0_and_its_line_goes_on(home, tmp_pat
   # and a measurement of what came out of it
   values = {
     'job': 'evaluate', 'model.name': str(workdir / 'model'), 'evaluate.n': 2048,
-    'evaluate.flush_s': 0.2, 'evaluate.bootstrap': 200,
+    'evaluate.problems': 0, 'evaluate.flush_s': 0.2, 'evaluate.bootstrap': 200,
     **{key: v for key, v in loops.TINY.items() if key.startswith(('task.', 'sampling.'))},
   }  # fmt: skip
   measured = tmp_path / 'measured'
@@ -246,7 +246,12 @@ def test_a_terminated_fine_tuning_ends_with_0_and_its_line_goes_on(home, tmp_pat
 
 def test_a_terminated_study_ends_with_0_and_goes_on_in_its_stage(home, tmp_path):
   values = {key: v for key, v in loops.TINY.items() if key != 'train.eval_every'}
-  values |= {'distill.steps': 4000, 'distill.eval_every': 0, 'distill.checkpoint_every': 10_000}
+  values |= {
+    'evaluate.problems': 0,
+    'distill.steps': 4000,
+    'distill.eval_every': 0,
+    'distill.checkpoint_every': 10_000,
+  }
   workdir = tmp_path / 'study'
   metrics = workdir / 'base' / 'metrics.jsonl'
   said = terminate(home, command(workdir, values), lambda: lines(metrics) >= 5)
