@@ -76,8 +76,8 @@ def cannot_write(path: pathlib.Path, error: OSError) -> OSError:
   """What is said of a file that the disk does not take."""
   return OSError(
     error.errno,
-    f'cannot write {path} ({error.strerror or error}); make room there or mend the permissions: the '
-    'same command goes on',
+    f'cannot write {path} ({error.strerror or error}); make room there or mend the permissions: '
+    'the same command goes on',
   )
 
 

@@ -19,7 +19,7 @@ from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import PROGRAMS, hand_over
 
 MODEL = ModelConfig('qwen2', 32, 16, 24, num_layers=6, num_heads=2, num_kv_heads=1, head_dim=8)
-SMALL = dataclasses.replace(MODEL, num_layers=1)
+SMALL = dataclasses.replace(MODEL, num_layers=2)  # the last one only leaves keys to prefill
 
 
 def learner_step() -> str:
