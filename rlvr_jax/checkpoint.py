@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import paths
+from rlvr_jax import hosts, paths
 from rlvr_jax.graceful import GracefulExit as GracefulExit
 from rlvr_jax.sharding import path_name
 
@@ -144,6 +144,7 @@ class Checkpointer:
     steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
     failed: dict[int, str] = {}
     for candidate in steps:
+      found, changed, why = None, [], ''
       try:
         saved = self._read_json(candidate, 'identity')
         changed = config_lib.differences(saved, self._identity)
@@ -151,8 +152,14 @@ class Checkpointer:
       except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # the machine's trouble, not the checkpoint's
       except Exception as error:  # damage surfaces as anything, plain Exception included
-        failed[candidate] = _first_line(error)
-        log.warning('checkpoint %d cannot be read: %s', candidate, failed[candidate])
+        why = _first_line(error)
+      # what one process cannot read is of no use to the others
+      why = next(filter(None, hosts.exchange(why, 'the checkpoint')), '')
+      if not why and found is not None and checksums(found[0]) != found[1]:
+        why = 'ValueError: the checksums of its arrays do not agree'
+      if why:
+        failed[candidate] = why
+        log.warning('checkpoint %d cannot be read: %s', candidate, why)
         continue
       if found is None:
         raise ValueError(
@@ -160,7 +167,7 @@ class Checkpointer:
           f'({"; ".join(changed)}); give the old values, or another --workdir'
         )
       self._set_aside(failed)
-      return found
+      return found[0], found[2]
     if failed:
       causes = '; '.join(f'step {number}: {why}' for number, why in failed.items())
       raise ValueError(
@@ -169,16 +176,14 @@ class Checkpointer:
       )
     raise FileNotFoundError(f'no checkpoint in {self._directory}')
 
-  def _read(self, step: int, target: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The checked state and host state of one step."""
+  def _read(self, step: int, target: PyTree) -> tuple[PyTree, list[int], dict[str, Any]]:
+    """State, the checksums it should have, and checked host state of one step."""
     record = self._read_json(step, 'host')
     if zlib.crc32(record['host'].encode()) != record['crc32']:
       raise ValueError('the checksum of its host state does not agree')
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state = self._manager.restore(step, args=args)['state']
-    if checksums(state) != record['sums']:
-      raise ValueError('the checksums of its arrays do not agree')
-    return state, json.loads(record['host'])
+    return state, record['sums'], json.loads(record['host'])
 
   def _read_json(self, step: int, item: str) -> dict[str, Any]:
     args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})

@@ -70,8 +70,8 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'verifier.workers',
-  'verifier.sandbox', 'verifier.allow_unsafe',
+  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'hosts',
+  'verifier.workers', 'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
@@ -80,7 +80,11 @@ UNSEEN_BY_RESULTS = (
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps', 'train.keep_every',
+  # order of summation aside, as a restart on other machines does
+  'mesh',
 )  # fmt: skip
+# Keys that older identities hold and that count no more.
+ONCE_SEEN = ('mesh.',)
 
 
 def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
@@ -328,7 +332,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   return [
     f'{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}'
     for key in dict.fromkeys([*before, *now])
-    if before.get(key, absent) != now.get(key, absent)
+    if before.get(key, absent) != now.get(key, absent) and not key.startswith(ONCE_SEEN)
   ]
 
 
@@ -367,7 +371,7 @@ def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
   """Makes workdir and writes to it once. Raises OSError naming it if that cannot be done."""
   path = paths.path_of(workdir)
   path = path if paths.is_remote(path) else path.expanduser()
-  probe = path / f'.probe-{os.getpid()}'
+  probe = path / f'.probe-{platform.node()}-{os.getpid()}'
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe.write_text('probe')
@@ -393,9 +397,12 @@ def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None 
 
 
 @contextlib.contextmanager
-def recorded(config: Config, workdir: pathlib.Path) -> Iterator[None]:
+def recorded(config: Config, workdir: pathlib.Path, *, write: bool = True) -> Iterator[None]:
   """save(config, workdir) for what runs inside; if it is refused (ValueError) the record that was
-  there before, of the run that is there, comes back."""
+  there before, of the run that is there, comes back. write False: another process does it."""
+  if not write:
+    yield
+    return
   files = [workdir / name for name in ('config.json', 'versions.json')]
   before = {path: path.read_bytes() for path in files if path.exists()}
   save(config, workdir)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class GracefulExit:
 
   def __init__(self, grace: float = math.inf):
     self.requested = False
+    self._signalled = False  # here; others of a run may be asked instead
     self._due = math.inf  # time.monotonic
     self._grace = grace
     self._before: dict[int, Any] = {}
@@ -39,6 +41,8 @@ class GracefulExit:
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGINT, signal.SIGTERM):
         self._before[number] = signal.signal(number, self._handle)
+    if _state.asked_elsewhere:
+      self.ask(*_state.asked_elsewhere)
     return self
 
   def __exit__(self, *_) -> None:
@@ -48,15 +52,24 @@ class GracefulExit:
     self._before.clear()
 
   def _handle(self, number: int, _frame: Any) -> None:
-    if self.requested:
+    if self._signalled:
       raise KeyboardInterrupt
+    self._signalled = True
+    if _state.tell:
+      _state.tell(number)
+    self.ask(number, f'{signal.Signals(number).name}, which once more stops at once')
+
+  def ask(self, number: int, why: str) -> None:
+    """Asks for the end as the signal does."""
+    if self.requested:
+      return
     self.requested = True
     self._due = time.monotonic() + self._grace
     _state.asked_by = number
     what = 'finishing this iteration'
     if self._grace < math.inf:
       what += f' (or giving it up after {self._grace:g} s)'
-    log.warning('%s: %s, then saving; once more stops at once', signal.Signals(number).name, what)
+    log.warning('%s: %s, then saving', why, what)
 
   @property
   def due(self) -> bool:
@@ -65,14 +78,28 @@ class GracefulExit:
 
 
 class _State:
-  """Those entered now, and the last signal that asked for the end of one."""
+  """Those entered now, the last signal that asked for the end of one, and who else hears of it."""
 
   def __init__(self):
     self.entered: list[GracefulExit] = []
     self.asked_by = 0
+    self.tell: Callable[[int], None] | None = None
+    self.asked_elsewhere: tuple[int, str] | None = None
 
 
 _state = _State()
+
+
+def tell(whom: Callable[[int], None] | None) -> None:
+  """Who hears of signals too, by their numbers: the other processes of a run (hosts.py)."""
+  _state.tell = whom
+
+
+def ask(number: int, why: str) -> None:
+  """Asks for the end of what is entered now or later, as a signal of this number would."""
+  _state.asked_elsewhere = number, why
+  for one in list(_state.entered):
+    one.ask(number, why)
 
 
 def check() -> None:

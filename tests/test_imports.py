@@ -24,6 +24,9 @@ GROUND = (
   'graceful',
   'paths',
   'watch',
+  'hosts',
+  'hosts_find',
+  'hosts_watch',
 )
 ALLOWED = {
   'ground': {'ground'},
@@ -115,6 +118,7 @@ def test_statistics_reports_and_tasks_import_without_jax():
     or (room_of(module_of(path)) == 'eval' and path.stem not in EVAL_WITH_JAX)
   ]
   free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics', 'rlvr_jax.watch', 'rlvr_jax.paths']
+  free += ['rlvr_jax.hosts']
   code = f"""
 import importlib, sys
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rlvr_jax import graceful
+from rlvr_jax import graceful, hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval.counts import Counts, Reached
@@ -105,7 +105,7 @@ def exit_when_stopped() -> Iterator[None]:
   try:
     yield
   except Stopped as stopped:
-    print(f'{stopped}\n{graceful.resume_line()}', file=sys.stderr)
+    hosts.say(f'{stopped}\n{graceful.resume_line()}')
     sys.exit(graceful.exit_code())
 
 

@@ -92,7 +92,7 @@ class SampleStore:
     Raises StoreError if the directory cannot be made or written, or has fewer free bytes than
     needed.
     """
-    probe = self.root / f'.probe.{os.getpid()}.tmp'
+    probe = self.root / shards.temporary_name('probe')
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe.write_bytes(b'x' * 4096)

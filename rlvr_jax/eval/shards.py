@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import platform
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlvr_jax import paths
+from rlvr_jax import hosts, paths
 
 KEY = ('task', 'problem_id', 'visit', 'sample')
 METADATA_KEY = b'rlvr_jax.samples'
@@ -69,6 +70,11 @@ class Metadata:
     return json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, sort_keys=True).encode()
 
 
+def temporary_name(what: str) -> str:
+  """A file name that no other process uses, on whatever machine."""
+  return f'.{what}.{platform.node()}.{os.getpid()}.tmp'
+
+
 def store_error(what: str, path: pathlib.Path, error: OSError) -> StoreError:
   return StoreError(
     error.errno,
@@ -85,22 +91,27 @@ def shard_paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _next_number(folder: pathlib.Path) -> int:
+  """The next free number of a shard.
+
+  Of several processes of a run each takes numbers of its own, so that none can overwrite another's.
+  """
   taken = shard_paths(folder)
-  return int(taken[-1].stem.removeprefix('part-')) + 1 if taken else 0
+  number = int(taken[-1].stem.removeprefix('part-')) + 1 if taken else 0
+  return number + (hosts.index() - number) % hosts.count()
 
 
 def store(folder: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
   """Rows as the next shard of a folder, there whole or not at all; its bytes.
 
   An object store has no rename that is at once: there the shard is put under its name in one piece,
-  and what the store lists is whole. Two writers of one folder would need a lock there.
+  and what the store lists is whole.
   """
   if paths.is_remote(folder):
     data = io.BytesIO()
     _write_parquet(_table_of(rows), data, metadata)
     paths.write_whole(folder / f'part-{_next_number(folder):05d}.parquet', data.getvalue())
     return data.tell()
-  temporary = folder / f'.part.{os.getpid()}.tmp'
+  temporary = folder / temporary_name('part')
   try:
     size = write(temporary, rows, metadata)
     publish(temporary, folder)
@@ -118,7 +129,7 @@ def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
     try:
       os.link(temporary, target)
     except FileExistsError:  # another writer took it meanwhile
-      number += 1
+      number += hosts.count()
       continue
     except OSError:  # a file system without hard links
       os.rename(temporary, target)

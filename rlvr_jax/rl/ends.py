@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 
-from rlvr_jax import paths
+from rlvr_jax import hosts, paths
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.models import runs
 from rlvr_jax.models.hf import drawn_as, save_safetensors
 from rlvr_jax.models.load import fingerprint, full_name
+from rlvr_jax.models.weights import stored_tensors
 from rlvr_jax.rl.learner import Learner
 
 
@@ -21,20 +22,27 @@ def export(directory: pathlib.Path, learn: Learner) -> None:
   """Writes the model as a Hugging Face directory, unless it holds that of this very step."""
   step = int(learn.state.step)
   mark = directory / 'rlvr_step.json'
-  if mark.exists() and json.loads(mark.read_text()) == {'step': step}:
+  there = mark.exists() and json.loads(mark.read_text()) == {'step': step}
+  if hosts.from_first(there):
     return
-  if directory.exists():
-    paths.remove_tree(directory)
-  with paths.staged(directory) as local:
-    save_safetensors(
-      local,
-      learn.params,
-      learn.config,
-      learn.tokenizer,
-      dtype='float32' if learn.trained.adapter else '',  # bfloat16 would round adapters away
-      generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
-    )
-  mark.write_text(json.dumps({'step': step}))
+  dtype = 'float32' if learn.trained.adapter else ''  # bfloat16 would round adapters away
+  if hosts.is_first():
+    if directory.exists():
+      paths.remove_tree(directory)
+    with paths.staged(directory) as local:
+      save_safetensors(
+        local,
+        learn.params,
+        learn.config,
+        learn.tokenizer,
+        dtype=dtype,
+        generation=drawn_as(learn.run.sampling.temperature, learn.run.sampling.top_p),
+      )
+    mark.write_text(json.dumps({'step': step}))
+  else:
+    for _, _, read in stored_tensors(learn.params, learn.config, dtype):
+      read()  # its part in bringing each tensor together
+  hosts.barrier('the exported model')
 
 
 def write_form(workdir: pathlib.Path, learn: Learner) -> None:

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from rlvr_jax import paths
+from rlvr_jax import hosts, paths
 from rlvr_jax.rl.types import Rollouts
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,13 @@ def count_skips(
   if not row['skipped']:
     return 0
   path = dump_path(workdir, iteration)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  dump = io.BytesIO()
-  np.savez(dump, advantages=advantages, **dataclasses.asdict(rollouts))
-  paths.write_whole(path, dump.getvalue())
-  for old in sorted(path.parent.glob('iteration-*.npz'))[:-MOST_DUMPS]:
-    old.unlink()
+  if hosts.is_first():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dump = io.BytesIO()
+    np.savez(dump, advantages=advantages, **dataclasses.asdict(rollouts))
+    paths.write_whole(path, dump.getvalue())
+    for old in sorted(path.parent.glob('iteration-*.npz'))[:-MOST_DUMPS]:
+      old.unlink()
   log.warning(
     'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
     iteration,

@@ -15,7 +15,7 @@ import pathlib
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import graceful, profiling, watch
+from rlvr_jax import graceful, hosts, profiling, watch
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
@@ -104,6 +104,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
         workdir,
+        enabled=hosts.is_first(),
         tensorboard=config.metrics.tensorboard,
         wandb=config.metrics.wandb,
         resume_step=start if start == config.train.iterations else start - 1,
@@ -123,7 +124,13 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       profiling.TraceWindow(workdir, config.profile.start, config.profile.stop)
     )
     progress = stack.enter_context(
-      metrics_lib.Progress(config.train.iterations, 'training', start=start, plain_every_s=5.0)
+      metrics_lib.Progress(
+        config.train.iterations,
+        'training',
+        start=start,
+        plain_every_s=5.0,
+        enabled=hosts.is_first(),
+      )
     )
 
     def save(step: int) -> None:
@@ -181,14 +188,15 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       due = (iteration + 1) % config.train.checkpoint_every == 0
       due |= checkpoints.stays(iteration + 1)
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
-      if last or due or exit_asked.requested or stuck:
+      leaving = hosts.anyone(exit_asked.requested)
+      if last or due or leaving or stuck:
         save(iteration + 1)
         if config.sampling.release:
           checkpoints.wait()  # its copy of the state would stand beside the next phase
       if stuck:
         checkpoints.wait()
         raise RuntimeError(skips.stuck_message(workdir, iteration))
-      if exit_asked.requested and not last:
+      if leaving and not last:
         checkpoints.wait()
         progress.note(f'saved at iteration {iteration + 1}; {graceful.resume_line()}')
         return
