@@ -21,6 +21,9 @@ from rlvr_jax.sampling.layout import PROGRAMS, hand_over
 MODEL = ModelConfig('qwen2', 32, 16, 24, num_layers=6, num_heads=2, num_kv_heads=1, head_dim=8)
 SMALL = dataclasses.replace(MODEL, num_layers=2)  # the last one only leaves keys to prefill
 
+# machine code is not looked at
+QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+
 
 def learner_step() -> str:
   """The optimised HLO of a step over two micro-batches, layers scanned and computed again."""
@@ -42,7 +45,7 @@ def learner_step() -> str:
   )
   update = make_update(MODEL, ALGORITHMS['grpo'], optimizer, longest=16, chunk=8)
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
-  return update.lower(state, rows, temperature).compile().as_text()  # pyright: ignore
+  return update.lower(state, rows, temperature).compile(QUICK).as_text()  # pyright: ignore
 
 
 def engine() -> Engine:
@@ -64,7 +67,7 @@ def sampler_chunk() -> str:
   stops = np.full(4, -1, np.int32)
   static = {'config': SMALL, 'steps': 4, 'extras': False, 'impl': made.decode_impl}
   lowered = PROGRAMS.run_chunk.lower(made.params, made._state, options, stops, **static)
-  return lowered.compile().as_text()
+  return lowered.compile(QUICK).as_text()
 
 
 def sampler_prefill() -> str:
@@ -72,7 +75,7 @@ def sampler_prefill() -> str:
   tokens, one = np.zeros((1, 16), np.int32), np.ones(1, np.int32)
   static = {'config': SMALL, 'impl': made.decode_impl}
   lowered = PROGRAMS.prefill.lower(made.params, made._state, tokens, one, one, **static)
-  return lowered.compile().as_text()
+  return lowered.compile(QUICK).as_text()
 
 
 def operations(hlo: str) -> set[tuple[str, ...]]:
