@@ -15,7 +15,9 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.operations import operations
 from configs.planning import planning
+from configs.processes import processes
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
@@ -87,11 +89,8 @@ def _every_key() -> Config:
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
         **_study(),
       },
-      'metrics': {  # beside metrics.jsonl, which is always written
-        'tensorboard': True,
-        'wandb': False,  # needs the wandb extra and an account
-      },
-      'profile': {'start': -1, 'stop': -1},  # iterations [start, stop) traced; -1: none
+      **operations(),  # metrics, profile and watch: configs/operations.py
+      **processes(),  # hosts: configs/processes.py
     }
   )
 
@@ -255,6 +254,7 @@ def _train() -> dict[str, Any]:
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
     'keep': 2,  # checkpoints kept, the last ones
+    'keep_every': 0,  # and every so many iterations (steps of fine-tuning) one more; 0: none
     'keep_steps': (),  # and these, of iterations or of fine-tuning's steps
     'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
     'store_rollouts': True,  # training's completions go into the sample store

@@ -56,6 +56,7 @@ ADDED = {
   'task.split': '',
   'task.turns': 4,
   'task.where': '',
+  'train.keep_every': 0,
 }
 
 
@@ -114,6 +115,14 @@ RULES = {
   'reward.control': _one_of('none', 'random', 'format', 'inverted', 'majority'),
   'critic.learning_rate': _NOT_NEGATIVE,
   'train.keep': _POSITIVE,
+  'train.keep_every': _NOT_NEGATIVE,
+  'metrics.peak_flops': _NOT_NEGATIVE,
+  'watch.hang_seconds': _NOT_NEGATIVE,
+  'watch.grace_seconds': _NOT_NEGATIVE,
+  'hosts.count': _NOT_NEGATIVE,
+  'hosts.wait_s': _POSITIVE,
+  'hosts.silent_s': _POSITIVE,
+  'hosts.barrier_s': _POSITIVE,
   'train.checkpoint_every': _POSITIVE,
   'train.eval_every': _NOT_NEGATIVE,
   'optimizer.learning_rate': _NOT_NEGATIVE,

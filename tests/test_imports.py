@@ -24,6 +24,11 @@ GROUND = (
   'metrics',
   'profiling',
   'graceful',
+  'paths',
+  'watch',
+  'hosts',
+  'hosts_find',
+  'hosts_watch',
 )
 ALLOWED = {
   'ground': {'ground'},
@@ -114,7 +119,8 @@ def test_statistics_reports_and_tasks_import_without_jax():
     if room_of(module_of(path)) == 'tasks'
     or (room_of(module_of(path)) == 'eval' and path.stem not in EVAL_WITH_JAX)
   ]
-  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics']
+  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics', 'rlvr_jax.watch', 'rlvr_jax.paths']
+  free += ['rlvr_jax.hosts']
   code = f"""
 import importlib, sys
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import mesh_choice, sharding
+from rlvr_jax import hosts, mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
@@ -23,6 +23,7 @@ from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
 from rlvr_jax.sampling.layout import choose_impl
+from rlvr_jax.sampling.local import local_mesh
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.sharding import row_parts
 from rlvr_jax.tasks import prompts
@@ -76,8 +77,12 @@ def model_uid(name: str, coupling: str) -> int:
 def make_engine(
   config: Config, params: Params | None, model_config: ModelConfig, mesh=None
 ) -> Engine:
-  """The engine of a config's sampling group; params None leaves them to `load`."""
-  s, mesh = config.sampling, sharding.sampler_mesh(mesh, config.sampling.tensor)
+  """The engine of a config's sampling group; params None leaves them to `load`.
+
+  mesh: over all processes, of which the engine takes its own process's part.
+  """
+  s = config.sampling
+  mesh = local_mesh(sharding.sampler_mesh(mesh, s.tensor))
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
   log.info('sampler: %s', budget.describe(capacities))
@@ -112,7 +117,7 @@ def budget_over(
   """The same over so many shards of slots, heads and vocabulary split `tensor` ways."""
   s = config.sampling
   sizes: dict[str, Any] = {
-    'slots': s.slots,
+    'slots': _own_share('slots', s.slots),
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
@@ -123,12 +128,22 @@ def budget_over(
     'decode_impl': decode_impl,
   }
   if not s.memory_gb:
-    return budget.price(model_config, pages=s.pages, **sizes)
+    return budget.price(model_config, pages=_own_share('pages', s.pages), **sizes)
   if s.pages:
     raise ValueError(
       f'sampling.memory_gb={s.memory_gb} decides the pages; leave sampling.pages={s.pages} at 0'
     )
   return budget.fit(model_config, int(s.memory_gb * budget.GIB), **sizes)
+
+
+def _own_share(key: str, total: int) -> int:
+  """This process's share of what the sampler has over all of them."""
+  if total % hosts.count():
+    raise ValueError(
+      f'sampling.{key}={total} is not a multiple of the {hosts.count()} processes, among '
+      'which it is shared out'
+    )
+  return total // hosts.count()
 
 
 def make_mesh(config: Config):

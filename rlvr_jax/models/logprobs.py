@@ -70,7 +70,8 @@ def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
   """Logits f32[...,V] for hidden [...,D], accumulated in float32 (or float64)."""
-  return _product('...D,VD->...V', hidden, _head(params))
+  with jax.named_scope('head'):
+    return _product('...D,VD->...V', hidden, _head(params))
 
 
 def token_logprobs(
@@ -96,6 +97,7 @@ def token_logprobs(
   return _token_logprobs(parts, mesh, _head(params), hidden, targets, temperature)
 
 
+@jax.named_scope('head')
 def _forward(
   parts: int,
   mesh: Mesh | None,
@@ -126,6 +128,7 @@ def _forward(
   return (sums.picked - log_z, entropy), saved
 
 
+@jax.named_scope('head')
 def _backward(
   parts: int, mesh: Mesh | None, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:

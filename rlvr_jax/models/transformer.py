@@ -71,23 +71,26 @@ class Block(nn.Module):
       low = dot(f'{axes}{inner},{inner}R->{axes}R', h, a)
       return out + dot(f'{axes}R,R{outer}->{axes}{outer}', low, b)
 
-    h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
-    q = project('BTD,DNH->BTNH', h, 'q', (D, N, H), D)
-    k = project('BTD,DKH->BTKH', h, 'k', (D, K, H), D)
-    v = project('BTD,DKH->BTKH', h, 'v', (D, K, H), D)
-    if c.qkv_bias:
-      q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
-    if c.qk_norm:
-      q = rms_norm(q, param('q_norm', (H,)), c.rms_eps)
-      k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
-    q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-    attended, carried = attend(q, k, v)
-    x = x + project('BTNH,NHD->BTD', attended, 'o', (N, H, D), N * H, residual_scale)
+    with jax.named_scope('projections'):
+      h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
+      q = project('BTD,DNH->BTNH', h, 'q', (D, N, H), D)
+      k = project('BTD,DKH->BTKH', h, 'k', (D, K, H), D)
+      v = project('BTD,DKH->BTKH', h, 'v', (D, K, H), D)
+      if c.qkv_bias:
+        q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
+      if c.qk_norm:
+        q = rms_norm(q, param('q_norm', (H,)), c.rms_eps)
+        k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
+      q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+    with jax.named_scope('attention'):
+      attended, carried = attend(q, k, v)
+      x = x + project('BTNH,NHD->BTD', attended, 'o', (N, H, D), N * H, residual_scale)
 
-    h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
-    gate = nn.silu(project('BTD,DF->BTF', h, 'gate', (D, F), D))
-    up = project('BTD,DF->BTF', h, 'up', (D, F), D)
-    x = x + project('BTF,FD->BTD', gate * up, 'down', (F, D), F, residual_scale)
+    with jax.named_scope('mlp'):
+      h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
+      gate = nn.silu(project('BTD,DF->BTF', h, 'gate', (D, F), D))
+      up = project('BTD,DF->BTF', h, 'up', (D, F), D)
+      x = x + project('BTF,FD->BTD', gate * up, 'down', (F, D), F, residual_scale)
     return x, carried
 
 
@@ -177,7 +180,8 @@ def forward(
       x, kv = block.apply({'params': layer}, x, rope, attend)
       return constrain(x, mesh, ROWS), kv
 
-  x = constrain(_look_up(params['embed'], tokens, mesh), mesh, ROWS)
+  with jax.named_scope('embed'):
+    x = constrain(_look_up(params['embed'], tokens, mesh), mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []
     for layer in params['layers']:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from rlvr_jax import hosts
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
@@ -35,7 +36,7 @@ from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
-from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling.local import hand_over_locally
 from rlvr_jax.sharding import row_parts, sampler_mesh, shardings
 
 
@@ -82,12 +83,13 @@ class Learner:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
     old, engine.params = engine.params, None
     now = _as_dtype(self.params, self.run.model.compute_dtype)
-    engine.load(hand_over(old, now, sampler_mesh(self.mesh, self.run.sampling.tensor)))
+    own = sampler_mesh(self.mesh, self.run.sampling.tensor)
+    engine.load(hand_over_locally(old, now, own))
 
   def _place(self, rows: Any) -> Any:
     if self.mesh is None:
       return rows
-    return jax.device_put(rows, rows_sharding(self.mesh))
+    return hosts.placed(rows, rows_sharding(self.mesh))
 
   def _layout(self, rollouts: Rollouts) -> Layout:
     t = self.run.train
@@ -189,7 +191,7 @@ class Learner:
     assert part.values is not None
     assert part.targets is not None
     rows = micro_batches(part.rollouts, None, layout)
-    values, targets = (jnp.asarray(layout.cut(x)) for x in (part.values, part.targets))
+    values, targets = (cast(jax.Array, layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
       self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
     )

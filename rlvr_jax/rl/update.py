@@ -124,8 +124,9 @@ def rows_loss(
       chunk=chunk,
       mesh=mesh,
     )
-  batch, rollouts = flatten(rows, logprobs, entropy)
-  loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
+  with jax.named_scope('loss'):
+    batch, rollouts = flatten(rows, logprobs, entropy)
+    loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -202,6 +203,7 @@ def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
   return jax.lax.fori_loop(0, _used(rows), step, zero)
 
 
+@jax.named_scope('optimizer')
 def descend(
   optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
 ) -> tuple[Any, Any, jax.Array, jax.Array]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rlvr_jax import watch
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import AUTO, IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params
@@ -275,6 +276,7 @@ class _Run:
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
     self._feed()
     while self._live or not self._exhausted:
+      watch.tick()
       unread.append(self._engine._decode(options, stops, s.extras))
       if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
         yield from self._read(jax.device_get(unread.popleft()), stops)
