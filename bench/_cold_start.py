@@ -40,7 +40,7 @@ def main() -> None:
   profiling.enable_compile_cache()
   spent = dict.fromkeys(STEPS.values(), 0.0)
 
-  def listen(event: str, seconds: float, **about: str | int) -> None:
+  def listen(event: str, duration_secs: float, **about: str | int) -> None:
     del about
     if event in STEPS:
       spent[STEPS[event]] += seconds
