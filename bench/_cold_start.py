@@ -40,10 +40,10 @@ def main() -> None:
   profiling.enable_compile_cache()
   spent = dict.fromkeys(STEPS.values(), 0.0)
 
-  def listen(event: str, seconds: float, **about: str | int) -> None:
+  def listen(event: str, duration_secs: float, **about: str | int) -> None:
     del about
     if event in STEPS:
-      spent[STEPS[event]] += seconds
+      spent[STEPS[event]] += duration_secs
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   jax.devices()
