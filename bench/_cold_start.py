@@ -43,7 +43,7 @@ def main() -> None:
   def listen(event: str, duration_secs: float, **about: str | int) -> None:
     del about
     if event in STEPS:
-      spent[STEPS[event]] += seconds
+      spent[STEPS[event]] += duration_secs
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   jax.devices()
