@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rlvr_jax import command_line, hosts, metrics, watch
+from rlvr_jax import checks, command_line, hosts, metrics, platform_flags, watch
 from rlvr_jax import config as config_lib
 
 config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
@@ -31,7 +31,10 @@ def main(argv: Sequence[str]) -> None:
     config.name = config.name or file.stem
   config = config_lib.resolve(config, config_flags.get_override_values(flag))
   logging.set_verbosity(logging.INFO)
-  if config_lib.entry(config)[2] or config.hosts.count > 1:
+  needs_jax = config_lib.entry(config)[2]
+  if needs_jax and (said := platform_flags.apply()):  # before anything imports jax
+    logging.info('%s', said)
+  if needs_jax or config.hosts.count > 1:
     hosts.start(config)
   if not hosts.is_first():
     logging.set_verbosity(logging.WARNING)  # the others have the same to say
@@ -41,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run(config: config_lib.Config) -> None:
   """The config's job in its workdir."""
+  checks.check_remote(config, _WORKDIR.value or '')
   workdir = config_lib.prepare_workdir(_WORKDIR.value or pathlib.Path('runs') / config.name)
   hosts.check_shared(workdir)
   found = config_lib.versions()
@@ -53,17 +57,15 @@ def run(config: config_lib.Config) -> None:
     profiling.enable_compile_cache()
   metrics.quiet_libraries()
   job = getattr(importlib.import_module(module), function)
-  if hosts.is_first():
-    config_lib.save(config, workdir)
-  if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
-    hosts.say('dry_run: the config is sound; nothing was computed')
-    return
   w = config.watch
-  watching = watch.Watch(
-    workdir, hang_seconds=w.hang_seconds, leave=w.hang_exit, process=hosts.index()
-  )
-  with watching:
-    job(config, workdir)
+  with config_lib.recorded(config, workdir, write=hosts.is_first()):
+    if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
+      hosts.say('dry_run: the config is sound; nothing was computed')
+      return
+    with watch.Watch(
+      workdir, hang_seconds=w.hang_seconds, leave=w.hang_exit, process=hosts.index()
+    ):
+      job(config, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ A dotted key names a leaf, as 'train.group'. Groups listed in FREE_GROUPS hold k
 """
 
 import ast
+import contextlib
 import datetime
 import difflib
 import hashlib
@@ -16,7 +17,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -43,6 +44,7 @@ JOBS = {
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
   'compare': 'rlvr_jax.eval.compare_stores:compare',
   'power': 'rlvr_jax.eval.power_job:power_job',
+  'plan': 'rlvr_jax.plan:plan',
 }
 SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
 WITHOUT_JAX = ('score', 'compare', 'power')
@@ -75,12 +77,12 @@ UNSEEN_BY_RESULTS = (
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
-  'compare', 'power', 'server', 'evaluate.guesses',
+  'compare', 'power', 'plan', 'server', 'evaluate.guesses',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
   'train.keep_steps', 'train.keep_every',
-  # order of summation aside, as a restart on other machines does
-  'mesh',
+  # how devices share what is computed: order of summation aside, as a restart on others does
+  'mesh', 'sampling.tensor',
 )  # fmt: skip
 # Keys that older identities hold and that count no more.
 ONCE_SEEN = ('mesh.',)
@@ -192,7 +194,7 @@ def check(config: Config) -> None:
   check_values(config)
   if list(config.mesh.values()).count(-1) > 1:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
-  if config.job in ('train', 'study', 'distill'):
+  if config.job in ('train', 'study', 'distill', 'plan'):
     _check_train(config)
   checks.check(config)
   if config.job in SAMPLING_JOBS:
@@ -393,6 +395,24 @@ def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None 
     before = json.loads(path.read_text())
     record['earlier_starts'] = [*before.pop('earlier_starts', []), before]
   paths.write_whole(path, json.dumps(record, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def recorded(config: Config, workdir: pathlib.Path, *, write: bool = True) -> Iterator[None]:
+  """save(config, workdir) for what runs inside; if it is refused (ValueError) the record that was
+  there before, of the run that is there, comes back. write False: another process does it."""
+  if not write:
+    yield
+    return
+  files = [workdir / name for name in ('config.json', 'versions.json')]
+  before = {path: path.read_bytes() for path in files if path.exists()}
+  save(config, workdir)
+  try:
+    yield
+  except ValueError:
+    for path, content in before.items():
+      paths.write_whole(path, content)
+    raise
 
 
 def load_file(path: str) -> Config:

@@ -91,13 +91,21 @@ class MetricsWriter:
       if time.monotonic() - self._put > PUT_S:
         self.flush()
     else:
-      self._file.write(_line(row))
-      self._file.flush()
+      self._append(_line(row))
     scalars = {k: v for k, v in row.items() if k != 'step' and not isinstance(v, str)}
     for key, value in scalars.items() if self._board else ():
       self._board.add_scalar(key.replace('@', '_at_'), value, step)  # tags take no '@'
     if self._wandb:
       self._wandb.log(scalars, step=step)
+
+  def _append(self, line: str) -> None:
+    assert self._file is not None
+    assert self._path is not None
+    try:
+      self._file.write(line)
+      self._file.flush()
+    except OSError as error:
+      raise paths.cannot_write(self._path, error) from error
 
   def flush(self) -> None:
     """What was written is there for others, and after a kill."""

@@ -53,8 +53,9 @@ def absolute(path: pathlib.Path) -> pathlib.Path:
 
 
 def write_whole(path: pathlib.Path, data: str | bytes) -> None:
-  """Writes a file that others see whole or not at all, over one that was there. OSError as usual.
+  """Writes a file that others see whole or not at all, over one that was there.
 
+  Raises OSError, naming the file; the old one is still there then.
   Locally it is a rename of a file that is written beside it; an object is put in one piece.
   """
   raw = data.encode() if isinstance(data, str) else data
@@ -65,9 +66,19 @@ def write_whole(path: pathlib.Path, data: str | bytes) -> None:
   try:
     part.write_bytes(raw)
     part.replace(path)
-  except OSError:
-    part.unlink(missing_ok=True)
-    raise
+  except OSError as error:
+    with contextlib.suppress(OSError):  # of the same cause
+      part.unlink(missing_ok=True)
+    raise cannot_write(path, error) from error
+
+
+def cannot_write(path: pathlib.Path, error: OSError) -> OSError:
+  """What is said of a file that the disk does not take."""
+  return OSError(
+    error.errno,
+    f'cannot write {path} ({error.strerror or error}); make room there or mend the permissions: '
+    'the same command goes on',
+  )
 
 
 def local_of(path: pathlib.Path) -> pathlib.Path:

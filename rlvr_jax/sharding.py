@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,35 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes: Any) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
+def over_heads(attend: Callable, axis: str | None, kv_heads: int, of_cache: int) -> Callable:
+  """attend(q, new_k, new_v, cache, plan) -> (out, cache) for a shard of a mesh.
+
+  For kernels that jit does not partition. Heads, axis 1 of q and of new keys and values and axis
+  `of_cache` of the cache's arrays, are split over a mesh axis where that divides kv_heads. Within a
+  shard_map over some axes it goes over the others too, whatever their size; outside of one it is
+  attend.
+  """
+
+  def over(q: jax.Array, new_k: jax.Array, new_v: jax.Array, cache: Any, plan: Any):
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = frozenset(mesh.manual_axes)
+    free = frozenset(mesh.axis_names) - manual
+    if not (manual and free):
+      return attend(q, new_k, new_v, cache, plan)
+    split = axis if axis is not None and kv_heads % mesh.shape[axis] == 0 else None
+    heads, cached = PartitionSpec(None, split), PartitionSpec(*(None,) * of_cache, split)
+    mapped = jax.shard_map(
+      attend,
+      in_specs=(heads, heads, heads, cached, PartitionSpec()),
+      out_specs=(heads, cached),
+      axis_names=free,
+      check_vma=False,
+    )
+    return mapped(q, new_k, new_v, cache, plan)
+
+  return over
+
+
 def path_name(path: tuple) -> str:
   """'layers/3/q' for a tree path."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
@@ -91,3 +120,22 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh, *, replicate: str | None = No
 
 def _without_tensor(spec: PartitionSpec) -> PartitionSpec:
   return PartitionSpec(*(None if axes == 'tensor' else axes for axes in spec))
+
+
+def sampler_mesh(mesh: Mesh | None, tensor: int = 0) -> Mesh | None:
+  """The sampler's mesh on the devices of the learner's: `tensor` of them share its weights.
+
+  tensor 0: as many as in `mesh`. Devices keep their order, so that one program takes weights from
+  one layout to the other, and neighbours share. ValueError where tensor does not divide them.
+  """
+  if mesh is None or tensor in (0, mesh.shape['tensor']):
+    if mesh is None and tensor > 1:
+      raise ValueError(f'sampling.tensor={tensor} on a single device; set it to 0 or 1')
+    return mesh
+  if mesh.size % tensor:
+    raise ValueError(
+      f'sampling.tensor={tensor} does not divide the {mesh.size} devices; take a divisor, or 0 for '
+      "the learner's mesh.tensor"
+    )
+  devices = mesh.devices.reshape(-1, 1, tensor)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)

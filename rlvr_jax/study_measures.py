@@ -253,7 +253,7 @@ def _measure(config: config_lib.Config, workdir: pathlib.Path, one: Measured):
   encoded = run_lib.encode_prompts(
     problems, own.task.template, tokenizer, own.sampling.prompt_capacity
   )
-  mesh = run_lib.make_mesh(own)
+  mesh = run_lib.sampling_mesh(own, model_config)
   engine = run_lib.make_engine(own, hand_over_locally(None, params, mesh), model_config, mesh)
   sampling = sample_lib.eval_sampling(own, tokenizer.eos_ids)
   uid = run_lib.model_uid(one.name, own.sampling.coupling)

@@ -34,9 +34,12 @@ class _Now:
   """What the main loop does, and when it last moved (time.monotonic)."""
 
   def __init__(self):
+    self.changed = threading.Event()
+    self.reset()
+
+  def reset(self) -> None:
     self.facts = dict(_START)
     self.moved = time.monotonic()
-    self.changed = threading.Event()
 
 
 _now = _Now()
@@ -99,7 +102,9 @@ class Watch:
     self._thread = threading.Thread(target=self._serve, name='watch', daemon=True)
 
   def __enter__(self) -> 'Watch':
-    _now.__init__()
+    _now.reset()
+    if not paths.is_remote(self._workdir):
+      self._workdir.mkdir(parents=True, exist_ok=True)
     self._beat('running')
     self._thread.start()
     return self

@@ -18,6 +18,8 @@ GROUND = (
   'checks',
   'command_line',
   'sharding',
+  'mesh_choice',
+  'platform_flags',
   'checkpoint',
   'metrics',
   'profiling',

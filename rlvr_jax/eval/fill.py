@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -199,7 +198,7 @@ class _Filling:
       most,
     )
     found = preflight.of_all(found, hosts.count())
-    free = shutil.disk_usage(self.store.root).free
+    free = self.store.free_bytes()
     self.progress.note('\n'.join(['still to come:', *preflight.describe(found, free=free)]))
     return found
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import hosts, sharding
+from rlvr_jax import hosts, mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
@@ -82,7 +82,7 @@ def make_engine(
   mesh: over all processes, of which the engine takes its own process's part.
   """
   s = config.sampling
-  mesh = local_mesh(mesh)
+  mesh = local_mesh(sharding.sampler_mesh(mesh, s.tensor))
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
   log.info('sampler: %s', budget.describe(capacities))
@@ -106,16 +106,26 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
   page = page_size(s.page, s.max_tokens)
+  impl = choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype)
+  tensor = 1 if mesh is None else mesh.shape['tensor']
+  return budget_over(config, model_config, shards=row_parts(mesh), tensor=tensor, decode_impl=impl)
+
+
+def budget_over(
+  config: Config, model_config: ModelConfig, *, shards: int, tensor: int, decode_impl: str
+) -> budget.Budget:
+  """The same over so many shards of slots, heads and vocabulary split `tensor` ways."""
+  s = config.sampling
   sizes: dict[str, Any] = {
     'slots': _own_share('slots', s.slots),
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
-    'page': page,
+    'page': page_size(s.page, s.max_tokens),
     'dtype': config.model.compute_dtype,
-    'shards': row_parts(mesh),
-    'tensor': 1 if mesh is None else mesh.shape['tensor'],
-    'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
+    'shards': shards,
+    'tensor': tensor,
+    'decode_impl': decode_impl,
   }
   if not s.memory_gb:
     return budget.price(model_config, pages=_own_share('pages', s.pages), **sizes)
@@ -137,9 +147,37 @@ def _own_share(key: str, total: int) -> int:
 
 
 def make_mesh(config: Config):
-  """The mesh of a config; None on a single device, where there is nothing to lay out."""
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  """The mesh of a config; None on a single device, where there is nothing to lay out.
+
+  mesh.auto, where nothing is learnt (rl/layouts.py has what is): all devices on fsdp.
+  """
+  m = config.mesh
+  shape = (1, -1, 1) if m.auto else (m.data, m.fsdp, m.tensor)
+  mesh = sharding.make_mesh(*shape)
   return None if mesh.size == 1 else mesh
+
+
+def sampling_mesh(config: Config, model_config: ModelConfig):
+  """The mesh of a job that samples and does not learn; of a config, or chosen (mesh.auto)."""
+  mesh, tensor = make_mesh(config), config.sampling.tensor
+  if config.mesh.auto and mesh is not None:
+    devices = list(mesh.devices.flat)
+    left = int(mesh_choice.USABLE * mesh_choice.device_memory(devices))
+    tensor, why = choose_tensor(config, model_config, devices, left)
+    log.info('sampling.tensor=%d on %d devices: %s', tensor, mesh.size, why)
+  return sharding.sampler_mesh(mesh, tensor)
+
+
+def choose_tensor(
+  config: Config, model_config: ModelConfig, devices: Sequence[Any], left: int
+) -> tuple[int, str]:
+  """sampling.tensor, or the least whose share of the weights fits into `left` bytes; and why."""
+  if config.sampling.tensor:
+    return config.sampling.tensor, 'as sampling.tensor says'
+  own = sum(device.process_index == devices[0].process_index for device in devices)
+  c = model_config
+  weights = budget.weight_bytes(c, config.model.compute_dtype)
+  return mesh_choice.choose_tensor(own, left, weights, (c.num_heads, c.mlp_dim, c.vocab_size))
 
 
 def draw(

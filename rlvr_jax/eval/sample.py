@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -87,7 +87,8 @@ def sample(
   prompt_capacity: int = 512,
   chunk: int = 32,
   decode_impl: str = 'auto',
-  mesh: tuple[int, int, int] = (1, -1, 1),
+  mesh: tuple[int, int, int] | Literal['auto'] = (1, -1, 1),
+  tensor: int = 0,
   workers: int = 2,
   limit_s: float = 10.0,
   memory_mb: int = 4096,
@@ -115,7 +116,8 @@ def sample(
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
     environment, turns: what answers completions, and how many a conversation has at most.
-    mesh: devices on (data, fsdp, tensor).
+    mesh: devices on (data, fsdp, tensor), or 'auto' (docs/meshes.md).
+    tensor: devices that share the weights; 0: as mesh has them.
     decode_impl: attention of the sampler: 'auto', or a name in models.decode.
     memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
     dry_run: ends after the pilot, once it has said what the rest would cost.
@@ -128,7 +130,8 @@ def sample(
     raise ValueError('a loaded model needs a name=: its samples are stored under it')
   given = gather(problems, task=task, fields=fields, verifier=_verifier_name(verifier))
   given = prompts.with_prefix(given, template)
-  data, axes = 'by problem', zip(('data', 'fsdp', 'tensor'), mesh, strict=True)
+  data, auto = 'by problem', mesh == 'auto'
+  sizes = (1, -1, 1) if auto else mesh
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):
     data = content_hash({'name': 'jsonl', 'path': os.fspath(problems)})
@@ -139,7 +142,7 @@ def sample(
       'dry_run': dry_run,
       'model': {'name': path, 'compute_dtype': dtype},
       'server': dataclasses.asdict(served.Limits()),
-      'mesh': dict(axes),
+      'mesh': dict(zip(('data', 'fsdp', 'tensor', 'auto'), (*sizes, auto), strict=True)),
       'task': {'template': template, 'environment': environment, 'turns': turns},
       'sampling': {
         'max_tokens': max_tokens,
@@ -152,6 +155,7 @@ def sample(
         'prompt_capacity': prompt_capacity,
         'chunk': chunk,
         'decode_impl': decode_impl,
+        'tensor': tensor,
         'coupling': coupling,
         'first': first,
         'stop_after': stop_after,
@@ -208,11 +212,12 @@ def draw(
   rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
   show = show and hosts.is_first()
   name = name or config.evaluate.name or store_name(full_name(config.model.name))
-  store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
+  store = SampleStore(workdir / 'samples')
   if loaded is None:
     loaded = load_model(config.model.name, dtype=config.model.compute_dtype)
     weights = weights_of(config, config.model.name)
   model_config, params, tokenizer = loaded
+  mesh = run_lib.sampling_mesh(config, model_config)
   if show and show_settings:
     print_settings(config, model_config, problems, store.root / name / problems[0].task)
   capacity = config.sampling.prompt_capacity

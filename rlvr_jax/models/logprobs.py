@@ -196,7 +196,10 @@ def _fold(
 
   def at(carry: Any, start: jax.Array | int, size: int) -> Any:
     part = jax.lax.dynamic_slice_in_dim(strips, start, size, axis=1)
-    if mesh is not None and S % mesh.shape['tensor'] == 0:  # gathered over fsdp, tokens are not
+    if mesh is not None and S % mesh.shape['tensor'] == 0:
+      # each part is gathered over fsdp in its turn, tokens are not; without the first of the two
+      # the compiler gathers the whole head ahead of the loop
+      part = constrain(part, mesh, 'tensor', None, 'fsdp')
       part = constrain(part, mesh, 'tensor')
     part = part.reshape(S * size, D)
     offsets = start + jnp.arange(size, dtype=jnp.int32)

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from rlvr_jax.models import paged
 from rlvr_jax.models.attention import causal_attention
@@ -122,6 +122,29 @@ def unstack(params: Params) -> Params:
   return {**params, 'layers': [{n: a[i] for n, a in layers.items()} for i in range(count)]}
 
 
+def _look_up(embed: jax.Array, tokens: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """embed[tokens], [B,T,D], of embed [V,D] and tokens i32[B,T].
+
+  On a mesh rows come out over data and fsdp. The table stays split over tensor and fsdp: a device
+  looks its columns up for the tokens of its whole fsdp group, then the group exchanges rows for
+  columns. Left to itself the compiler may bring the table or all rows to every device.
+  """
+  if mesh is None:
+    return embed[tokens]
+
+  def own(embed: jax.Array, tokens: jax.Array) -> jax.Array:
+    tokens = jax.lax.all_gather(tokens, 'fsdp', axis=0, tiled=True)
+    place = tokens - jax.lax.axis_index('tensor') * embed.shape[0]
+    here = (place >= 0) & (place < embed.shape[0])
+    x = jnp.where(here[..., None], embed[jnp.where(here, place, 0)], 0)
+    x = jax.lax.all_to_all(x, 'fsdp', split_axis=0, concat_axis=2, tiled=True)
+    return jax.lax.psum(x, 'tensor')
+
+  rows = PartitionSpec(ROWS)
+  specs = PartitionSpec('tensor', 'fsdp'), rows
+  return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=rows)(embed, tokens)
+
+
 def forward(
   params: Params,
   tokens: jax.Array,
@@ -149,7 +172,8 @@ def forward(
   rope = rope_angles(positions, config)
 
   def attend(q, k, v):
-    return causal_attention(q, k, v, segments), (k, v) if keep_kv else None
+    out = causal_attention(q, k, v, segments, impl=config.attention_impl)
+    return out, (k, v) if keep_kv else None
 
   def step(x: jax.Array, layer: Params) -> tuple[jax.Array, Any]:
     with jax.named_scope('block'):
@@ -157,7 +181,7 @@ def forward(
       return constrain(x, mesh, ROWS), kv
 
   with jax.named_scope('embed'):
-    x = constrain(params['embed'][tokens], mesh, ROWS)
+    x = constrain(_look_up(params['embed'], tokens, mesh), mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []
     for layer in params['layers']:

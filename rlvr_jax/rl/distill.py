@@ -31,6 +31,7 @@ from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.collect import Source, batch_of, open_source, share, train_sampling
 from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
 from rlvr_jax.rl.identity import identity_of
+from rlvr_jax.rl.layouts import settled
 from rlvr_jax.rl.teacher_data import Pair
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
@@ -205,9 +206,11 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   d = config.distill
   problems, heldout = load_problems(config.task)
   on_policy = d.method == 'on_policy'
+  algorithm = ALGORITHMS['reinforce' if on_policy else 'sft']
+  config = settled(config, algorithm)
   learn = learner.open_learner(
     config,
-    ALGORITHMS['reinforce' if on_policy else 'sft'],
+    algorithm,
     total_steps=d.steps,
     learning_rate=d.learning_rate,
   )

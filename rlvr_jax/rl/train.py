@@ -24,6 +24,7 @@ from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl import ends, learner, observe, parts, report, skips, utilisation
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
+from rlvr_jax.rl.layouts import settled
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.pool import pool_of
 
@@ -67,6 +68,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   row had a non-finite loss or gradient.
   """
   algorithm = algorithm_of(config)
+  config = settled(config, algorithm)
   problems, heldout = load_problems(config.task)
   if config.train.eval_every and not heldout:
     raise ValueError(

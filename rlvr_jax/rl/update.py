@@ -296,27 +296,39 @@ def stepped(
   }
 
 
-def jitted(update: Callable, mesh: Mesh | None) -> Callable:
+def jitted(update: Callable, mesh: Mesh | None) -> Any:
   """jit of update(state, rows, more): the state is donated and, on a mesh, kept where it lies, rows
-  are split over data and fsdp; more stays as it is given."""
-  if mesh is None:
-    return jax.jit(update, donate_argnums=0)
+  are split over data and fsdp; more stays as it is given. Its `lower` takes described arrays too.
+  """
+  return jax.jit(update, donate_argnums=0) if mesh is None else _OnMesh(update, mesh)
 
-  @functools.lru_cache(maxsize=1)
-  def compiled(structure, placed):
-    state = jax.tree.unflatten(structure, placed)
-    return jax.jit(
-      update,
-      in_shardings=(state, rows_sharding(mesh), None),
-      out_shardings=(state, None),
-      donate_argnums=0,
-    )
 
-  def call(state: Any, rows: Any, more: Any):
+class _OnMesh:
+  """A jitted update whose state's layout is that of the first state it is called with."""
+
+  def __init__(self, update: Callable, mesh: Mesh):
+    @functools.lru_cache(maxsize=1)
+    def compiled(structure: Any, placed: tuple) -> Any:
+      state = jax.tree.unflatten(structure, placed)
+      return jax.jit(
+        update,
+        in_shardings=(state, rows_sharding(mesh), None),
+        out_shardings=(state, None),
+        donate_argnums=0,
+      )
+
+    self._compiled = compiled
+
+  def _of(self, state: Any) -> Any:
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return compiled(structure, tuple(leaves))(state, rows, more)
+    return self._compiled(structure, tuple(leaves))
 
-  return call
+  def __call__(self, state: Any, rows: Any, more: Any) -> Any:
+    return self._of(state)(state, rows, more)
+
+  def lower(self, state: Any, rows: Any, more: Any) -> Any:
+    """As jit's: arrays, or ShapeDtypeStructs with shardings."""
+    return self._of(state).lower(state, rows, more)
 
 
 def make_score(

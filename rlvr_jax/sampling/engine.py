@@ -118,14 +118,14 @@ class Engine:
     self._check_sizes(dtype)
     self._state = None
     self._forget_prompts()
-    make, target = self._new_state(dtype, forced)
+    make, target = self.new_state(dtype, forced)
     if self.mesh is None:
       self._state = jax.jit(make)()
     else:
       self._programs = layout.programs_over(self.mesh, target)
       self._state = jax.jit(make, out_shardings=target)()
 
-  def _new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
+  def new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
     """What makes an idle state, and its shardings over the mesh (None without one)."""
     make = functools.partial(
       state.init_state,

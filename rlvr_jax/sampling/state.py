@@ -138,7 +138,6 @@ def sample_keys(
   return jax.vmap(one)(visit, problem_uid, sample)
 
 
-@jax.named_scope('prefill')
 def prefill(
   params: Params,
   state: State,

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import hosts
+from rlvr_jax import hosts, paths
 from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.journal import Journal, job_key, problem_digest
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -367,6 +367,7 @@ def pool_of(group: Any, workdir: pathlib.Path) -> VerifierPool:
 
   Each process of a run writes a journal of its own and knows what those of all say.
   """
+  workdir = paths.local_of(workdir)
   own = workdir / (f'verdicts-{hosts.index()}.jsonl' if hosts.index() else 'verdicts.jsonl')
   others = {workdir / 'verdicts.jsonl', *workdir.glob('verdicts-*.jsonl')} - {own}
   return VerifierPool(
