@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs.operations import operations
-from configs.processes import processes
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
@@ -88,8 +87,7 @@ def _every_key() -> Config:
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
         **_study(),
       },
-      **operations(),  # metrics, profile and watch: configs/operations.py
-      **processes(),  # hosts: configs/processes.py
+      **operations(),  # metrics, profile, watch, hosts: configs/operations.py
     }
   )
 
