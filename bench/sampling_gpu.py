@@ -2,8 +2,9 @@
 
 B1 bandwidth, B2 roofline, B5 gain of sharing prompts, B8 HF's generate with a static cache. Random
 weights of the shapes of Qwen2.5-1.5B and 7B in bfloat16; no file is needed. Ends within 8 minutes:
-what would begin too late is left out and named. Without a GPU there are no gates. BENCH_TINY=1 runs
-the same code on tiny shapes on any device, to try the code and not the device.
+what would begin too late is left out and named. BENCH_PARTS chooses parts by name: large, small,
+sharing, most, hf. Without a GPU there are no gates. BENCH_TINY=1 runs the same code on tiny shapes
+on any device, to try the code and not the device.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ import numpy as np
 
 from bench import _schedule
 from bench._engine import items_of, random_prompts
-from bench._measure import at_least, best_of
+from bench._measure import at_least, best_of, chosen
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params, init_params, unstack
 from rlvr_jax.sampling.engine import Engine
@@ -117,7 +118,8 @@ def measure(scale: Scale) -> Device:
 def make_params(config: ModelConfig) -> Params:
   """Random bfloat16 params in the sampler's form."""
   make = functools.partial(init_params, config=config, dtype='bfloat16')
-  return jax.jit(lambda key: unstack(make(key)))(jax.random.key(0))
+  # two programs: in one, every slice would draw the whole stack again
+  return jax.jit(unstack)(jax.jit(make)(jax.random.key(0)))
 
 
 def matmul_params(config: ModelConfig, params: Params) -> int:
@@ -336,19 +338,26 @@ def main() -> Gates:
   limits = measure(scale)
   gates: Gates = []
 
+  parts = chosen(os.environ.get('BENCH_PARTS', ''), scale.expected)
+
   def case(key: str, what: str, run: Callable[[], Gates]) -> None:
+    if key not in parts:
+      return
     left = BUDGET - (time.perf_counter() - begin)
     if left < scale.expected[key]:
       print(f'left out: {what}: {left:.0f} s are left of {BUDGET}', flush=True)
       return
-    gates.extend(run())
+    gates.extend(found := run())
+    for gate in found:
+      print(f'{gate["gate"]}: {gate["value"]} {gate["unit"]}: {gate["how"]}', flush=True)
     print(f'{what}: done after {time.perf_counter() - begin:.0f} s', flush=True)
 
   part = functools.partial
   name, config = scale.large
-  params = make_params(config)
-  case('large', name, part(decode_gates, name, config, params, scale, limits))
-  del params
+  if 'large' in parts:
+    params = make_params(config)
+    case('large', name, part(decode_gates, name, config, params, scale, limits))
+    del params
   name, config = scale.small
   params = make_params(config)
   case('small', name, part(decode_gates, name, config, params, scale, limits))

@@ -118,6 +118,7 @@ def _model() -> dict[str, Any]:
     # runs/x@best; or http://host:port/v1#NAME (to sample); '' makes one from `init`
     'dtype': 'float32',  # of the parameters: float32 | bfloat16
     'compute_dtype': 'float32',  # of the forward pass, in learner and sampler alike
+    'attention_impl': 'auto',  # of learner and prefill: auto | einsum | cudnn (GPU, bfloat16)
     'remat': 'block',  # kept for the backward pass: none (all is) | dots (products with weights
     # are) | block (a layer's input is: least memory, a third more FLOPs)
     'logprob_chunk': 1024,  # tokens whose logits exist at once
@@ -239,7 +240,7 @@ def _sampling() -> dict[str, Any]:
     'memory_gb': 0.0,  # GiB on each device for weights and cache; decides pages, and slots and
     # bank_rows up to those given; 0: as given
     'chunk': 32,  # decode steps between two looks of the host
-    'decode_impl': 'auto',  # attention of the sampler: auto | xla_paged | tokamax_rpa (TPU)
+    'decode_impl': 'auto',  # of the sampler: auto | xla_paged | tokamax_rpa (TPU) | pallas_gpu
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
     'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off

@@ -45,6 +45,7 @@ ADDED = {
   'distill.method': 'sft',
   'distill.most': 0,
   'distill.teacher': '',
+  'model.attention_impl': 'auto',
   'reward.parts': {'correct': 1.0},
   'task.allow': [],
   'task.environment': '',
@@ -76,6 +77,7 @@ _SHARE = (lambda x: 0 < x <= 1, 'must be above 0 and at most 1')
 _FLOAT_TYPE = _one_of('float32', 'bfloat16')
 RULES = {
   'model.dtype': _FLOAT_TYPE,
+  'model.attention_impl': _one_of('auto', 'einsum', 'cudnn'),
   'model.compute_dtype': _FLOAT_TYPE,
   'model.logprob_chunk': _POSITIVE,
   'model.remat': _one_of('none', 'dots', 'block'),
@@ -93,7 +95,7 @@ RULES = {
   'sampling.bank_rows': _POSITIVE,
   'sampling.prompt_capacity': _POSITIVE,
   'sampling.chunk': _POSITIVE,
-  'sampling.decode_impl': _one_of('auto', 'xla_paged', 'tokamax_rpa'),
+  'sampling.decode_impl': _one_of('auto', 'xla_paged', 'tokamax_rpa', 'pallas_gpu'),
   'sampling.first': _NOT_NEGATIVE,
   'sampling.stop_after': _NOT_NEGATIVE,
   'sampling.coupling': _one_of('independent', 'common'),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,35 @@ def constrain(x: jax.Array, mesh: Mesh | None, *axes: Any) -> jax.Array:
   if mesh is None:
     return x
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+def over_heads(attend: Callable, axis: str | None, kv_heads: int, of_cache: int) -> Callable:
+  """attend(q, new_k, new_v, cache, plan) -> (out, cache) for a shard of a mesh.
+
+  For kernels that jit does not partition. Heads, axis 1 of q and of new keys and values and axis
+  `of_cache` of the cache's arrays, are split over a mesh axis where that divides kv_heads. Within a
+  shard_map over some axes it goes over the others too, whatever their size; outside of one it is
+  attend.
+  """
+
+  def over(q: jax.Array, new_k: jax.Array, new_v: jax.Array, cache: Any, plan: Any):
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = frozenset(mesh.manual_axes)
+    free = frozenset(mesh.axis_names) - manual
+    if not (manual and free):
+      return attend(q, new_k, new_v, cache, plan)
+    split = axis if axis is not None and kv_heads % mesh.shape[axis] == 0 else None
+    heads, cached = PartitionSpec(None, split), PartitionSpec(*(None,) * of_cache, split)
+    mapped = jax.shard_map(
+      attend,
+      in_specs=(heads, heads, heads, cached, PartitionSpec()),
+      out_specs=(heads, cached),
+      axis_names=free,
+      check_vma=False,
+    )
+    return mapped(q, new_k, new_v, cache, plan)
+
+  return over
 
 
 def path_name(path: tuple) -> str:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rlvr_jax.models.layers import dot, wide
 
 BLOCK = 1024  # queries attended at once in longer rows
+IMPLEMENTATIONS = ('auto', 'einsum', 'cudnn')
 BANDS = 4  # more leave out more products, and take longer to compile
 
 
@@ -76,7 +77,13 @@ def scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def causal_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, *, block: int = BLOCK
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array | None,
+  *,
+  block: int = BLOCK,
+  impl: str = 'einsum',
 ) -> jax.Array:
   """Attention of each token to itself and to what stands before it in the same segment.
 
@@ -87,8 +94,12 @@ def causal_attention(
   [block,T] are alive at once, in the backward pass too, which computes them again. The blocks stand
   in BANDS bands, each of which sees the keys up to its end: 3/8 of the products, those with later
   keys, are left out.
+
+  impl: a name in IMPLEMENTATIONS; 'auto' is the best that runs here.
   """
   T = q.shape[1]
+  if choose(impl, q.dtype, q.shape[-1]) == 'cudnn':
+    return _cudnn(q, k, v, segments)
   if block >= T:
     return _attend(jnp.int32(0), q, k, v, segments)
   outs = []
@@ -99,6 +110,32 @@ def causal_attention(
   if rest := T % block:
     outs.append(jax.checkpoint(_attend)(jnp.int32(T - rest), q[:, T - rest :], k, v, segments))
   return jnp.concatenate(outs, axis=1)
+
+
+def choose(impl: str, dtype: jnp.dtype, head_dim: int) -> str:
+  """The implementation that model.attention_impl names, for arrays of this dtype.
+
+  ValueError for a name that is none, and for cudnn asked for where it cannot run.
+  """
+  if impl not in IMPLEMENTATIONS:
+    raise ValueError(f'model.attention_impl={impl!r}: known are {", ".join(IMPLEMENTATIONS)}')
+  fits = dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128
+  runs = fits and jax.default_backend() == 'gpu'
+  if impl == 'cudnn' and not runs:
+    raise ValueError(
+      f"model.attention_impl='cudnn' is for GPUs, bfloat16 and head dims of at most 128, not for "
+      f"{jax.default_backend()}, {dtype} and {head_dim}; set model.attention_impl='auto'"
+    )
+  return 'cudnn' if runs and impl != 'einsum' else 'einsum'
+
+
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
+  """By cuDNN's flash attention: no scores are kept, in the backward pass neither."""
+  mask = None
+  if segments is not None:
+    mask = (segments[:, :, None] == segments[:, None, :])[:, None]
+  with jax.numpy_dtype_promotion('standard'):
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation='cudnn')
 
 
 def _bands(blocks: int) -> list[tuple[int, int]]:

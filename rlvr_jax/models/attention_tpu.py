@@ -15,13 +15,11 @@ bank rows and heads of one shard.
 import functools
 import importlib
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from rlvr_jax.models.attention import Part, combine, normalise
 from rlvr_jax.models.config import ModelConfig
@@ -380,30 +378,3 @@ def attend(
   prefix = _part(shared[plan.back], shared_lse[plan.back])
   out = normalise(combine(prefix, _part(own, own_lse)))
   return out.astype(q.dtype), LayerCache(bank.reshape(cache.bank.shape), pages)
-
-
-def attention_over(axis: str | None, kv_heads: int) -> Callable:
-  """attend for a shard of a mesh, the heads split over an axis of it where that divides them.
-
-  Within a shard_map over some axes it goes over the others too, whatever their size, as the kernel
-  demands; outside of one it is attend.
-  """
-
-  def over(q: jax.Array, new_k: jax.Array, new_v: jax.Array, cache: LayerCache, plan: Plan):
-    mesh = jax.sharding.get_abstract_mesh()
-    manual = frozenset(mesh.manual_axes)
-    free = frozenset(mesh.axis_names) - manual
-    if not (manual and free):
-      return attend(q, new_k, new_v, cache, plan)
-    split = axis if axis is not None and kv_heads % mesh.shape[axis] == 0 else None
-    heads, of_cache = PartitionSpec(None, split), PartitionSpec(None, None, split)
-    mapped = jax.shard_map(
-      attend,
-      in_specs=(heads, heads, heads, of_cache, PartitionSpec()),
-      out_specs=(heads, of_cache),
-      axis_names=free,
-      check_vma=False,
-    )
-    return mapped(q, new_k, new_v, cache, plan)
-
-  return over

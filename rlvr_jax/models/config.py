@@ -38,6 +38,7 @@ class ModelConfig:
   max_positions: int = 32_768
   eos_ids: tuple[int, ...] = ()
   bos_id: int | None = None
+  attention_impl: str = 'auto'  # of rows, a name in models/attention.py
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlvr_jax.models import attention_tpu, cache, paged
+from rlvr_jax.models import attention_gpu, attention_tpu, cache, paged
+from rlvr_jax.sharding import over_heads
 
 log = logging.getLogger(__name__)
 AUTO = 'auto'
@@ -64,9 +65,21 @@ IMPLEMENTATIONS = {
     heads_axis=2,
     write_prompts=attention_tpu.write_all_prompts,
     plan_step=lambda slots, prompt_lengths, cache: attention_tpu.plan_step(slots, prompt_lengths),
-    attention=attention_tpu.attention_over,
+    attention=lambda axis, kv_heads: over_heads(attention_tpu.attend, axis, kv_heads, 2),
+  ),
+  'pallas_gpu': Implementation(
+    check=attention_gpu.check,
+    check_sizes=attention_gpu.check_sizes,
+    bank_capacity=attention_gpu.bank_capacity,
+    token_bytes=cache.token_bytes,
+    init_cache=cache.init_cache,
+    heads_axis=1,
+    write_prompts=cache.write_prompts,
+    plan_step=attention_gpu.plan_step,
+    attention=lambda axis, kv_heads: over_heads(attention_gpu.attend, axis, kv_heads, 1),
   ),
 }
+_BEST = {'tpu': 'tokamax_rpa', 'gpu': 'pallas_gpu'}
 
 
 def choose(name: str, *, page: int, dtype: str | None, platform: str) -> str:
@@ -76,14 +89,13 @@ def choose(name: str, *, page: int, dtype: str | None, platform: str) -> str:
   cannot run on this platform ('cpu', 'gpu', 'tpu') or with this page.
   """
   if name == AUTO:
-    if platform != 'tpu':
-      return 'xla_paged'
+    best = _BEST.get(platform, 'xla_paged')
     try:
-      IMPLEMENTATIONS['tokamax_rpa'].check(page, dtype)
+      IMPLEMENTATIONS[best].check(page, dtype)
     except ValueError as error:
       log.info('sampling.decode_impl=auto takes xla_paged: %s', error)
       return 'xla_paged'
-    return 'tokamax_rpa'
+    return best
   if name not in IMPLEMENTATIONS:
     raise ValueError(
       f'sampling.decode_impl={name!r} is none of {", ".join((AUTO, *IMPLEMENTATIONS))}'

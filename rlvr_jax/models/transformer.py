@@ -149,7 +149,8 @@ def forward(
   rope = rope_angles(positions, config)
 
   def attend(q, k, v):
-    return causal_attention(q, k, v, segments), (k, v) if keep_kv else None
+    out = causal_attention(q, k, v, segments, impl=config.attention_impl)
+    return out, (k, v) if keep_kv else None
 
   def step(x: jax.Array, layer: Params) -> tuple[jax.Array, Any]:
     with jax.named_scope('block'):

@@ -267,7 +267,8 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     return None if mesh is None else _placed(model_config, config.model.dtype, mesh)
 
   if config.model.name:
-    return load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
+    found = load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
+    return dataclasses.replace(found[0], attention_impl=config.model.attention_impl), *found[1:]
   own = family(config.task)
   if own is None:
     raise ValueError(
@@ -284,6 +285,7 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     qk_norm=init['architecture'] == 'qwen3',
     max_positions=config.sampling.prompt_capacity + config.sampling.max_tokens,
     eos_ids=tokenizer.eos_ids,
+    attention_impl=config.model.attention_impl,
   )
   make = jax.jit(
     lambda key: init_params(key, model_config, config.model.dtype),
