@@ -67,7 +67,7 @@ class Run:
   def out(self, i: int) -> str:
     return self._log(i).read_text()
 
-  def wait(self, limit_s: float = 280) -> list[int]:
+  def wait(self, limit_s: float = 500) -> list[int]:
     """Exit codes."""
     try:
       return [one.wait(limit_s) for one in self.started]

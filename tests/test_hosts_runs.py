@@ -31,6 +31,16 @@ def train(workdir: pathlib.Path, count: int, devices: int = 1, /, port: int = 0,
   return Run(workdir, count, devices, port=port, **{**TRAIN, **slots, **changes})
 
 
+ENVIRONMENT = """
+from rlvr_jax.tasks.environments import Environment
+
+def answer(problem, state, completion):
+  return '=' if len(completion) % 2 else '::', (state or 0) + 1
+
+environment = Environment(answer, inline=True)
+"""
+
+
 def draws(workdir: pathlib.Path) -> dict:
   """Of every model of the store, each row's key with its tokens and verdict."""
   store = SampleStore(workdir / 'samples')
@@ -104,14 +114,18 @@ def test_two_processes_are_two_devices_to_the_bit(alone):
   'changes',
   [
     {'train.algorithm': 'ppo'},
-    {'train.algorithm': 'remax', 'lora.rank': 2},
-    {'task.environment': 'retry', 'task.turns': 2, 'sampling.prompt_capacity': 64},
+    {'train.algorithm': 'remax', 'lora.rank': 2, 'model.name': 'alone/model'},
+    {'task.environment': 'own.py:environment', 'task.turns': 3, 'sampling.prompt_capacity': 48},
   ],
   ids=['critic', 'greedy and adapters', 'conversations'],
 )
 def test_every_kind_of_run_is_the_same_in_two_processes(alone, changes):
-  name = '_'.join(map(str, changes.values()))
+  (alone.parent / 'own.py').write_text(ENVIRONMENT)
+  name = 'kind_' + '_'.join(key.rpartition('.')[2] for key in changes)
   few = {'train.iterations': 2, 'train.report': 0, **changes}
+  for key in ('task.environment', 'model.name'):
+    if key in few:
+      few[key] = alone.parent / few[key]
   for count in (1, 2):
     train(alone.parent / f'{name}_{count}', count, **few).check()
   assert_same_curve(*(alone.parent / f'{name}_{count}' for count in (1, 2)))
@@ -177,7 +191,17 @@ def test_an_error_in_one_process_ends_all(alone):
 
 @pytest.fixture(scope='module')
 def weights(alone):
-  return alone / 'model'
+  """A model that solves some problems sometimes, fine-tuned in two processes."""
+  workdir = alone.parent / 'weights'
+  some = {
+    'job': 'distill',
+    'distill.steps': 100,
+    'distill.batch': 64,
+    'distill.eval_every': 0,
+    'sampling.slots': 32,
+  }
+  Run(workdir, 2, **{**TINY, **some}).check()
+  return workdir / 'model'
 
 
 EVALUATE = {
@@ -192,7 +216,9 @@ def evaluate(workdir, weights, count, **changes):
   return Run(workdir, count, **{**EVALUATE, **slots, 'evaluate.name': 'm', **changes})
 
 
-@pytest.mark.parametrize('early', [{}, {'sampling.first': 8, 'sampling.stop_after': 1}])
+@pytest.mark.parametrize(
+  'early', [{}, {'sampling.first': 8, 'sampling.stop_after': 1, 'evaluate.headline_k': 2}]
+)
 def test_evaluation_in_several_processes_is_that_of_one(alone, weights, early):
   found = {}
   for count in (1, 2, 4):
@@ -200,7 +226,9 @@ def test_evaluation_in_several_processes_is_that_of_one(alone, weights, early):
     evaluate(workdir, weights, count, **early).check()
     found[count] = draws(workdir), json.loads((workdir / 'results.json').read_text())['models']
   assert found[1] == found[2] == found[4]
-  assert found[1][0]
+  verdicts = [verdict for _, verdict in found[1][0].values()]
+  assert set(verdicts) >= {'correct', 'wrong'}
+  assert (len(verdicts) < 5 * 24) == bool(early)
 
 
 def test_a_store_is_topped_up_by_another_number_of_processes(alone, weights):
@@ -228,7 +256,7 @@ def test_a_study_in_several_processes_is_that_of_one(alone):
   found = {}
   for count in (1, 2, 4):
     workdir = alone.parent / f'study_{count}'
-    Run(workdir, count, **STUDY, **{'sampling.slots': SLOTS * count}).check()
+    Run(workdir, count, **{**STUDY, 'sampling.slots': SLOTS * count}).check()
     found[count] = json.loads((workdir / 'results.json').read_text())
     assert (workdir / 'report.html').is_file()
   for count in (2, 4):
