@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from configs.processes import processes
-
 
 def operations() -> dict[str, Any]:
-  """The groups metrics, profile, watch and hosts of configs/base.py."""
+  """The groups metrics, profile and watch of configs/base.py."""
   return {
-    **processes(),  # hosts
     'metrics': {  # beside metrics.jsonl, which is always written
       'tensorboard': True,
       'wandb': False,  # needs the wandb extra and an account

@@ -74,6 +74,7 @@ class Run:
     finally:
       for one in self.started:
         one.kill()
+        one.wait()
 
   def check(self) -> 'Run':
     codes = self.wait()
@@ -114,4 +115,5 @@ tmp_path = pathlib.Path({str(tmp_path)!r})
   finally:
     for one in started:
       one.kill()
+      one.wait()
   return [(one.returncode, out) for one, out in zip(started, outs, strict=True)]
