@@ -135,6 +135,7 @@ class SampleStore:
     settings or prompts are already there.
     """
     folder = self._folder(model, task)
+    shards.sweep(folder)
     metadata = shards.Metadata(model, task, json.loads(json.dumps(dict(settings))), prompt_hash)
     for path in shards.shard_paths(folder):
       shards.check_same(shards.read_metadata(path), metadata, path, 'the samples about to be drawn')

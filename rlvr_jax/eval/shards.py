@@ -2,6 +2,7 @@
 # (pyarrow.compute makes its functions when it is imported; no checker sees them)
 """The files of the sample store: schema, metadata, and every check a shard must pass."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import pathlib
 import platform
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,31 @@ class Metadata:
 def temporary_name(what: str) -> str:
   """A file name that no other process uses, on whatever machine."""
   return f'.{what}.{platform.node()}.{os.getpid()}.tmp'
+
+
+def sweep(folder: pathlib.Path) -> None:
+  """Deletes half-written files of killed writers: this machine's dead ones, and any an hour old.
+
+  A shard is written in seconds. An object store has no such files.
+  """
+  if paths.is_remote(folder):
+    return
+  for path in folder.glob('.part.*.tmp'):
+    pid = path.name.split('.')[-2]
+    dead = path.name == f'.part.{platform.node()}.{pid}.tmp' and not _alive(int(pid))
+    with contextlib.suppress(FileNotFoundError):  # its writer has just ended
+      if dead or time.time() - path.stat().st_mtime > 3600:
+        path.unlink()
+
+
+def _alive(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    return True
+  return True
 
 
 def store_error(what: str, path: pathlib.Path, error: OSError) -> StoreError:
