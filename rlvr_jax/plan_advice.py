@@ -68,8 +68,9 @@ def least_sampler(config: Config, model: ModelConfig, split: Split) -> Config:
     try:
       memory.phases(changed, model, split)
       return changed
-    except ValueError:
-      if not memory_gb or memory_gb > MOST_GIB:
+    except ValueError as error:
+      ours = str(error).startswith('sampling.memory_gb')
+      if not ours or not memory_gb or memory_gb > MOST_GIB:
         raise
       memory_gb = math.floor(memory_gb * 2 + 1) / 2
       changed = _with(config, [('sampling.memory_gb', memory_gb)])

@@ -120,9 +120,12 @@ CASES = {
                                     'mesh__tensor': 1}, 'sampling.memory_gb'),
   'rows': (SEVEN, 'v5e:8x8', {'train__micro_tokens': 1_000_000}, 'train.micro_tokens'),
   'remat': (SEVEN, 'v5e:8x8', {'model__remat': 'none'}, 'model.remat'),
-  'weights': (SEVEN, 'v5e:8x8', {'mesh__tensor': 1}, 'mesh.tensor'),
+  'weights': (SEVEN, 'v5e:8x8', {'sampling__tensor': 1}, 'sampling.tensor'),
+  'scores': (SEVEN, 'v5e:8x8', {'mesh__tensor': 1}, 'mesh.tensor'),
+  'chosen': (SEVEN, 'v5e:8x8', {'mesh__auto': True, 'train__kl_coef': 0.0}, 'mesh.tensor'),
   'released': (SEVEN, 'v5e:8x8', {'sampling__release': False}, 'sampling.release'),
-  'one GPU': (SEVEN, 'h100', {'mesh__tensor': 1, 'sampling__memory_gb': 40.0}, 'lora.rank'),
+  'one GPU': (SEVEN, 'h100', {'mesh__tensor': 1, 'sampling__tensor': 0,
+                              'sampling__memory_gb': 40.0}, 'lora.rank'),
   'replicas': (SEVEN, 'v5e:8x8', {'mesh__data': 16}, 'mesh.data'),
   'thirty-two': ('configs/dapo_qwen32b.py', 'v5p-64', {'sampling__memory_gb': 90.0},
                  'sampling.memory_gb'),
@@ -215,8 +218,8 @@ def test_topologies_by_shape_by_slice_and_by_count():
 
 
 def test_a_mesh_that_does_not_divide_the_devices_is_refused():
-  with pytest.raises(ValueError, match=r'mesh\.tensor=4 does not divide 2 devices'):
-    plan.make(of(SEVEN, plan__topology='h100x2'))
+  with pytest.raises(ValueError, match=r'mesh\.tensor=2 does not divide 3 devices'):
+    plan.make(of(SEVEN, plan__topology='h100x3'))
 
 
 @pytest.mark.parametrize(
