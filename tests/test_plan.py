@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import plan, plan_compiled, plan_roofline, plan_work
+from rlvr_jax import plan, plan_compiled, plan_roofline, plan_table, plan_text, plan_work
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.rl import learner
@@ -191,6 +191,12 @@ def test_the_command_prints_a_plan_and_writes_it(tmp_path):
   assert (
     abs(found['iteration_seconds'] - sum(p['seconds'] for p in found['seconds'].values())) < 1e-6
   )
+
+
+def test_the_table_of_the_page_is_what_the_command_writes():
+  found = plan_text.table(plan_table.rows(plan_table.SHOWN))
+  page = (ROOT / 'docs' / 'plan.md').read_text()
+  assert found in page, 'python -m rlvr_jax.plan_table, into docs/plan.md'
 
 
 def test_without_libtpu_the_message_says_how_to_get_it(monkeypatch):
