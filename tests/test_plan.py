@@ -170,16 +170,13 @@ def test_unused_memory_is_spoken_of():
   assert 'There is room: --config.sampling.memory_gb=' in report['advice'][0]
 
 
-def test_the_command_prints_a_plan_and_writes_it(tmp_path):
+def test_a_plan_is_printed_and_written(tmp_path, capsys):
   out = tmp_path / 'deep' / 'out.json'
-  command = [
-    sys.executable, 'main.py', f'--config={SEVEN}', '--config.job=plan',
-    '--config.plan.topology=h100x64', f'--config.plan.json={out}', f'--workdir={tmp_path}',
-    '--config.plan.hbm_gb=10',
-  ]  # fmt: skip
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-  assert 'BY ARITHMETIC' in done.stdout
-  assert 'it DOES NOT FIT' in done.stdout
+  values = {'plan__topology': 'h100x64', 'plan__json': str(out), 'plan__hbm_gb': 10.0}
+  plan.plan(of(SEVEN, **values), tmp_path)
+  printed = capsys.readouterr().out
+  assert 'BY ARITHMETIC' in printed
+  assert 'it DOES NOT FIT' in printed
   found = json.loads(out.read_text())
   assert found['topology'] == 'h100x64'
   assert found['fits'] is False
