@@ -263,6 +263,7 @@ def _works(
   return {
     'lengths': lengths,
     'turns': turns,
+    'sampler': own,
     'phases': {
       'hand_over': hand_over,
       'sample': decode.times(turns.decode_steps).plus(prefill.times(turns.prefills)),
@@ -333,7 +334,8 @@ def _report(
 def _times(works: Mapping[str, Any], topology: Topology, split: Split) -> dict[str, Any]:
   """Seconds of each phase by the roofline, of the iteration, and rates."""
   by_phase = {
-    phase: seconds(work, topology, split._asdict()) for phase, work in works['phases'].items()
+    phase: seconds(work, topology, (works['sampler'] if phase == 'sample' else split)._asdict())
+    for phase, work in works['phases'].items()
   }
   turns, lengths = works['turns'], works['lengths']
   iteration = sum(one['seconds'] for one in by_phase.values())

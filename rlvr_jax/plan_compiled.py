@@ -73,10 +73,10 @@ def devices_of(topology: Topology) -> list[Any]:
 
 def compile_all(described: Described, *, say: Any = None) -> list[Compiled]:
   """Every program, in order; say(text) is told of each when it is done."""
-  shape = {} if described.mesh is None else dict(described.mesh.shape)
   found = []
   for program in described.programs:
-    one = compile_one(program, shape)
+    mesh = described.sampler_mesh if program.phase == 'sample' else described.mesh
+    one = compile_one(program, {} if mesh is None else dict(mesh.shape))
     if say is not None:
       state = 'compiled' if one.fits else 'does not fit, says the compiler'
       say(f'{one.name}: {state}, {one.total / GIB:.2f} GiB while it runs, {one.seconds:.0f} s')

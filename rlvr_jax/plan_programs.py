@@ -58,6 +58,7 @@ class Described:
 
   model: ModelConfig
   mesh: Mesh | None
+  sampler_mesh: Mesh | None
   programs: tuple[Program, ...]
   held: dict[str, Any]
   shape: tuple[int, ...]
@@ -113,7 +114,13 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
     uses = ('critic params', 'critic optimizer')
     programs.append(Program('critic step', 'learn', critic.update, args, {}, uses))
   return Described(
-    model, place.mesh, tuple(programs), held, step.tokens.shape, str(engine.decode_impl)
+    model=model,
+    mesh=place.mesh,
+    sampler_mesh=sampler.mesh,
+    programs=tuple(programs),
+    held=held,
+    shape=step.tokens.shape,
+    decode_impl=str(engine.decode_impl),
   )
 
 
