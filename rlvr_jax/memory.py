@@ -79,8 +79,14 @@ def phases(
   activations = _activations(config, model, split, kernel)
   halves = {'scores': 2, 'mask': 1, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
   forward = {k: int(v / halves[k]) for k, v in activations.items() if k in halves}
+  stacks = {}
+  if split != Split():  # of the layers, gathered over fsdp before they are taken apart
+    tensor = min(split.tensor, split.sampler(config.sampling.tensor).tensor)
+    size = model.num_layers * _layer_numbers(model) * _SIZE[config.model.compute_dtype]
+    stacks = {'gathered stacks': size // tensor}
+  making = weights | copy | stacks
   return {
-    'hand_over': kept | weights | copy | (sampler if not config.sampling.release else {}),
+    'hand_over': kept | making | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
     'score': kept | held | copy | forward,
     'learn': kept | held | copy | gradients(config, model, split) | activations,
