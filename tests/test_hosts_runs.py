@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from loops import TINY, model
-from processes import Run
+from processes import Run, script
 
 from rlvr_jax import hosts
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import read_metrics, repeatable
 
-pytestmark = pytest.mark.check
+pytestmark = [pytest.mark.check, pytest.mark.timeout(1800)]  # of which a run may take 500
 
 # a coin for a reward: an untrained model then has something to learn from
 TRAIN = {**TINY, 'job': 'train', 'reward.control': 'random', 'train.report': 8}
@@ -131,7 +131,7 @@ def test_every_kind_of_run_is_the_same_in_two_processes(alone, changes):
   assert_same_curve(*(alone.parent / f'{name}_{count}' for count in (1, 2)))
 
 
-def wait_for(run: Run, rows: int, limit_s: float = 200) -> None:
+def wait_for(run: Run, rows: int, limit_s: float = 400) -> None:
   """Until metrics.jsonl has so many rows."""
   path = run.workdir / 'metrics.jsonl'
   until = time.monotonic() + limit_s
@@ -179,14 +179,28 @@ def test_a_signal_to_one_saves_all(alone):
   assert_same_curve(alone, workdir)
 
 
-def test_an_error_in_one_process_ends_all(alone):
-  """The second cannot write its verdicts."""
-  workdir = alone.parent / 'error'
-  (workdir / 'verdicts-1.jsonl').mkdir(parents=True)
-  run = train(workdir, 2)
-  assert run.wait(120) == [hosts.EXIT_LOST, 2]
-  assert 'ended with an error: IsADirectoryError' in run.out(0)
-  assert 'error: ' in run.out(1)
+FAILING = """
+import loops
+from rlvr_jax.rl import learner, train
+
+steps = learner.Learner.steps
+def failing(self, *args, iteration, **kwargs):
+  if iteration == 2 and hosts.index() == 1:  # while the checkpoint of step 2 is being written
+    raise ValueError('the second has had enough')
+  return steps(self, *args, iteration=iteration, **kwargs)
+
+learner.Learner.steps = failing
+hosts.start(config)
+with hosts.together(lambda error: 2):
+  train.train(loops.config(**{'sampling.slots': 32}), tmp_path / 'run')
+"""
+
+
+def test_an_error_in_one_process_ends_all(tmp_path):
+  (first, out), (second, other) = script(tmp_path, FAILING, 2, limit_s=500)
+  assert 'ended with an error: ValueError: the second has had enough' in out, out
+  assert 'ValueError: the second has had enough' in other
+  assert (first, second) == (hosts.EXIT_LOST, 2)
 
 
 @pytest.fixture(scope='module')
