@@ -147,6 +147,7 @@ def test_a_killed_process_is_named_and_another_start_goes_on(alone, victim):
   run = train(workdir, 2, **{'train.iterations': 1000})
   wait_for(run, 3)
   run.started[victim].kill()
+  run.started[victim].wait()
   killed = time.monotonic()
   other = run.started[1 - victim]
   assert other.wait(60) != 0
