@@ -51,6 +51,11 @@ VERIFIERS: dict[str, Verifier] = {
   'math': Verifier(
     'rlvr_jax.tasks.math:verify_math', 'strict-3', ('math-verify', 'latex2sympy2_extended', 'sympy')
   ),
+  'vision': Verifier(
+    'rlvr_jax.tasks.vision:verify_vision',
+    'vision-1+strict-3',
+    ('math-verify', 'latex2sympy2_extended', 'sympy'),
+  ),
   'paper': Verifier(
     'rlvr_jax.tasks.paper_grade:verify_paper',
     'paper-1',
