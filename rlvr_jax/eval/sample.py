@@ -129,7 +129,7 @@ def sample(
   data, axes = 'by problem', zip(('data', 'fsdp', 'tensor'), mesh, strict=True)
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):
-    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems)})
+    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems), 'fields': fields or {}})
   config = ConfigDict(
     {
       'job': 'sample',

@@ -21,6 +21,7 @@ import PIL.Image
 from rlvr_jax.tasks.problem import Image, Problem
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
+_MAGIC = (b'\x89PNG', b'\xff\xd8', b'RIFF', b'GIF8', b'BM')  # how they begin
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr')  # 8 bits a channel
 MAX_BYTES = 1 << 26  # of a file, 64 MiB
 MAX_PIXELS = 1 << 25  # 33.5 million, 96 MiB decoded
@@ -131,7 +132,7 @@ def png(values: np.ndarray) -> bytes:
   assert values.dtype == np.uint8, values.dtype
   assert values.ndim == 3, values.shape
   assert values.shape[2] == 3, values.shape
-  return _encoded(PIL.Image.fromarray(values), 'PNG')
+  return _encoded(PIL.Image.fromarray(values), 'PNG', compress_level=1)
 
 
 def _encoded(image: PIL.Image.Image, kind: str, **options: Any) -> bytes:
@@ -148,12 +149,16 @@ def _header(data: bytes) -> PIL.Image.Image:
       warnings.simplefilter('ignore')  # of its own limit of pixels: ours is below
       found = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
   except PIL.UnidentifiedImageError as error:
-    begins = data[:8].hex(' ') or 'nothing'
+    if data.startswith(_MAGIC):
+      raise ValueError('its header is damaged (of a known format, and not whole)') from error
+    begins = data[:8].hex(' ')
     raise ValueError(
       f'no {", ".join(FORMATS[:-1])} or {FORMATS[-1]} (the file begins {begins}); convert it to one'
     ) from error
   except PIL.Image.DecompressionBombError as error:
-    raise ValueError(f'{_line(error)}; at most {MAX_PIXELS:,} are taken: make it smaller') from error
+    raise ValueError(
+      f'{_line(error)}; at most {MAX_PIXELS:,} are taken: make it smaller'
+    ) from error
   except _DAMAGED as error:
     raise ValueError(f'its header is damaged ({_line(error)})') from error
   if wrong := _refused(found):
@@ -195,4 +200,3 @@ def _message(problem: Problem, image: Image, error: ValueError) -> str:
 
 def _line(error: BaseException) -> str:
   return (str(error) or type(error).__name__).splitlines()[0]
-

@@ -189,7 +189,9 @@ def _content(value: Any, where: str) -> Any:
   for part in value:
     kind = part.get('type') if isinstance(part, dict) else None
     if kind not in ('image', 'text'):
-      raise ValueError(f"{where}: a part of a message is {part!r:.60}; 'text' and 'image' are known")
+      raise ValueError(
+        f"{where}: a part of a message is {part!r:.60}; 'text' and 'image' are known"
+      )
     texts.append(IMAGE_MARK if kind == 'image' else str(part.get('text', '')))
   return ''.join(texts)
 

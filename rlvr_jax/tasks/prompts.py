@@ -167,8 +167,8 @@ PAPER: dict[str, dict[str, str]] = {
 }
 
 _MATHVISTA_CHOICE = (
-  'Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the '
-  'end.'
+  'Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at '
+  'the end.'
 )
 _MATHVISTA_HINTS = {
   'integer': 'an integer answer and provide the final value, e.g., 1, 2, 3',

@@ -19,7 +19,10 @@ from rlvr_jax.tasks.registry import verifier_name, verifier_version
 log = logging.getLogger(__name__)
 
 MODES = ('auto', 'refuse', 'drop', 'off')
-AUTOMATIC = ('math', 'vision')  # verifiers that 'auto' asks: others are slow, or are wrong by design
+AUTOMATIC = (
+  'math',
+  'vision',
+)  # verifiers that 'auto' asks: others are slow, or are wrong by design
 RULES = 'golds-1'  # of this file; a change asks everything anew
 
 _MATH_JUNK = (

@@ -36,6 +36,12 @@ _CAPITAL = re.compile(r'\(?[A-Z]\)?[.:]?')  # the letter of an option, also wher
 _SAID = re.compile(
   r'(?:^|\b(?:option|choice)\s+(?:is\s+)?|\bis\s+)\(?([A-H])\)?[.!]?\s*$|\(([A-H])\)[.!]?\s*$'
 )
+# An announced option, and the rest of its line: "The answer is (C) 145°", "Answer: C because ...".
+_NAMED = re.compile(
+  r'\b[Aa]nswer\s*(?:is|:|[Ss]hould be)[\s:*$]*(?:\\text\s*\{)?(?:[Oo]ption|[Cc]hoice)?\s*'
+  r'(\([A-H]\)|[A-H](?=[.:,;)*$}/]|\s*$|\s*\n|\s+(?:because|since|as|or|and)\b))([^\n]*)'
+)
+_MORE = re.compile(r'\s*(?:[,;/&]|or\b|and\b)\s*(?:or\b|and\b)?\s*\(?[A-H]\)?(?![A-Za-z])')
 _LIST = re.compile(r'\[[^\[\]]*\]')
 _MONEY = re.compile(r'^\s*\\?\$\s*')
 
@@ -54,28 +60,10 @@ def verify_vision(problem: Problem, completion: str) -> Verdict:
   return math.verify_math(problem, completion)
 
 
-def think_box(completion: str) -> bool:
-  r"""EasyR1's format: <think> at the start, </think>, then a \boxed{...}.
-
-  Blanks around < > / do not count, as in its examples/reward_function/math.py; its regular
-  expression, <think>.*</think>.*\boxed{.*}.* of the whole, is searched here from left to right.
-  """
-  text = re.sub(r'\s*([<>/])\s*', r'\1', completion)
-  if not text.startswith('<think>'):
-    return False
-  place = 0
-  for mark in ('<think>', '</think>', '\\boxed{', '}'):
-    found = text.find(mark, place)
-    if found < 0:
-      return False
-    place = found + len(mark)
-  return True
-
-
 def _verify_option(problem: Problem, completion: str) -> Verdict:
   options = [str(option) for option in problem.meta['options']]
   gold = int(problem.meta['option'])
-  found = _announced(completion)
+  found = _announced(completion, options)
   if found is None:
     return Verdict('unparsed', 0.0, '', 'no answer')
   if found.text is None:
@@ -147,10 +135,18 @@ def _plain(text: str) -> str:
   return text if len(text) == 1 else text.casefold()
 
 
-def _announced(completion: str) -> Extracted | None:
-  """The answer as extract.py finds it; in place of its last resort, a last line that ends in an
-  option's letter, and the whole of a completion of one line."""
+def _announced(completion: str, options: Sequence[str]) -> Extracted | None:
+  """The answer as extract.py finds it, but of an announced one the option that it begins with. In
+  place of its last resort, a last line that ends in an option's letter, and the whole of a
+  completion of one line."""
   found = extract_answer(completion)
+  if found is not None and found.how == 'phrase':
+    named = list(_NAMED.finditer(after_thinking(completion)))
+    if named and not _MORE.match(named[-1][2]):
+      letter, rest = named[-1].groups()
+      rest = rest.lstrip(' .:*$)}').rstrip(' .*')
+      text = f'({letter.strip("()")}) {rest}' if _same_options(rest, options) else letter
+      return Extracted(text, 'phrase')
   if found is not None and found.how not in _LAST_RESORTS:
     return found
   lines = [line.strip().strip('*').strip() for line in after_thinking(completion).splitlines()]

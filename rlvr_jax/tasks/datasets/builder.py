@@ -31,7 +31,8 @@ from rlvr_jax.tasks.sandbox import codec
 from rlvr_jax.tasks.wire import problem_from_json, problem_to_json
 
 _IMAGES = '_images'  # behind a split's name: that of its images
-_UNREADABLE = (RuntimeError, ValueError, OSError, KeyError, IndexError)  # of array_record, json
+# of array_record, etils, json
+_UNREADABLE = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError)
 VERSION = '1.0.0'  # of what ids mean; a change refuses stores of samples made before it
 
 
@@ -39,8 +40,8 @@ VERSION = '1.0.0'  # of what ids mean; a change refuses stores of samples made b
 class Prepared:
   """One split, prepared: its folder, the files it was made from, and what was left out of it.
 
-  left_out: reason -> how many rows do not belong to the benchmark. key stands for its files, and for
-  the images that its rows name.
+  left_out: reason -> how many rows do not belong to the benchmark. key stands for its files and the
+  images that its rows name.
   """
 
   split: str
@@ -118,7 +119,7 @@ def read_rows(
 def read_prepared(prepared: Prepared) -> list[Problem]:
   """The problems of a prepared split, in the order of its source."""
   try:
-    source = _open_records(str(prepared.folder), prepared.split)
+    source = _records(str(prepared.folder), prepared.split)
     records = source.__getitems__(range(len(source)))
     return [
       _from_record(json.loads(record['problem']), prepared.folder, prepared.split)
@@ -131,16 +132,19 @@ def read_prepared(prepared: Prepared) -> list[Problem]:
 def read_image(folder: str, split: str, number: int) -> bytes:
   """The bytes of one of a prepared split's images."""
   try:
-    return _open_records(folder, f'{split}{_IMAGES}')[number]['problem']
+    return _kept_open(folder, f'{split}{_IMAGES}')[number]['problem']
   except _UNREADABLE as error:
     raise _damaged(Path(folder), error) from error
 
 
-@functools.lru_cache(maxsize=16)
-def _open_records(folder: str, split: str) -> Any:
+def _records(folder: str, split: str) -> Any:
+  """Random access to the records of a split."""
   tfds = _tfds()
   with _quiet():
     return tfds.builder_from_directory(folder).as_data_source(split=split)
+
+
+_kept_open = functools.lru_cache(maxsize=16)(_records)  # of images, which are read one by one
 
 
 def _damaged(folder: Path, error: Exception) -> ValueError:
