@@ -257,8 +257,8 @@ def test_templates_place_images_as_the_harnesses_do():
   )
   assert render(problem, 'mathvision', Tokenizer()) == (
     f'<user>{vision}Please solve the problem step by step and put your answer in one '
-    '"\\boxed{}". If it is a multiple choice question, only one letter is allowed in the "\\boxed{}".\n'
-    ' Find $x$. \n<assistant>'
+    '"\\boxed{}". If it is a multiple choice question, only one letter is allowed in the '
+    '"\\boxed{}".\n Find $x$. \n<assistant>'
   )
   two = Problem('7', 'test', 'Which?', '1', images=problem.images * 2)
   assert render(two, 'easyr1').count(IMAGE_PAD) == 2

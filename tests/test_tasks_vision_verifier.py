@@ -16,6 +16,7 @@ ANGLES = ['135°', '140°', '145°', '150°']
 LENGTHS = ['20海里', '20√{2}海里', '15海里', '20海里']
 LETTERS = ['A', 'B', 'C', 'D', 'E']
 MIXED = ['(c)', '(a)', '(e)', '(d)', '(b)']
+TUPLES = ['(u1, u2) = (0, 0)', '(u1, u2) = (1, 0)', '(u1, u2) = (0, 1)']
 WORDS = ['Yes', 'No']
 LATEX = ['$20 \\mathrm{~cm}$', '$\\frac{1}{2}$', '$90^{\\circ}$', 'other answer']
 
@@ -52,6 +53,8 @@ def choice(options, option, answer=None):
     (LENGTHS, 0, '\\boxed{D}'),  # A and D say the same
     (LETTERS, 3, '\\boxed{D}'),
     (['a', 'b', 'c', 'd'], 3, '\\boxed{d}'),
+    (TUPLES, 1, '\\boxed{(u1, u2) = (1, 0)}'),
+    (TUPLES, 1, '\\boxed{(B) (u1, u2) = (1, 0)}'),
     (MIXED, 2, '\\boxed{(e)}'),  # the text of C
     (MIXED, 4, '\\boxed{(E)}'),  # the letter
     (WORDS, 0, 'The answer is Yes.'),
