@@ -257,6 +257,8 @@ def test_formulae_are_set_and_what_is_not_understood_stays_as_written(page):
 READ = """
 const press = (key) => document.dispatchEvent(new KeyboardEvent('keydown', { key }));
 const first = document.querySelector('#item pre').textContent;
+const images = [...document.querySelectorAll('#item .problem-images > *')]
+  .map((e) => [e.localName, e.localName === 'img' ? e.alt : e.textContent]);
 press('v'); press('i'); press('u');
 [...document.querySelectorAll('.verdicts button')]
   .find((b) => b.textContent === 'Back').click();
@@ -267,7 +269,7 @@ URL.createObjectURL = (blob) => { saved = blob; return '#saved'; };
 document.getElementById('reader').value = 'anna';
 document.getElementById('save').click();
 const progress = document.getElementById('progress').textContent;
-return { first, pressed, progress, saved: JSON.parse(await saved.text()) };
+return { first, images, pressed, progress, saved: JSON.parse(await saved.text()) };
 """
 
 
@@ -276,10 +278,12 @@ def test_the_reading_page_keeps_and_saves_verdicts(tmp_path):
     {'id': f'{i:04d}', 'prompt': f'What is $1+{i}$?', 'reference': str(i), 'completion': HOSTILE}
     for i in range(4)
   ]
+  items[0] |= {'images': (PICTURE, HOSTILE)}
   cot_job.write_page(tmp_path / 'reading.html', 'abc', items)
   found, console = chromium.run(tmp_path / 'reading.html', READ)
   assert console == []
   assert found['first'] == 'What is 1+0?'
+  assert found['images'] == [['img', 'image 1'], ['p', HOSTILE]]
   assert found['pressed'] == ['unsure']
   assert found['progress'] == '3 of 4 judged'
   wanted = {'0000': 'valid', '0001': 'invalid', '0002': 'unsure'}

@@ -303,23 +303,21 @@ def mathvista_query(row: Mapping[str, Any]) -> str:
 
 def _with_images(problem: Problem, template: str) -> Problem:
   """The problem with IMAGE in its text for each of its images."""
-  chat = not isinstance(problem.prompt, str)
-  contents = [m['content'] for m in problem.prompt] if chat else [str(problem.prompt)]
-  marks = sum(content.count(IMAGE_MARK) for content in contents)
-  if marks not in (0, len(problem.images)):
+  text, count = problem.prompt, len(problem.images)
+  messages = () if isinstance(text, str) else text
+  said = text if isinstance(text, str) else ''.join(m['content'] for m in messages)
+  marks = said.count(IMAGE_MARK)
+  if marks not in (0, count):
     raise ValueError(
       f'problem {problem.task}/{problem.id}: its prompt says {IMAGE_MARK} {marks} times and it has '
-      f'{len(problem.images)} images; say it once for each, or nowhere'
+      f'{count} images; say it once for each, or nowhere'
     )
-  if marks:
-    contents = [content.replace(IMAGE_MARK, IMAGE) for content in contents]
-  elif not chat and template in TEMPLATES:
-    lead = IMAGE * len(problem.images) + _BEHIND_IMAGES.get(template, '')
-    contents = [lead + contents[0]]
-  if not chat:
-    return dataclasses.replace(problem, prompt=contents[0])
-  messages = zip(problem.prompt, contents, strict=True)
-  return dataclasses.replace(problem, prompt=tuple({**m, 'content': c} for m, c in messages))
+  if not isinstance(text, str):
+    placed = tuple({**m, 'content': m['content'].replace(IMAGE_MARK, IMAGE)} for m in messages)
+    return dataclasses.replace(problem, prompt=placed)
+  if not marks and template in TEMPLATES:
+    text = IMAGE * count + _BEHIND_IMAGES.get(template, '') + text
+  return dataclasses.replace(problem, prompt=text.replace(IMAGE_MARK, IMAGE))
 
 
 def _fill(template: str, problem: Problem) -> str:
