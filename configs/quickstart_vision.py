@@ -12,8 +12,8 @@ from configs import base, quickstart
 
 TEXTS = {
   'What was done': (
-    "A small model of Qwen2.5-VL's architecture was trained from scratch to read pictures of 56 x "
-    '56 pixels: how many dots there are, how wide an angle is, where a point lies. A share of the '
+    "A small model of Qwen2.5-VL's architecture was trained from scratch to read pictures of 56 "
+    'x 56 pixels: how many dots there are, how wide an angle is, where a point lies. A share of the '
     'answers it learnt from (distill.noise) were guesses among all answers of their kind. GRPO with '
     'a true verifier then trained it further. Both were sampled on pictures that no training saw. '
     'The question is that of arXiv 2504.13837 on vision: does RL solve what the base cannot, or '
@@ -35,9 +35,9 @@ def get_config(arg: str = ''):
   for name in list(config.task.params):
     del config.task.params[name]
   config.task.params.update({'problems': 6000, 'seed': 1, 'size': 56})
-  config.distill.update({'steps': 600, 'batch': 64, 'learning_rate': 2e-3, 'noise': 0.5})
+  config.distill.update({'steps': 800, 'batch': 64, 'learning_rate': 1e-3, 'noise': 0.4})
   config.distill.eval_every = 200
-  config.distill.checkpoint_every = 300
+  config.distill.checkpoint_every = 400
   config.train.update({'iterations': 40, 'prompts': 32, 'group': 16})
   config.train.checkpoint_every = 20
   config.study.run_arms = ('rl',)

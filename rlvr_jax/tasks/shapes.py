@@ -122,8 +122,8 @@ def _check(kinds: Sequence[str], size: int, largest: int, step: int, grid: int) 
 def _picture(kind: str, answer: str, key: str, size: int, grid: int) -> bytes:
   """A PNG file of size x size pixels: the picture whose answer is this one, drawn by the key."""
   rng = random.Random(f'{VERSION} {key} {kind} {size} picture')
-  paper = np.full((size, size, 3), float(rng.randint(225, 255)), np.float64)
-  ink = np.array([rng.randint(0, 110) for _ in range(3)], np.float64)
+  paper = np.full((size, size, 3), float(rng.randint(240, 255)), np.float64)
+  ink = np.array([rng.randint(0, 60) for _ in range(3)], np.float64)
   shapes = {'count': _dots, 'angle': _angle}
   made = _point(answer, rng, size, grid) if kind == 'point' else shapes[kind](answer, rng, size)
   for distance, strength in made:
@@ -174,14 +174,14 @@ def _dots(answer: str, rng: random.Random, size: int) -> Shapes:
 
 
 def _angle(answer: str, rng: random.Random, size: int) -> Shapes:
-  """Two rays from near the middle, turned by a multiple of 30 degrees."""
+  """Two rays from near the middle, the first one level or upright."""
   vertex = (size / 2 + rng.uniform(-2, 2), size / 2 + rng.uniform(-2, 2))
-  first = math.radians(30 * rng.randrange(12))
+  first = math.radians(90 * rng.randrange(4))
   length = 0.42 * size
   rays = []
   for direction in (first, first + math.radians(int(answer))):
     end = vertex[0] + length * math.cos(direction), vertex[1] - length * math.sin(direction)
-    rays.append((_line(size, vertex, end, 2.0), 1.0))
+    rays.append((_line(size, vertex, end, 3.0), 1.0))
   return rays
 
 

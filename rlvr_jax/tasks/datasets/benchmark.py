@@ -35,7 +35,7 @@ class Benchmark:
   filters: task.params that choose among its rows -> the meta they compare with; window: the dates
   (from, before) taken unless params say otherwise. rows: problems in each split, where we or its
   authors counted them. divide: makes the splits of a file that holds several. usual: values of its
-  filters unless params say otherwise. repeating: its file holds problems many times, and each counts
+  filters unless params say otherwise. repeating: its file holds problems many times, each counts
   once.
   """
 
