@@ -19,6 +19,8 @@ from rlvr_jax.models.weights import leaves
 ROOT = pathlib.Path(__file__).parent / 'goldens' / 'vision'
 NAMES = ('tied', 'untied')
 run = jax.jit(forward, static_argnames=('config', 'keep_kv', 'remat'))
+tower = jax.jit(vision.tower, static_argnames='config')
+encode = jax.jit(vision.encode, static_argnames='config')
 
 
 @functools.cache
@@ -54,8 +56,8 @@ def test_tower_and_merger_equal_hf(strict, name):
   config, params, golden = load(name)
   for r in range(3):
     _, pictures = row(name, r)
-    _, given, _ = laid(name, [r], length=96)
-    hidden = vision.tower(params['vision'], given, config.vision)
+    _, given, _ = laid(name, [r], length=96, windows=16)
+    hidden = tower(params['vision'], given, config.vision)
     real = np.asarray(given.places[0, :, 0]) >= 0
     expected = golden[f'tower_{r}']
     assert np.abs(expected).max() > 10
@@ -111,9 +113,7 @@ def test_text_alone_is_the_text_model(strict):
   text = dataclasses.replace(config, vision=None, mrope=None, architecture='qwen2')
   without = {name: leaf for name, leaf in params.items() if name != 'vision'}
   np.testing.assert_array_equal(run(without, tokens, positions, config=text)[0], plain)
-  np.testing.assert_allclose(
-    logits(params, plain)[0, :19], golden['logits_3'], rtol=0, atol=1e-4
-  )
+  np.testing.assert_allclose(logits(params, plain)[0, :19], golden['logits_3'], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -122,7 +122,7 @@ def test_bucket_and_company_change_nothing(strict, name):
   expected = golden['merged_1']
   for windows, rows in ((16, [1]), (48, [1]), (32, [2, 1, 0])):
     _, given, _ = laid(name, rows, length=96, windows=windows)
-    found = vision.encode(params['vision'], given, config.vision)
+    found = encode(params['vision'], given, config.vision)
     here = np.asarray(given.index[rows.index(1)])
     flat = np.asarray(found).reshape(-1, config.embed_dim)
     np.testing.assert_allclose(flat[here[here >= 0]], expected, rtol=0, atol=2e-5)
@@ -131,9 +131,9 @@ def test_bucket_and_company_change_nothing(strict, name):
 def test_long_rows_go_a_block_of_queries_at_a_time(monkeypatch):
   config, params, _ = load('untied')
   _, given, _ = laid('untied', [1], length=96, windows=16)
-  whole = vision.encode(params['vision'], given, config.vision)
+  whole = encode(params['vision'], given, config.vision)
   monkeypatch.setattr(vision, 'BLOCK', 64)
-  parts = vision.encode(params['vision'], given, config.vision)
+  parts = jax.jit(lambda p, i: vision.encode(p, i, config.vision))(params['vision'], given)
   here = np.asarray(given.index[0])
   here = here[here >= 0]
   flat = [np.asarray(x).reshape(-1, config.embed_dim)[here] for x in (whole, parts)]
@@ -155,7 +155,7 @@ def test_a_forgotten_feature_would_show(change):
   tokens, pictures = row('tied', 1)
   found, _ = images.lay_prompts([tokens], [pictures], other, length=96)
   given = vision.Images(*map(jnp.asarray, found))
-  merged = np.asarray(vision.encode(params['vision'], given, other)).reshape(-1, config.embed_dim)
+  merged = np.asarray(encode(params['vision'], given, other)).reshape(-1, config.embed_dim)
   here = found.index[0][found.index[0] >= 0]
   assert np.abs(merged[here] - golden['merged_1']).max() > 0.01
 
@@ -170,7 +170,11 @@ def test_gradients_reach_the_tower_and_padding_has_none():
     )
     return jnp.sum(found[:, :30])
 
-  grads = [jax.grad(loss)(params, given.pixels, remat) for remat in ('none', 'block')]
+  loss = jax.jit(loss, static_argnums=2)
+  grads = [
+    jax.jit(jax.grad(loss), static_argnums=2)(params, given.pixels, remat)
+    for remat in ('none', 'block')
+  ]
   for path, leaf in jax.tree.leaves_with_path(grads[0]['vision']):
     assert np.isfinite(leaf).all(), path
     assert np.abs(leaf).max() > 0, path

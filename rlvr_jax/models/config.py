@@ -129,7 +129,7 @@ class ModelConfig:
       raise ValueError(f'mrope={self.mrope} must add up to half of head_dim={self.head_dim}')
     if self.vision is not None and self.vision.out_dim != self.embed_dim:
       raise ValueError(
-        f'vision: out_dim={self.vision.out_dim} must be the decoder\'s embed_dim={self.embed_dim}'
+        f"vision: out_dim={self.vision.out_dim} must be the decoder's embed_dim={self.embed_dim}"
       )
 
   @property

@@ -83,9 +83,7 @@ def slots(grid: Sequence[int], vision: VisionConfig) -> np.ndarray:
   return whole.reshape(down, side, across, side).swapaxes(1, 2).reshape(-1)
 
 
-def expand(
-  tokens: Sequence[int], images: Sequence[Image], vision: VisionConfig
-) -> tuple[int, ...]:
+def expand(tokens: Sequence[int], images: Sequence[Image], vision: VisionConfig) -> tuple[int, ...]:
   """Prompt tokens with each image token repeated as often as its image has tokens.
 
   ValueError unless the tokens ask for as many images as there are.

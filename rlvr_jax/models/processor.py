@@ -25,7 +25,7 @@ MAX_BYTES = 1 << 26  # of a file
 MAX_SOURCE_PIXELS = 1 << 26  # of a decoded image: at most 450 MB while it is converted
 MIN_SIDE = 8  # pixels; what is smaller shows nothing
 MAX_RATIO = 200  # of the sides, as HF
-FORMATS = ('PNG', 'JPEG', 'MPO', 'WEBP', 'GIF', 'BMP', 'TIFF')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP')
 # one byte a channel; others (16 bits, floats) have no agreed way to 8 bits
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'La', 'RGBa')
 _DAMAGED = (
@@ -33,9 +33,6 @@ _DAMAGED = (
   SyntaxError,  # of a broken PNG
   ValueError,
   EOFError,
-  IndexError,
-  KeyError,
-  TypeError,
   OverflowError,
   struct.error,
   zlib.error,
@@ -132,6 +129,7 @@ def _open(source: Source, name: str) -> PIL.Image.Image:
   _check_header(picture, name)
   try:
     # an APNG's or a GIF's frames are counted here, by reading on
+    # and a camera's JPEG may hold a preview beside the picture
     frames = 1 if picture.format == 'MPO' else getattr(picture, 'n_frames', 1)
     if frames == 1:
       picture.load()

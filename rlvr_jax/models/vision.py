@@ -6,6 +6,7 @@ and some to the whole image. The tower's layers are stacked and scanned, in the 
 runs it once a prompt.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlvr_jax.sharding import ROWS, constrain
 
 EPS = 1e-6  # of the tower's norms, whatever the decoder's is
 THETA = 10_000.0
-UNROLLED_LAYERS = 4
+UNROLLED_LAYERS = 3  # so few are not scanned: less to compile, since each one's kind is then known
 Params = dict[str, Any]
 
 
@@ -188,30 +189,32 @@ def tower(
   rope = rope_2d(images.places, c)
   block = VisionBlock(c)
 
-  def attend(is_full: jax.Array):
-    def choose(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-      return jax.lax.cond(
-        is_full,
-        lambda q, k, v: _attend_images(q, k, v, image),
-        lambda q, k, v: _attend_windows(q, k, v, real, whole),
-        *(q, k, v),
-      )
+  def windows(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    return _attend_windows(q, k, v, real, whole)
 
-    return choose
+  def full(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    return _attend_images(q, k, v, image)
 
-  def step(x: jax.Array, layer: tuple[Params, jax.Array]) -> tuple[jax.Array, None]:
+  def step(x: jax.Array, layer: Params, attend: Any) -> jax.Array:
     with jax.named_scope('vision'):
-      x = block.apply({'params': layer[0]}, x, rope, attend(layer[1]))
-      return constrain(x, mesh, ROWS), None
+      return constrain(block.apply({'params': layer}, x, rope, attend), mesh, ROWS)
+
+  def kept(step: Any, **more: Any) -> Any:
+    return jax.checkpoint(step, policy=policy, **more) if remat else step
+
+  x = constrain(embed_patches(params, images.pixels, c), mesh, ROWS)
+  if c.num_layers <= UNROLLED_LAYERS:
+    for i in range(c.num_layers):
+      layer = jax.tree.map(lambda leaf, i=i: leaf[i], params['layers'])
+      x = kept(step, static_argnums=2)(x, layer, full if i in c.full_layers else windows)
+    return x
+
+  def scanned(x: jax.Array, layer: tuple[Params, jax.Array]) -> tuple[jax.Array, None]:
+    of_kind = functools.partial(jax.lax.cond, layer[1], full, windows)
+    return step(x, layer[0], of_kind), None
 
   kinds = jnp.asarray([i in c.full_layers for i in range(c.num_layers)])
-  x = constrain(embed_patches(params, images.pixels, c), mesh, ROWS)
-  x, _ = jax.lax.scan(
-    jax.checkpoint(step, prevent_cse=False, policy=policy) if remat else step,
-    x,
-    (params['layers'], kinds),
-    unroll=c.num_layers <= UNROLLED_LAYERS,
-  )
+  x, _ = jax.lax.scan(kept(scanned, prevent_cse=False), x, (params['layers'], kinds))
   return x
 
 

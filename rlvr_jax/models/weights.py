@@ -149,7 +149,10 @@ def vision_leaves(config: VisionConfig) -> list[Leaf]:
       Leaf(('vision', 'layers', name), 'visual.blocks.{}.' + suffix, shape, axes, L)
       for name, suffix, shape, axes in table
     ),
-    *(Leaf(('vision', name), f'visual.{suffix}', shape, axes, 0) for name, suffix, shape, axes in whole),
+    *(
+      Leaf(('vision', name), f'visual.{suffix}', shape, axes, 0)
+      for name, suffix, shape, axes in whole
+    ),
   ]
 
 

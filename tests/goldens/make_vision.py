@@ -151,9 +151,11 @@ def golden(model, rng):
     positions, delta = model.model.get_rope_index(ids, types, image_grid_thw=grids)
     found[f'positions_{r}'] = positions[:, 0].numpy().astype(np.int32)
     found[f'after_{r}'] = np.int32(delta.item() + len(tokens))
-    found[f'logits_{r}'] = model(
-      ids, pixel_values=pixels, image_grid_thw=grids, mm_token_type_ids=types
-    ).logits[0].numpy()
+    found[f'logits_{r}'] = (
+      model(ids, pixel_values=pixels, image_grid_thw=grids, mm_token_type_ids=types)
+      .logits[0]
+      .numpy()
+    )
   return found
 
 
@@ -184,7 +186,9 @@ def main():
     found = golden(model, np.random.default_rng(seed))
     model.save_pretrained(HERE / name)
     np.savez_compressed(HERE / name / 'golden.npz', **found)
-    print(name, {k: f'{abs(v).max():.1f}' for k, v in found.items() if k[:3] in ('log', 'tow', 'mer')})
+    print(
+      name, {k: f'{abs(v).max():.1f}' for k, v in found.items() if k[:3] in ('log', 'tow', 'mer')}
+    )
   np.savez_compressed(HERE / 'processor.npz', **processed())
 
 
