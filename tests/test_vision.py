@@ -1,4 +1,4 @@
-"""Qwen2.5-VL equals HF within 1e-4: tower, merger, positions, logits; shapes and rows change none."""
+"""Qwen2.5-VL equals HF within 1e-4: tower, merger, positions, logits; shapes change none."""
 
 import dataclasses
 import functools
@@ -63,8 +63,7 @@ def test_tower_and_merger_equal_hf(strict, name):
     assert np.abs(expected).max() > 10
     np.testing.assert_allclose(hidden[0][real], expected, rtol=0, atol=1e-4)
     merged = vision.merge(params['vision'], hidden, config.vision)
-    tokens, _ = row(name, r)
-    here = np.asarray(given.index[0])
+    here = np.asarray(given.source[0])
     assert (here >= 0).sum() == sum(images.token_count(p.grid, config.vision) for p in pictures)
     flat = np.asarray(merged).reshape(-1, config.embed_dim)
     np.testing.assert_allclose(flat[here[here >= 0]], golden[f'merged_{r}'], rtol=0, atol=1e-4)
@@ -123,7 +122,7 @@ def test_bucket_and_company_change_nothing(strict, name):
   for windows, rows in ((16, [1]), (48, [1]), (32, [2, 1, 0])):
     _, given, _ = laid(name, rows, length=96, windows=windows)
     found = encode(params['vision'], given, config.vision)
-    here = np.asarray(given.index[rows.index(1)])
+    here = np.asarray(given.source[rows.index(1)])
     flat = np.asarray(found).reshape(-1, config.embed_dim)
     np.testing.assert_allclose(flat[here[here >= 0]], expected, rtol=0, atol=2e-5)
 
@@ -134,7 +133,7 @@ def test_long_rows_go_a_block_of_queries_at_a_time(monkeypatch):
   whole = encode(params['vision'], given, config.vision)
   monkeypatch.setattr(vision, 'BLOCK', 64)
   parts = jax.jit(lambda p, i: vision.encode(p, i, config.vision))(params['vision'], given)
-  here = np.asarray(given.index[0])
+  here = np.asarray(given.source[0])
   here = here[here >= 0]
   flat = [np.asarray(x).reshape(-1, config.embed_dim)[here] for x in (whole, parts)]
   np.testing.assert_allclose(flat[0], flat[1], rtol=0, atol=1e-5)
@@ -156,7 +155,7 @@ def test_a_forgotten_feature_would_show(change):
   found, _ = images.lay_prompts([tokens], [pictures], other, length=96)
   given = vision.Images(*map(jnp.asarray, found))
   merged = np.asarray(encode(params['vision'], given, other)).reshape(-1, config.embed_dim)
-  here = found.index[0][found.index[0] >= 0]
+  here = found.source[0][found.source[0] >= 0]
   assert np.abs(merged[here] - golden['merged_1']).max() > 0.01
 
 
@@ -197,7 +196,7 @@ def test_prompts_that_do_not_fit_their_images():
     images.rope_positions(short, grids, config.vision)
   with pytest.raises(ValueError, match='more image tokens'):
     images.rope_positions(tokens, grids[:-1], config.vision)
-  with pytest.raises(ValueError, match='has 2 image tokens .* and 3 images'):
+  with pytest.raises(ValueError, match=r'has 2 image tokens .* and 3 images'):
     images.expand([3, 100, 4, 100], pictures, config.vision)
   alone = [t for i, t in enumerate(tokens) if t != 100 or tokens[i - 1] != 100]
   assert list(images.expand(alone, pictures, config.vision)) == tokens

@@ -249,7 +249,7 @@ class SafetensorsSource:
     try:
       for path in self._files():
         handle = self._stack.enter_context(_open(path))
-        for name in handle.keys():  # noqa: SIM118: no mapping
+        for name in list(handle.keys()):
           self._home[hf_vision.stored_name(name)] = handle, name
     except ValueError:
       self._stack.close()

@@ -9,7 +9,7 @@ up by the prompt's image tokens, wherever they stand.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,36 @@ class Image:
     return hash(self.digest)
 
 
+class Pictured(tuple[int, ...]):
+  """The token ids of a prompt, and the images that its image tokens stand for.
+
+  A prompt without images is a plain tuple. Prompts with other images are other prompts; to cut or
+  join one gives plain tuples, whose image tokens then lack their images and are refused.
+  """
+
+  images: tuple[Image, ...]
+
+  def __new__(cls, ids: Iterable[int], images: Iterable[Image]) -> 'Pictured':
+    self = super().__new__(cls, ids)
+    self.images = tuple(images)
+    return self
+
+  def __eq__(self, other: object) -> bool:
+    return tuple.__eq__(self, other) is True and self.images == images_of(other)
+
+  def __ne__(self, other: object) -> bool:
+    return not self == other
+
+  def __hash__(self) -> int:
+    own = tuple.__hash__(self)
+    return hash((own, self.images)) if self.images else own
+
+
+def images_of(prompt: object) -> tuple[Image, ...]:
+  """A prompt's images; none for plain token ids."""
+  return prompt.images if isinstance(prompt, Pictured) else ()
+
+
 class Laid(NamedTuple):
   """What the forward takes beside tokens (vision.Images has the same fields on a device).
 
@@ -52,7 +82,7 @@ class Laid(NamedTuple):
   pixels: np.ndarray  # u8[R,S,channels*patch*patch]
   places: np.ndarray  # i32[R,S,2] row and column of the patch in its image, -1 where none is
   owner: np.ndarray  # i32[R,W] number of the window's image, -1 where none is
-  index: np.ndarray  # i32[B,T] place of an image token's embedding in the flat [R*S/unit], else -1
+  source: np.ndarray  # i32[B,T] place of an image token's embedding in the flat [R*S/unit], else -1
   positions: np.ndarray  # i32[B,3,T] frame, row and column
 
 
@@ -70,7 +100,7 @@ def window_count(grid: Sequence[int], vision: VisionConfig) -> int:
 def bucket_windows(count: int) -> int:
   """Windows that are computed for so many: a power of two or 1.5 times one; programs stay few."""
   power = max(MIN_WINDOWS, 1 << (count - 1).bit_length())
-  return power * 3 // 4 if MIN_WINDOWS < power and count <= power * 3 // 4 else power
+  return power * 3 // 4 if power > MIN_WINDOWS and count <= power * 3 // 4 else power
 
 
 def slots(grid: Sequence[int], vision: VisionConfig) -> np.ndarray:
@@ -190,7 +220,7 @@ def lay_prompts(
   """
   most = max(sum(window_count(i.grid, vision) for i in own) for own in images)
   laid = lay_rows(images, windows or bucket_windows(max(most, 1)), vision)
-  index = np.full((len(prompts), length), -1, np.int32)
+  source = np.full((len(prompts), length), -1, np.int32)
   positions = np.zeros((len(prompts), 3, length), np.int32)
   ahead = np.zeros(len(prompts), np.int32)
   for b, (tokens, own) in enumerate(zip(prompts, images, strict=True)):
@@ -198,14 +228,14 @@ def lay_prompts(
     positions[b, :, :n], after = rope_positions(tokens, [i.grid for i in own], vision)
     positions[b, :, n:] = after + np.arange(length - n)
     ahead[b] = after - n
-    index[b, :n] = index_of(tokens, laid[3][b], vision)
-  return Laid(*laid[:3], index, positions), ahead
+    source[b, :n] = source_of(tokens, laid[3][b], vision)
+  return Laid(*laid[:3], source, positions), ahead
 
 
-def index_of(
+def source_of(
   tokens: Sequence[int] | np.ndarray, lies: Sequence[np.ndarray], vision: VisionConfig
 ) -> np.ndarray:
-  """Laid.index of one rollout's tokens, i32[T], whose images' embeddings lie at `lies`."""
+  """Laid.source of one rollout's tokens, i32[T], whose images' embeddings lie at `lies`."""
   here = np.asarray(tokens) == vision.image_id
   found = np.full(len(here), -1, np.int32)
   found[here] = np.concatenate([np.zeros(0, np.int64), *lies])

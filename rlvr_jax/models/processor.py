@@ -171,8 +171,8 @@ def _check_size(width: int, height: int, name: str) -> None:
     )
   if min(width, height) < MIN_SIDE:
     raise ValueError(
-      f'{name} has {width} x {height} pixels; a side under {MIN_SIDE} shows nothing: scale it up or '
-      'drop the problem'
+      f'{name} has {width} x {height} pixels; a side under {MIN_SIDE} shows nothing: scale it up '
+      'or drop the problem'
     )
   if max(width, height) > MAX_RATIO * min(width, height):
     raise ValueError(

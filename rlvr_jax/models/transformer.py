@@ -139,11 +139,11 @@ def forward(
   """Hidden states [B,T,D] after the final norm, for rows padded on the right.
 
   tokens, positions i32[B,T]; images of config.vision put embeddings in the place of their tokens
-  and have positions of their own. segments i32[B,T] separates rollouts packed into one row. params in
-  either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for stacked
-  params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none), for
-  stacked params. mesh: rows are split over its data and fsdp axes, from end to end; left to itself
-  the compiler may follow the weights instead and bring all rows to every device.
+  and have positions of their own. segments i32[B,T] separates rollouts packed into one row. params
+  in either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for
+  stacked params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none),
+  for stacked params. mesh: rows are split over its data and fsdp axes, from end to end; left to
+  itself the compiler may follow the weights instead and bring all rows to every device.
   """
   if isinstance(remat, bool):
     remat = 'block' if remat else 'none'
@@ -170,7 +170,7 @@ def forward(
     embeddings = vision.encode(
       params['vision'], images, config.vision, policy=policy, remat=remat != 'none', mesh=mesh
     )
-    x = vision.place(x, constrain(embeddings, mesh), images.index)
+    x = vision.place(x, constrain(embeddings, mesh), images.source)
   x = constrain(x, mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []

@@ -34,7 +34,7 @@ class Images(flax.struct.PyTreeNode):
   pixels: jax.Array  # u8[R,S,channels*patch*patch]
   places: jax.Array  # i32[R,S,2]
   owner: jax.Array  # i32[R,W]
-  index: jax.Array  # i32[B,T]
+  source: jax.Array  # i32[B,T]
   positions: jax.Array  # i32[B,3,T]
 
 
@@ -99,7 +99,7 @@ def init_vision(key: jax.Array, config: VisionConfig, dtype: str = 'float32') ->
 
 
 def rope_2d(places: jax.Array, config: VisionConfig) -> tuple[jax.Array, jax.Array]:
-  """cos and sin f32[R,S,H/2] for places i32[R,S,2]: the row turns one half, the column the other."""
+  """cos and sin f32[R,S,H/2] for places i32[R,S,2]: rows turn one half, columns the other."""
   quarter = config.head_dim // 4
   frequency = THETA ** (-jnp.arange(quarter, dtype=jnp.float32) / quarter)
   angles = places.astype(jnp.float32)[..., None] * frequency
@@ -197,7 +197,8 @@ def tower(
 
   def step(x: jax.Array, layer: Params, attend: Any) -> jax.Array:
     with jax.named_scope('vision'):
-      return constrain(block.apply({'params': layer}, x, rope, attend), mesh, ROWS)
+      out: Any = block.apply({'params': layer}, x, rope, attend)
+      return constrain(out, mesh, ROWS)
 
   def kept(step: Any, **more: Any) -> Any:
     return jax.checkpoint(step, policy=policy, **more) if remat else step
@@ -227,8 +228,8 @@ def merge(params: Params, x: jax.Array, config: VisionConfig) -> jax.Array:
   return dot('BTC,CD->BTD', h, params['merge_out']) + params['merge_out_bias']
 
 
-def place(x: jax.Array, embeddings: jax.Array, index: jax.Array) -> jax.Array:
-  """Token embeddings x [B,T,D] with those of images [R,n,D] where index i32[B,T] says so."""
+def place(x: jax.Array, embeddings: jax.Array, source: jax.Array) -> jax.Array:
+  """Token embeddings x [B,T,D] with those of images [R,n,D] where source i32[B,T] says so."""
   flat = embeddings.reshape(-1, embeddings.shape[-1])
-  picked = flat[jnp.maximum(index, 0)].astype(x.dtype)
-  return jnp.where((index >= 0)[..., None], picked, x)
+  picked = flat[jnp.maximum(source, 0)].astype(x.dtype)
+  return jnp.where((source >= 0)[..., None], picked, x)

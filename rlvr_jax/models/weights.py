@@ -27,8 +27,9 @@ FLOATS = ('F64', 'F32', 'F16', 'BF16')
 class Leaf:
   """One array of the params tree, and its tensor (one a layer where it is stacked) in a checkpoint.
 
-  shape is ours, without the layer axis; layers is its length, 0 where there is none. hf_axes says which of our axes make up each axis of the
-  checkpoint's tensor: ((1, 2), (0,)) for a query projection of ours [D,N,H] stored as [N*H, D].
+  shape is ours, without the layer axis; layers is its length, 0 where there is none. hf_axes says
+  which of our axes make up each axis of the checkpoint's tensor: ((1, 2), (0,)) for a query
+  projection of ours [D,N,H] stored as [N*H, D].
   """
 
   path: tuple[str, ...]
