@@ -77,7 +77,7 @@ def measure_model(config: Config, path: str, problems: Sequence[Problem], *, nam
   name enters the keys of the draws (sampling.coupling=common leaves it out).
   """
   model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
-  mesh = run_lib.make_mesh(config)
+  mesh = run_lib.sampling_mesh(config, model_config)
   capacity = config.sampling.prompt_capacity
   encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
   engine = run_lib.make_engine(config, hand_over(None, params, mesh), model_config, mesh)

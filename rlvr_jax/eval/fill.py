@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.eval import preflight, stopping, turns
 from rlvr_jax.eval.ledger import Ledger
 from rlvr_jax.eval.run import (
@@ -94,6 +94,8 @@ def sample_into_store(
     flush_s=flush_s,
   )
   what = f'sampling {subject.name}'
+  if hosts.count() > 1:
+    what += f' (1 of {hosts.count()} shares)'
   with (
     GracefulExit() as asked,
     Progress(ledger.total, what, start=ledger.known, plain_every_s=5.0, enabled=show) as progress,
@@ -195,7 +197,8 @@ class _Filling:
       fewest,
       most,
     )
-    free = shutil.disk_usage(self.store.root).free
+    found = preflight.of_all(found, hosts.count())
+    free = self.store.free_bytes()
     self.progress.note('\n'.join(['still to come:', *preflight.describe(found, free=free)]))
     return found
 
@@ -227,7 +230,7 @@ class _Filling:
         lengths.append(one.completion.drawn)
         self.outgrown += one.completion.turns is not None and one.completion.turns.outgrown
         self._show()
-        if self.asked.requested:
+        if self.asked.requested or hosts.lost():
           raise Stopped(
             f'kept {self.ledger.known:,} of {self.ledger.total:,} samples; the same command goes on'
           )

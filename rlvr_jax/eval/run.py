@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import sharding
+from rlvr_jax import hosts, mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
@@ -23,6 +23,7 @@ from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
 from rlvr_jax.sampling.layout import choose_impl
+from rlvr_jax.sampling.local import local_mesh
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.sharding import row_parts
 from rlvr_jax.tasks import prompts
@@ -76,8 +77,12 @@ def model_uid(name: str, coupling: str) -> int:
 def make_engine(
   config: Config, params: Params | None, model_config: ModelConfig, mesh=None
 ) -> Engine:
-  """The engine of a config's sampling group; params None leaves them to `load`."""
+  """The engine of a config's sampling group; params None leaves them to `load`.
+
+  mesh: over all processes, of which the engine takes its own process's part.
+  """
   s = config.sampling
+  mesh = local_mesh(sharding.sampler_mesh(mesh, s.tensor))
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
   log.info('sampler: %s', budget.describe(capacities))
@@ -101,19 +106,29 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
   page = page_size(s.page, s.max_tokens)
+  impl = choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype)
+  tensor = 1 if mesh is None else mesh.shape['tensor']
+  return budget_over(config, model_config, shards=row_parts(mesh), tensor=tensor, decode_impl=impl)
+
+
+def budget_over(
+  config: Config, model_config: ModelConfig, *, shards: int, tensor: int, decode_impl: str
+) -> budget.Budget:
+  """The same over so many shards of slots, heads and vocabulary split `tensor` ways."""
+  s = config.sampling
   sizes: dict[str, Any] = {
-    'slots': s.slots,
+    'slots': _own_share('slots', s.slots),
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
-    'page': page,
+    'page': page_size(s.page, s.max_tokens),
     'dtype': config.model.compute_dtype,
-    'shards': row_parts(mesh),
-    'tensor': 1 if mesh is None else mesh.shape['tensor'],
-    'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
+    'shards': shards,
+    'tensor': tensor,
+    'decode_impl': decode_impl,
   }
   if not s.memory_gb:
-    return budget.price(model_config, pages=s.pages, **sizes)
+    return budget.price(model_config, pages=_own_share('pages', s.pages), **sizes)
   if s.pages:
     raise ValueError(
       f'sampling.memory_gb={s.memory_gb} decides the pages; leave sampling.pages={s.pages} at 0'
@@ -121,10 +136,48 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   return budget.fit(model_config, int(s.memory_gb * budget.GIB), **sizes)
 
 
+def _own_share(key: str, total: int) -> int:
+  """This process's share of what the sampler has over all of them."""
+  if total % hosts.count():
+    raise ValueError(
+      f'sampling.{key}={total} is not a multiple of the {hosts.count()} processes, among '
+      'which it is shared out'
+    )
+  return total // hosts.count()
+
+
 def make_mesh(config: Config):
-  """The mesh of a config; None on a single device, where there is nothing to lay out."""
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  """The mesh of a config; None on a single device, where there is nothing to lay out.
+
+  mesh.auto, where nothing is learnt (rl/layouts.py has what is): all devices on fsdp.
+  """
+  m = config.mesh
+  shape = (1, -1, 1) if m.auto else (m.data, m.fsdp, m.tensor)
+  mesh = sharding.make_mesh(*shape)
   return None if mesh.size == 1 else mesh
+
+
+def sampling_mesh(config: Config, model_config: ModelConfig):
+  """The mesh of a job that samples and does not learn; of a config, or chosen (mesh.auto)."""
+  mesh, tensor = make_mesh(config), config.sampling.tensor
+  if config.mesh.auto and mesh is not None:
+    devices = list(mesh.devices.flat)
+    left = int(mesh_choice.USABLE * mesh_choice.device_memory(devices))
+    tensor, why = choose_tensor(config, model_config, devices, left)
+    log.info('sampling.tensor=%d on %d devices: %s', tensor, mesh.size, why)
+  return sharding.sampler_mesh(mesh, tensor)
+
+
+def choose_tensor(
+  config: Config, model_config: ModelConfig, devices: Sequence[Any], left: int
+) -> tuple[int, str]:
+  """sampling.tensor, or the least whose share of the weights fits into `left` bytes; and why."""
+  if config.sampling.tensor:
+    return config.sampling.tensor, 'as sampling.tensor says'
+  own = sum(device.process_index == devices[0].process_index for device in devices)
+  c = model_config
+  weights = budget.weight_bytes(c, config.model.compute_dtype)
+  return mesh_choice.choose_tensor(own, left, weights, (c.num_heads, c.mlp_dim, c.vocab_size))
 
 
 def draw(

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from rlvr_jax import paths
 from rlvr_jax.models import hf_vision, weights
 from rlvr_jax.models.config import ModelConfig, RopeScaling
 from rlvr_jax.models.weights import Index, Params
@@ -374,9 +375,13 @@ def new_directory(directory: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
   ValueError if something is there already.
   """
-  directory = pathlib.Path(directory)
+  directory = paths.path_of(directory)
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f'{directory} already exists and is not empty; choose another directory')
+  if paths.is_remote(directory):
+    with paths.staged(directory) as local:
+      yield local
+    return
   directory.parent.mkdir(parents=True, exist_ok=True)
   part = pathlib.Path(tempfile.mkdtemp(prefix=f'{directory.name}.part-', dir=directory.parent))
   try:

@@ -71,7 +71,8 @@ def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
   """Logits f32[...,V] for hidden [...,D], accumulated in float32 (or float64)."""
-  return _product('...D,VD->...V', hidden, _head(params))
+  with jax.named_scope('head'):
+    return _product('...D,VD->...V', hidden, _head(params))
 
 
 def token_logprobs(
@@ -97,6 +98,7 @@ def token_logprobs(
   return _token_logprobs(parts, mesh, _head(params), hidden, targets, temperature)
 
 
+@jax.named_scope('head')
 def _forward(
   parts: int,
   mesh: Mesh | None,
@@ -127,6 +129,7 @@ def _forward(
   return (sums.picked - log_z, entropy), saved
 
 
+@jax.named_scope('head')
 def _backward(
   parts: int, mesh: Mesh | None, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:
@@ -194,7 +197,10 @@ def _fold(
 
   def at(carry: Any, start: jax.Array | int, size: int) -> Any:
     part = jax.lax.dynamic_slice_in_dim(strips, start, size, axis=1)
-    if mesh is not None and S % mesh.shape['tensor'] == 0:  # gathered over fsdp, tokens are not
+    if mesh is not None and S % mesh.shape['tensor'] == 0:
+      # each part is gathered over fsdp in its turn, tokens are not; without the first of the two
+      # the compiler gathers the whole head ahead of the loop
+      part = constrain(part, mesh, 'tensor', None, 'fsdp')
       part = constrain(part, mesh, 'tensor')
     part = part.reshape(S * size, D)
     offsets = start + jnp.arange(size, dtype=jnp.int32)

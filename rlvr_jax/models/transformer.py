@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from rlvr_jax.models import paged, vision
 from rlvr_jax.models.attention import causal_attention
@@ -71,23 +71,26 @@ class Block(nn.Module):
       low = dot(f'{axes}{inner},{inner}R->{axes}R', h, a)
       return out + dot(f'{axes}R,R{outer}->{axes}{outer}', low, b)
 
-    h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
-    q = project('BTD,DNH->BTNH', h, 'q', (D, N, H), D)
-    k = project('BTD,DKH->BTKH', h, 'k', (D, K, H), D)
-    v = project('BTD,DKH->BTKH', h, 'v', (D, K, H), D)
-    if c.qkv_bias:
-      q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
-    if c.qk_norm:
-      q = rms_norm(q, param('q_norm', (H,)), c.rms_eps)
-      k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
-    q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-    attended, carried = attend(q, k, v)
-    x = x + project('BTNH,NHD->BTD', attended, 'o', (N, H, D), N * H, residual_scale)
+    with jax.named_scope('projections'):
+      h = rms_norm(x, param('attn_norm', (D,)), c.rms_eps)
+      q = project('BTD,DNH->BTNH', h, 'q', (D, N, H), D)
+      k = project('BTD,DKH->BTKH', h, 'k', (D, K, H), D)
+      v = project('BTD,DKH->BTKH', h, 'v', (D, K, H), D)
+      if c.qkv_bias:
+        q, k, v = q + bias('q_bias', N), k + bias('k_bias', K), v + bias('v_bias', K)
+      if c.qk_norm:
+        q = rms_norm(q, param('q_norm', (H,)), c.rms_eps)
+        k = rms_norm(k, param('k_norm', (H,)), c.rms_eps)
+      q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+    with jax.named_scope('attention'):
+      attended, carried = attend(q, k, v)
+      x = x + project('BTNH,NHD->BTD', attended, 'o', (N, H, D), N * H, residual_scale)
 
-    h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
-    gate = nn.silu(project('BTD,DF->BTF', h, 'gate', (D, F), D))
-    up = project('BTD,DF->BTF', h, 'up', (D, F), D)
-    x = x + project('BTF,FD->BTD', gate * up, 'down', (F, D), F, residual_scale)
+    with jax.named_scope('mlp'):
+      h = rms_norm(x, param('mlp_norm', (D,)), c.rms_eps)
+      gate = nn.silu(project('BTD,DF->BTF', h, 'gate', (D, F), D))
+      up = project('BTD,DF->BTF', h, 'up', (D, F), D)
+      x = x + project('BTF,FD->BTD', gate * up, 'down', (F, D), F, residual_scale)
     return x, carried
 
 
@@ -122,6 +125,29 @@ def unstack(params: Params) -> Params:
   layers = params['layers']
   count = next(iter(layers.values())).shape[0]
   return {**params, 'layers': [{n: a[i] for n, a in layers.items()} for i in range(count)]}
+
+
+def _look_up(embed: jax.Array, tokens: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """embed[tokens], [B,T,D], of embed [V,D] and tokens i32[B,T].
+
+  On a mesh rows come out over data and fsdp. The table stays split over tensor and fsdp: a device
+  looks its columns up for the tokens of its whole fsdp group, then the group exchanges rows for
+  columns. Left to itself the compiler may bring the table or all rows to every device.
+  """
+  if mesh is None:
+    return embed[tokens]
+
+  def own(embed: jax.Array, tokens: jax.Array) -> jax.Array:
+    tokens = jax.lax.all_gather(tokens, 'fsdp', axis=0, tiled=True)
+    place = tokens - jax.lax.axis_index('tensor') * embed.shape[0]
+    here = (place >= 0) & (place < embed.shape[0])
+    x = jnp.where(here[..., None], embed[jnp.where(here, place, 0)], 0)
+    x = jax.lax.all_to_all(x, 'fsdp', split_axis=0, concat_axis=2, tiled=True)
+    return jax.lax.psum(x, 'tensor')
+
+  rows = PartitionSpec(ROWS)
+  specs = PartitionSpec('tensor', 'fsdp'), rows
+  return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=rows)(embed, tokens)
 
 
 def forward(
@@ -163,15 +189,16 @@ def forward(
       x, kv = block.apply({'params': layer}, x, rope, attend)
       return constrain(x, mesh, ROWS), kv
 
-  x = params['embed'][tokens]
-  if images is not None:
-    assert config.vision is not None
-    policy = REMAT[remat]
-    embeddings = vision.encode(
-      params['vision'], images, config.vision, policy=policy, remat=remat != 'none', mesh=mesh
-    )
-    x = vision.place(x, constrain(embeddings, mesh), images.source)
-  x = constrain(x, mesh, ROWS)
+  with jax.named_scope('embed'):
+    x = _look_up(params['embed'], tokens, mesh)
+    if images is not None:
+      assert config.vision is not None
+      policy = REMAT[remat]
+      embeddings = vision.encode(
+        params['vision'], images, config.vision, policy=policy, remat=remat != 'none', mesh=mesh
+      )
+      x = vision.place(x, constrain(embeddings, mesh), images.source)
+    x = constrain(x, mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []
     for layer in params['layers']:

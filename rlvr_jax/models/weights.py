@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.models import lora
 from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.transformer import Params
@@ -329,7 +330,7 @@ def stored_tensors(
         factors = adapters.get(leaf.path[1]) if leaf.path[0] == 'layers' else None
         if factors is not None:
           one = lora.add(one.astype(dtype), *(_layer(factor, layer) for factor in factors))
-        return leaf.to_hf(np.asarray(one, jnp.dtype(dtype)))
+        return leaf.to_hf(np.asarray(hosts.whole(one), jnp.dtype(dtype)))
 
       yield leaf.tensor_name(layer), math.prod(leaf.shape), read
 

@@ -127,8 +127,9 @@ def rows_loss(
       mesh=mesh,
       images=rows.images,
     )
-  batch, rollouts = flatten(rows, logprobs, entropy)
-  loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
+  with jax.named_scope('loss'):
+    batch, rollouts = flatten(rows, logprobs, entropy)
+    loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -205,6 +206,7 @@ def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
   return jax.lax.fori_loop(0, _used(rows), step, zero)
 
 
+@jax.named_scope('optimizer')
 def descend(
   optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
@@ -297,27 +299,39 @@ def stepped(
   }
 
 
-def jitted(update: Callable, mesh: Mesh | None) -> Callable:
+def jitted(update: Callable, mesh: Mesh | None) -> Any:
   """jit of update(state, rows, more): the state is donated and, on a mesh, kept where it lies, rows
-  are split over data and fsdp; more stays as it is given."""
-  if mesh is None:
-    return jax.jit(update, donate_argnums=0)
+  are split over data and fsdp; more stays as it is given. Its `lower` takes described arrays too.
+  """
+  return jax.jit(update, donate_argnums=0) if mesh is None else _OnMesh(update, mesh)
 
-  @functools.lru_cache(maxsize=1)
-  def compiled(structure, placed):
-    state = jax.tree.unflatten(structure, placed)
-    return jax.jit(
-      update,
-      in_shardings=(state, rows_sharding(mesh), None),
-      out_shardings=(state, None),
-      donate_argnums=0,
-    )
 
-  def call(state: Any, rows: Any, more: Any):
+class _OnMesh:
+  """A jitted update whose state's layout is that of the first state it is called with."""
+
+  def __init__(self, update: Callable, mesh: Mesh):
+    @functools.lru_cache(maxsize=1)
+    def compiled(structure: Any, placed: tuple) -> Any:
+      state = jax.tree.unflatten(structure, placed)
+      return jax.jit(
+        update,
+        in_shardings=(state, rows_sharding(mesh), None),
+        out_shardings=(state, None),
+        donate_argnums=0,
+      )
+
+    self._compiled = compiled
+
+  def _of(self, state: Any) -> Any:
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return compiled(structure, tuple(leaves))(state, rows, more)
+    return self._compiled(structure, tuple(leaves))
 
-  return call
+  def __call__(self, state: Any, rows: Any, more: Any) -> Any:
+    return self._of(state)(state, rows, more)
+
+  def lower(self, state: Any, rows: Any, more: Any) -> Any:
+    """As jit's: arrays, or ShapeDtypeStructs with shardings."""
+    return self._of(state).lower(state, rows, more)
 
 
 def make_score(

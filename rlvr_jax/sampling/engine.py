@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rlvr_jax import watch
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import AUTO, IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params
@@ -112,14 +113,14 @@ class Engine:
     self._check_sizes(dtype)
     self._state = None
     self._forget_prompts()
-    make, target = self._new_state(dtype, forced)
+    make, target = self.new_state(dtype, forced)
     if self.mesh is None:
       self._state = jax.jit(make)()
     else:
       self._programs = layout.programs_over(self.mesh, target)
       self._state = jax.jit(make, out_shardings=target)()
 
-  def _new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
+  def new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
     """What makes an idle state, and its shardings over the mesh (None without one)."""
     make = functools.partial(
       state.init_state,
@@ -276,6 +277,7 @@ class _Run:
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
     self._feed()
     while self._live or not self._exhausted:
+      watch.tick()
       unread.append(self._engine._decode(options, stops, s.extras))
       if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
         yield from self._read(jax.device_get(unread.popleft()), stops)
