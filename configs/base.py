@@ -143,7 +143,7 @@ def _task() -> dict[str, Any]:
     'name': 'countdown',  # a benchmark (docs/datasets.md) | jsonl | parquet | countdown | ...
     'path': '',  # file of the problems; of a benchmark: file or folder, '': from its public home
     'split': '',  # of a benchmark; '': trains on its train split, holds out its test split
-    'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
+    'fields': {'id': '', 'prompt': '', 'answer': '', 'images': ''},  # columns; '': looked for
     'params': {},  # of a procedural task; its own page of the docs lists them
     'where': '',  # of a benchmark: which problems, as 'level=4,5' or 'since=2024-08-01; until='
     'limit': 0,  # problems used, from the first; 0: all
@@ -153,7 +153,7 @@ def _task() -> dict[str, Any]:
     'environment': '',  # answers completions: retry | calculator | python | file.py:name
     'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
-    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
+    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, maths only
     'allow': (),  # ids of problems that are kept although their gold does not verify
   }
 
@@ -274,8 +274,8 @@ def _cells() -> dict[str, Any]:
 
 def _reward() -> dict[str, Any]:
   return {
-    # what is added up, with weights: correct (the verifier's reward), format, length, length_share,
-    # truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
+    # what is added up, with weights: correct (the verifier's reward), format, think_box, length,
+    # length_share, truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
     'parts': dotted({'correct': 1.0}),
     'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
     'truncated_scale': 1.0,  # factor of a truncated completion's reward

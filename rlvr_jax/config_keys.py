@@ -31,7 +31,7 @@ OPEN: dict[str, type] = {
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
-  'correct', 'format', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
+  'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
   'length_share', 'turns',
 )  # fmt: skip
 ENVIRONMENTS = ('retry', 'calculator', 'python')
@@ -51,6 +51,7 @@ ADDED = {
   'sampling.tensor': 0,
   'task.allow': [],
   'task.environment': '',
+  'task.fields.images': '',
   'task.module': '',
   'task.self_check': 'auto',
   'task.split': '',

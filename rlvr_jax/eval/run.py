@@ -51,7 +51,13 @@ class Scored:
 def encode_prompts(
   problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
 ) -> list[tuple[int, ...]]:
-  """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
+  """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens, and
+  where problems have images."""
+  if seen := [p.id for p in problems if p.images]:
+    raise ValueError(
+      f'{len(seen)} of {len(problems)} problems have images, e.g. {seen[0]!r}, which this model '
+      'does not see; name a model with a vision tower'
+    )
   hf: Any = tokenizer.hf  # its own return type covers every way of asking
   text = not prompts.writes_bos(template)
   encoded = [

@@ -134,7 +134,7 @@ def sample(
   sizes = (1, -1, 1) if auto else mesh
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):
-    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems)})
+    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems), 'fields': fields or {}})
   config = ConfigDict(
     {
       'job': 'sample',
