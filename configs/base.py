@@ -126,7 +126,7 @@ def _model() -> dict[str, Any]:
     # are) | block (a layer's input is: least memory, a third more FLOPs)
     'logprob_chunk': 1024,  # tokens whose logits exist at once
     'init': {  # a model from scratch, for quickstarts and tests
-      'architecture': 'qwen2',  # qwen2 | qwen3 | llama
+      'architecture': 'qwen2',  # qwen2 | qwen3 | llama | qwen2_5_vl
       'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
       'embed_dim': 128,
       'mlp_dim': 384,
@@ -134,7 +134,18 @@ def _model() -> dict[str, Any]:
       'num_heads': 4,
       'num_kv_heads': 2,
       'head_dim': 32,
+      'vision': {  # the tower of a qwen2_5_vl; patch and window: sides in pixels
+        'embed_dim': 64,
+        'mlp_dim': 128,
+        'num_layers': 2,
+        'num_heads': 4,
+        'full_layers': (1,),  # attend to the whole image, the others to their window
+        'patch': 14,
+        'window': 56,
+      },
     },
+    'min_pixels': 0,  # of an image after resizing, for models that see; 0: the model's own
+    'max_pixels': 0,
   }
 
 

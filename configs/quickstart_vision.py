@@ -13,9 +13,10 @@ from configs import base, quickstart
 TEXTS = {
   'What was done': (
     "A small model of Qwen2.5-VL's architecture was trained from scratch to read pictures of 56 "
-    'x 56 pixels: how many dots there are, how wide an angle is, where a point lies. A share of the '
-    'answers it learnt from (distill.noise) were guesses among all answers of their kind. GRPO with '
-    'a true verifier then trained it further. Both were sampled on pictures that no training saw. '
+    'x 56 pixels: how many dots there are, how wide an angle is, where a point lies. A share of '
+    'the answers it learnt from (distill.noise) were guesses among all answers of their kind. GRPO '
+    'with a true verifier then trained it further. Both were sampled on pictures that no training '
+    'saw. '
     'The question is that of arXiv 2504.13837 on vision: does RL solve what the base cannot, or '
     'find sooner what the base finds with more tries?'
   ),
@@ -30,6 +31,7 @@ TEXTS = {
 
 def get_config(arg: str = ''):
   config = quickstart.get_config()
+  config.model.init.architecture = 'qwen2_5_vl'
   config.task.name = 'shapes'
   config.task.holdout = 200
   for name in list(config.task.params):

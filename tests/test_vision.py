@@ -12,7 +12,7 @@ import pytest
 from rlvr_jax.models import hf, images, vision
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.logprobs import logits, sequence_logprobs
-from rlvr_jax.models.processor import cut
+from rlvr_jax.models.processor import from_pixels
 from rlvr_jax.models.transformer import forward, init_params, unstack
 from rlvr_jax.models.weights import leaves
 
@@ -26,6 +26,9 @@ encode = jax.jit(vision.encode, static_argnames='config')
 @functools.cache
 def load(name):
   config = hf.read_config(ROOT / name)
+  # the golden's images are of any size, as they are
+  sizes = {'min_pixels': 64, 'max_pixels': 1 << 20}
+  config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, **sizes))
   with np.load(ROOT / name / 'golden.npz') as file:
     golden = dict(file)
   return config, hf.load_safetensors(ROOT / name, config), golden
@@ -35,7 +38,7 @@ def row(name, r):
   """(tokens, images) of a row of the golden file."""
   config, _, golden = load(name)
   pictures = [golden[f'image_{r}_{j}'] for j in range(9) if f'image_{r}_{j}' in golden]
-  return golden[f'tokens_{r}'].tolist(), [cut(p, config.vision) for p in pictures]
+  return golden[f'tokens_{r}'].tolist(), [from_pixels(p, config.vision) for p in pictures]
 
 
 def laid(name, rows, *, length, windows=0):

@@ -5,8 +5,6 @@ import io
 import json
 import pathlib
 import shutil
-import tracemalloc
-import zlib
 
 import jax
 import numpy as np
@@ -14,8 +12,7 @@ import PIL.Image
 import pytest
 import safetensors.numpy
 
-from rlvr_jax.models import hf, processor, runs
-from rlvr_jax.models.images import Image
+from rlvr_jax.models import hf, images, processor, runs
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.rules import DECODE_RULES, TRAIN_RULES
 from rlvr_jax.models.transformer import init_params, unstack
@@ -190,12 +187,6 @@ def test_a_runs_form_keeps_what_is_done_with_pixels(tmp_path):
   assert hf.read_config(tmp_path / runs.FORM) == own
 
 
-def png(pixels, kind='PNG', **more):
-  file = io.BytesIO()
-  PIL.Image.fromarray(pixels).save(file, kind, **more)
-  return file.getvalue()
-
-
 def picture(height, width, channels=3):
   y, x, c = np.mgrid[:height, :width, :channels]
   return ((7 * x + 3 * y * (c + 1)) % 256).astype(np.uint8)
@@ -208,19 +199,18 @@ def test_pixels_equal_hfs():
     count = sum(name.startswith('png') for name in golden)
     for k in range(count):
       content = golden[f'png_{k}'].tobytes()
-      image = processor.load_image(content, vision)
+      array = np.asarray(PIL.Image.open(io.BytesIO(content)))
+      image = processor.from_pixels(array, vision)
       assert image.grid == tuple(golden[f'grid_{k}'])
       assert image.patches.nbytes == image.grid[1] * image.grid[2] * 588
-      values = processor.pixel_values(image, vision)
+      values = processor.pixel_values(image.patches, vision)
       np.testing.assert_array_equal(values[[0, 7, -1]], golden[f'values_{k}'])
       np.testing.assert_allclose(values.sum(1, dtype=np.float64), golden[f'sum_{k}'], rtol=1e-12)
-      array = np.asarray(PIL.Image.open(io.BytesIO(content)))
-      assert processor.load_image(array, vision) == image
   assert count == 5
   with np.load(ROOT / 'tied' / 'golden.npz') as golden:
     vision = hf.read_config(ROOT / 'tied').vision
-    image = processor.cut(golden['image_0_0'], vision)
-    np.testing.assert_array_equal(processor.pixel_values(image, vision), golden['pixels_0'])
+    patches = processor.cut(golden['image_0_0'], vision)
+    np.testing.assert_array_equal(processor.pixel_values(patches, vision), golden['pixels_0'])
 
 
 def test_pixels_equal_the_installed_hf():
@@ -233,9 +223,10 @@ def test_pixels_equal_the_installed_hf():
       height, width = rng.integers(9, 400, 2)
       pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
       out = theirs([PIL.Image.fromarray(pixels)], return_tensors='np')
-      ours = processor.load_image(pixels, TOWER, min_pixels=low, max_pixels=high)
+      ours = processor.from_pixels(pixels, processor.with_bounds(TOWER, low, high))
       assert ours.grid == tuple(out['image_grid_thw'][0])
-      np.testing.assert_array_equal(processor.pixel_values(ours, TOWER), out['pixel_values'])
+      values = processor.pixel_values(ours.patches, TOWER)
+      np.testing.assert_array_equal(values, out['pixel_values'])
 
 
 def test_smart_resize_keeps_its_bounds():
@@ -252,112 +243,32 @@ def test_smart_resize_keeps_its_bounds():
     assert rows * columns >= low
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'])
-def test_kinds_of_files(kind, tmp_path):
-  content = png(picture(60, 90), kind)
-  (tmp_path / 'x').write_bytes(content)
-  image = processor.load_image(content, TOWER)
-  assert image == processor.load_image(tmp_path / 'x', TOWER)
-  assert image == processor.load_image(str(tmp_path / 'x'), TOWER)
-  assert image.grid == (1, 4, 6)
-  assert hash(image) == hash(Image(image.patches.copy(), image.grid))
-  assert image != processor.load_image(png(picture(60, 90)[::-1], kind), TOWER)
+@pytest.mark.parametrize(('low', 'high'), [(5000, 4000), (-1, 4000), (100, 783)])
+def test_bounds_of_pixels_that_make_no_sense(low, high):
+  with pytest.raises(ValueError, match=f'model.min_pixels={low}, model.max_pixels={high}'):
+    processor.with_bounds(TOWER, low, high)
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGBA', 'CMYK'])
-def test_colours_become_rgb(mode):
-  given = PIL.Image.fromarray(picture(56, 84)).convert(mode)
-  file = io.BytesIO()
-  given.save(file, 'JPEG' if mode == 'CMYK' else 'PNG')
-  ours = processor.load_image(file.getvalue(), TOWER)
-  expected = np.asarray(PIL.Image.open(file).convert('RGB'))
-  assert ours == processor.load_image(expected, TOWER)
+def test_pixels_are_read_when_they_are_needed_and_the_last_ones_kept(monkeypatch):
+  monkeypatch.setattr(images, '_KEPT', images._Kept())
+  pixels, asked = picture(60, 90), []
 
+  def one(number):
+    def read():
+      asked.append(number)
+      return pixels
 
-def test_a_turned_photograph_stands_upright():
-  exif = PIL.Image.Exif()
-  exif[0x0112] = 6  # turn by 90 degrees
-  turned = processor.load_image(png(picture(56, 112), 'PNG', exif=exif.tobytes()), TOWER)
-  assert turned.grid == (1, 8, 4)
+    return processor.image_of((90, 60), str(number), read, TOWER)
 
-
-def bomb():
-  """A PNG of a few hundred bytes that says it has 30000 x 30000 pixels."""
-  content = bytearray(png(np.zeros((8, 8, 3), np.uint8)))
-  content[16:24] = (30_000).to_bytes(4, 'big') * 2
-  content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
-  return bytes(content)
-
-
-def sixteen_bits():
-  file = io.BytesIO()
-  PIL.Image.fromarray(np.zeros((60, 60), np.uint16)).save(file, 'PNG')
-  return file.getvalue()
-
-
-def animation():
-  frames = [PIL.Image.fromarray(picture(40, 40) + n) for n in range(3)]
-  file = io.BytesIO()
-  frames[0].save(file, 'GIF', save_all=True, append_images=frames[1:])
-  return file.getvalue()
-
-
-@pytest.mark.parametrize(
-  ('source', 'message'),
-  [
-    (b'', 'has 0 bytes'),
-    (b'%PDF-1.4 and so on', 'is no image, is damaged, or is of a kind that is not read here'),
-    (png(picture(100, 100))[:900], 'is truncated or damaged'),
-    (png(picture(100, 100), 'JPEG')[:700], 'is truncated or damaged'),
-    (bomb(), 'images here have at most|more than the 67108864 that are decoded'),
-    (png(picture(5, 90)), '90 x 5 pixels; a side under 8 shows nothing'),
-    (png(picture(8, 1700)), 'one side is more than 200 times the other'),
-    (sixteen_bits(), 'mode I;16, which has no agreed 8-bit form'),
-    (animation(), 'has 3 frames; store the one that counts'),
-    ('/no/such/file.png', 'image /no/such/file.png: No such file.*check the path'),
-    (np.zeros((50, 50), np.uint8), r'is uint8\[50, 50\]; pixels are uint8\[H,W,3\]'),
-    (np.zeros((50, 50, 3), np.float32), r'is float32\[50, 50, 3\]'),
-    (np.zeros((9000, 9000, 3), np.uint8), 'more than the 67108864 that are decoded'),
-  ],
-  ids=lambda x: None if isinstance(x, str) else type(x).__name__,
-)
-def test_images_that_cannot_be_used(source, message):
-  with pytest.raises(ValueError, match=message):
-    processor.load_image(source, TOWER)
-
-
-def test_bounds_of_pixels_that_make_no_sense():
-  with pytest.raises(ValueError, match='min_pixels=5000, max_pixels=4000'):
-    processor.load_image(png(picture(60, 60)), TOWER, min_pixels=5000, max_pixels=4000)
-
-
-def test_a_bomb_costs_no_memory():
-  content = bomb()
-  tracemalloc.start()
-  try:
-    with pytest.raises(ValueError):
-      processor.load_image(content, TOWER)
-    assert tracemalloc.get_traced_memory()[1] < 1e6
-  finally:
-    tracemalloc.stop()
-
-
-@pytest.mark.filterwarnings('ignore')
-def test_damaged_bytes_give_an_image_or_a_clear_error():
-  """Whatever byte is wrong: never another exception than ValueError."""
-  rng = np.random.default_rng(2)
-  outcomes = set()
-  for kind in ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP'):
-    whole = png(picture(40, 48), kind)
-    for _ in range(40):
-      content = bytearray(whole)
-      for place in rng.integers(0, len(whole), rng.integers(1, 4)):
-        content[place] = rng.integers(0, 256)
-      if rng.random() < 0.3:
-        content = content[: rng.integers(1, len(whole))]
-      try:
-        processor.load_image(bytes(content), TOWER)
-        outcomes.add('read')
-      except ValueError:
-        outcomes.add('refused')
-  assert outcomes == {'read', 'refused'}
+  several = [one(number) for number in range(3)]
+  assert not asked
+  assert [image.grid for image in several] == [(1, 4, 6)] * 3
+  assert len(set(several)) == 3
+  assert several[0] == one(0)
+  expected = several[0].load()
+  monkeypatch.setattr(images, 'KEPT_BYTES', 2 * expected.nbytes)
+  for image in several + several[1:] + several[:1]:
+    np.testing.assert_array_equal(image.patches, expected)
+  assert asked == [0, 0, 1, 2, 0]
+  other = dataclasses.replace(TOWER, max_pixels=3136)
+  assert processor.image_of((90, 60), '0', lambda: pixels, other) != several[0]

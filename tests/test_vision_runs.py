@@ -12,7 +12,7 @@ from rlvr_jax.models import hf, images, vision
 from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.lora import Adapter
-from rlvr_jax.models.processor import cut
+from rlvr_jax.models.processor import from_pixels
 from rlvr_jax.rl import rollout
 from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.learner import start_state
@@ -39,6 +39,7 @@ TOWER = VisionConfig(
   image_id=IMAGE,
   start_id=START,
   end_id=END,
+  min_pixels=64,
 )
 SAMPLING = Sampling(max_tokens=8, stop_ids=(3,))
 SIZES = ((16, 24), (40, 8), (24, 24))
@@ -63,8 +64,8 @@ def model() -> tuple[ModelConfig, dict]:
 def prompts():
   """One image, two, the same tokens with another image, text alone."""
   rng = np.random.default_rng(1)
-  a, b, c = (cut(rng.integers(0, 256, (*size, 3), np.uint8), TOWER) for size in SIZES)
-  other = cut(rng.integers(0, 256, (*SIZES[0], 3), np.uint8), TOWER)
+  a, b, c = (from_pixels(rng.integers(0, 256, (*size, 3), np.uint8), TOWER) for size in SIZES)
+  other = from_pixels(rng.integers(0, 256, (*SIZES[0], 3), np.uint8), TOWER)
 
   def prompt(*parts):
     ids, pictures = [], []

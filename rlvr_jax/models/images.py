@@ -6,40 +6,64 @@ attention within a window is a reshape. What the tower gives for a window's toke
 up by the prompt's image tokens, wherever they stand.
 """
 
+import collections
 import dataclasses
-import functools
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rlvr_jax.models.config import VisionConfig
 
-MIN_WINDOWS = 4  # the smallest program of the tower
+KEPT_BYTES = 1 << 30  # of patches that stay in memory; what is asked for again is cut again
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Image:
-  """An image cut into patches (processor.py). Equal images have equal bytes.
+  """An image as the model takes it, cut into patches when they are asked for (processor.py).
 
-  patches u8[h*w, channels*patch*patch] in HF's order: token by token, and within a token row by
-  row. grid: (1, h, w) in patches; an image has one frame.
+  grid: (1, h, w) in patches; an image has one frame. digest stands for the patches: images with the
+  same one are the same. load gives them, u8[h*w, channels*patch*patch] in HF's order: token by
+  token, and within a token row by row.
   """
 
-  patches: np.ndarray
   grid: tuple[int, int, int]
+  digest: str
+  load: Callable[[], np.ndarray] = dataclasses.field(repr=False)
 
-  @functools.cached_property
-  def digest(self) -> bytes:
-    """sha256 of what the model sees."""
-    return hashlib.sha256(repr(self.grid).encode() + self.patches.tobytes()).digest()
+  @property
+  def patches(self) -> np.ndarray:
+    """What load gives; the images looked at last stay in memory (KEPT_BYTES)."""
+    return _KEPT.get(self)
 
   def __eq__(self, other: object) -> bool:
     return isinstance(other, Image) and self.digest == other.digest
 
   def __hash__(self) -> int:
     return hash(self.digest)
+
+
+class _Kept:
+  """Patches by digest, the longest unused first."""
+
+  def __init__(self) -> None:
+    self._found: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
+    self._bytes = 0
+
+  def get(self, image: Image) -> np.ndarray:
+    if image.digest in self._found:
+      self._found.move_to_end(image.digest)
+      return self._found[image.digest]
+    patches = image.load()
+    assert len(patches) == image.grid[1] * image.grid[2], (patches.shape, image.grid)
+    self._found[image.digest] = patches
+    self._bytes += patches.nbytes
+    while self._bytes > KEPT_BYTES and len(self._found) > 1:
+      self._bytes -= self._found.popitem(last=False)[1].nbytes
+    return patches
+
+
+_KEPT = _Kept()
 
 
 class Pictured(tuple[int, ...]):
@@ -99,8 +123,8 @@ def window_count(grid: Sequence[int], vision: VisionConfig) -> int:
 
 def bucket_windows(count: int) -> int:
   """Windows that are computed for so many: a power of two or 1.5 times one; programs stay few."""
-  power = max(MIN_WINDOWS, 1 << (count - 1).bit_length())
-  return power * 3 // 4 if power > MIN_WINDOWS and count <= power * 3 // 4 else power
+  power = 1 << (count - 1).bit_length()
+  return power * 3 // 4 if power > 2 and count <= power * 3 // 4 else power
 
 
 def slots(grid: Sequence[int], vision: VisionConfig) -> np.ndarray:
