@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from rlvr_jax import command_line, metrics
+from rlvr_jax import checks, command_line, hosts, metrics, platform_flags, watch
 from rlvr_jax import config as config_lib
 
 config_flags.register_flag_parser_for_type(ConfigDict, command_line.DictParser())
@@ -30,25 +30,42 @@ def main(argv: Sequence[str]) -> None:
   with config.unlocked():
     config.name = config.name or file.stem
   config = config_lib.resolve(config, config_flags.get_override_values(flag))
-  workdir = config_lib.prepare_workdir(_WORKDIR.value or pathlib.Path('runs') / config.name)
-  found = config_lib.versions()
-  print(f'{config.name}: {config.job} in {workdir}', file=sys.stderr)
-  print(
-    '  '.join(f'{k} {found[k]}' for k in ('python', 'jax', 'flax', 'rlvr_jax')), file=sys.stderr
-  )
-  module, function, needs_jax = config_lib.entry(config)
   logging.set_verbosity(logging.INFO)
+  needs_jax = config_lib.entry(config)[2]
+  if needs_jax and (said := platform_flags.apply()):  # before anything imports jax
+    logging.info('%s', said)
+  if needs_jax or config.hosts.count > 1:
+    hosts.start(config)
+  if not hosts.is_first():
+    logging.set_verbosity(logging.WARNING)  # the others have the same to say
+  with hosts.together(exit_code):
+    run(config)
+
+
+def run(config: config_lib.Config) -> None:
+  """The config's job in its workdir."""
+  checks.check_remote(config, _WORKDIR.value or '')
+  workdir = config_lib.prepare_workdir(_WORKDIR.value or pathlib.Path('runs') / config.name)
+  hosts.check_shared(workdir)
+  found = config_lib.versions()
+  hosts.say(f'{config.name}: {config.job} in {workdir}')
+  hosts.say('  '.join(f'{k} {found[k]}' for k in ('python', 'jax', 'flax', 'rlvr_jax')))
+  module, function, needs_jax = config_lib.entry(config)
   if needs_jax:
     from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
 
     profiling.enable_compile_cache()
   metrics.quiet_libraries()
-  run = getattr(importlib.import_module(module), function)
-  config_lib.save(config, workdir)
-  if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
-    print('dry_run: the config is sound; nothing was computed', file=sys.stderr)
-    return
-  run(config, workdir)
+  job = getattr(importlib.import_module(module), function)
+  w = config.watch
+  with config_lib.recorded(config, workdir, write=hosts.is_first()):
+    if config.dry_run and config.job not in config_lib.SAMPLING_JOBS:
+      hosts.say('dry_run: the config is sound; nothing was computed')
+      return
+    with watch.Watch(
+      workdir, hang_seconds=w.hang_seconds, leave=w.hang_exit, process=hosts.index()
+    ):
+      job(config, workdir)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -73,11 +90,16 @@ def is_users(error: Exception) -> bool:
   )
 
 
+def exit_code(error: Exception) -> int:
+  """That of a program which ends with the error."""
+  return 2 if is_users(error) and '--debug' not in sys.argv else 1
+
+
 if __name__ == '__main__':
   try:
     app.run(main, flags_parser=parse_flags)
   except Exception as error:
-    if '--debug' in sys.argv or not is_users(error):
+    if exit_code(error) == 1:
       raise
     print(f'error: {error}\n(--debug shows where it was found)', file=sys.stderr)
     sys.exit(2)

@@ -15,6 +15,9 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.operations import operations
+from configs.planning import planning
+from configs.processes import processes
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config, dotted
 from rlvr_jax.config_keys import OPEN
@@ -50,7 +53,7 @@ def _every_key() -> Config:
       'stores': '',  # whose completions: runs, stores, files; PATH or NAME=PATH, commas between
       'perplexity': _perplexity(),
       'compare': _compare(),
-      'power': _power(),
+      **planning(),  # power and plan: configs/planning.py
       'server': _server(),
       'model': _model(),
       'lora': {
@@ -58,7 +61,7 @@ def _every_key() -> Config:
         'alpha': 32.0,  # their product is multiplied by alpha / rank
         'targets': ('q', 'k', 'v', 'o', 'gate', 'up', 'down'),  # projections that have one
       },
-      'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1},  # devices on each axis; -1: the rest
+      'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1, 'auto': False},  # -1: the rest; docs/meshes.md
       'task': _task(),
       'sampling': _sampling(),
       'train': _train(),
@@ -86,11 +89,8 @@ def _every_key() -> Config:
         'arms': dotted({'rl': {}}),  # arm -> {dotted key: value}, on top of this config
         **_study(),
       },
-      'metrics': {  # beside metrics.jsonl, which is always written
-        'tensorboard': True,
-        'wandb': False,  # needs the wandb extra and an account
-      },
-      'profile': {'start': -1, 'stop': -1},  # iterations [start, stop) traced; -1: none
+      **operations(),  # metrics, profile and watch: configs/operations.py
+      **processes(),  # hosts: configs/processes.py
     }
   )
 
@@ -126,7 +126,7 @@ def _model() -> dict[str, Any]:
     # are) | block (a layer's input is: least memory, a third more FLOPs)
     'logprob_chunk': 1024,  # tokens whose logits exist at once
     'init': {  # a model from scratch, for quickstarts and tests
-      'architecture': 'qwen2',  # qwen2 | qwen3 | llama
+      'architecture': 'qwen2',  # qwen2 | qwen3 | llama | qwen2_5_vl
       'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
       'embed_dim': 128,
       'mlp_dim': 384,
@@ -134,7 +134,18 @@ def _model() -> dict[str, Any]:
       'num_heads': 4,
       'num_kv_heads': 2,
       'head_dim': 32,
+      'vision': {  # the tower of a qwen2_5_vl; patch and window: sides in pixels
+        'embed_dim': 64,
+        'mlp_dim': 128,
+        'num_layers': 2,
+        'num_heads': 4,
+        'full_layers': (1,),  # attend to the whole image, the others to their window
+        'patch': 14,
+        'window': 56,
+      },
     },
+    'min_pixels': 0,  # of an image after resizing, for models that see; 0: the model's own
+    'max_pixels': 0,
   }
 
 
@@ -201,21 +212,6 @@ def _compare() -> dict[str, Any]:
   }
 
 
-def _power() -> dict[str, Any]:
-  return {
-    'problems': (30, 100, 500),
-    'n': (64, 256, 1024),  # samples of each
-    'ks': (1, 128),  # of pass@k
-    'seeds': (1, 3),  # trained models
-    'seed_sd': 0.0,  # of pass@k over training seeds; above 0, at least 2 seeds
-    'chance': 0.8,  # that the interval excludes zero: the power
-    # without stores: Betas of solve rates, and how alike the models order problems (0 to 1)
-    'base': (0.25, 0.75),
-    'trained': (0.3, 0.6),
-    'agreement': 0.9,
-  }
-
-
 def _server() -> dict[str, Any]:
   return {  # where model.name is http://host:port/v1#NAME
     'key_env': 'OPENAI_API_KEY',  # environment variable with the key; never logged or stored
@@ -244,6 +240,7 @@ def _sampling() -> dict[str, Any]:
     # bank_rows up to those given; 0: as given
     'chunk': 32,  # decode steps between two looks of the host
     'decode_impl': 'auto',  # of the sampler: auto | xla_paged | tokamax_rpa (TPU) | pallas_gpu
+    'tensor': 0,  # devices that share the sampler's weights; 0: mesh.tensor
     'release': False,  # give the sampler's weights and cache back while learning
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
     'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off
@@ -268,6 +265,7 @@ def _train() -> dict[str, Any]:
     'eval_samples': 4,  # completions of each
     'checkpoint_every': 10,  # iterations
     'keep': 2,  # checkpoints kept, the last ones
+    'keep_every': 0,  # and every so many iterations (steps of fine-tuning) one more; 0: none
     'keep_steps': (),  # and these, of iterations or of fine-tuning's steps
     'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
     'store_rollouts': True,  # training's completions go into the sample store

@@ -6,6 +6,9 @@
 warm-up, weight decay 0.1, no KL, clip 0.2/0.28 with dual clip 10, dynamic sampling, a punishment
 that grows over the last 4096 of 20480 tokens, temperature 1. task.path: DAPO-Math-17k, integer
 answers; the prompt ("abel") asks for a last line "Answer: ...".
+
+It fits 32 chips of TPU v5p (v5p-64; docs/plan.md), where sampling.memory_gb is what the sampler's
+weights and cache take of a chip's 95 GiB.
 """
 
 from configs import base
@@ -20,7 +23,7 @@ def get_config(arg: str = ''):
   config.task.params.update({'task': 'dapo'})
   config.task.verifier = 'math'
   config.task.holdout = 128
-  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 1})
+  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 8})  # 8 kv heads
   config.optimizer.learning_rate = 1e-6
   # the paper's 20 rollout steps (its script: 10), each of 16 optimizer steps
   config.optimizer.warmup_steps = 320
@@ -33,8 +36,7 @@ def get_config(arg: str = ''):
   config.train.update({'eval_every': 10, 'eval_problems': 128, 'eval_samples': 4})
   config.train.checkpoint_every = 10
   config.sampling.update({'slots': 2048, 'bank_rows': 512, 'prompt_capacity': 2048, 'chunk': 64})
-  config.sampling.max_tokens = 20_480
-  config.sampling.release = True
+  config.sampling.update({'max_tokens': 20_480, 'memory_gb': 64.0, 'release': True})
   config.verifier.workers = 16
   config.smoke_values.update(
     {
@@ -46,6 +48,8 @@ def get_config(arg: str = ''):
       'sampling.slots': 16,
       'sampling.bank_rows': 8,
       'sampling.max_tokens': 64,
+      'sampling.memory_gb': 0.0,
+      'mesh.tensor': 1,
     }
   )
   return base.with_presets(config, arg)

@@ -39,7 +39,7 @@ def get_config(arg: str = ''):
     base.low_rank(config, rank=32, learning_rate=1e-5)
     config.train.update({'prompts': 32, 'group': 8})
     config.model.logprob_chunk = 512
-    config.sampling.update({'slots': 16, 'bank_rows': 8, 'memory_gb': 43.5})
+    config.sampling.update({'slots': 14, 'bank_rows': 3, 'memory_gb': 40.0})
   config.smoke_values.update(
     {
       'train.iterations': 1,

@@ -2,6 +2,7 @@
 
 A checkpoint holds the device state (a pytree of arrays, restored onto the shardings of the tree
 asked for) and the host state (JSON). A kill at any moment leaves the last committed one whole.
+Directories may lie in an object store (gs://), where orbax marks what is committed by a file.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import hosts, paths
 from rlvr_jax.graceful import GracefulExit as GracefulExit
 from rlvr_jax.sharding import path_name
 
@@ -33,9 +35,9 @@ class Checkpointer:
   """Saves and restores (state, host_state) under a directory, one subdirectory a step.
 
   identity (config.identity) is written beside each checkpoint; restoring one with another identity
-  is refused. Kept are the last `keep`, those of keep_steps, and the one that mark_best named, if
-  any, in best.json beside the directory. Use as a context manager, or call close(): it waits for
-  the last save.
+  is refused. Kept are the last `keep`, those of keep_steps, every keep_every-th step (0: none), and
+  the one that mark_best named, if any, in best.json beside the directory. Use as a context manager,
+  or call close(): it waits for the last save.
   """
 
   def __init__(
@@ -43,12 +45,13 @@ class Checkpointer:
     directory: str | os.PathLike,
     *,
     keep: int = 2,
+    keep_every: int = 0,
     keep_steps: Sequence[int] = (),
     identity: Mapping[str, Any] | None = None,
   ):
     self._directory = config_lib.prepare_workdir(directory)
     self._identity = dict(identity or {})
-    self._kept = _LastAndBest(keep, frozenset(keep_steps))
+    self._kept = _LastAndBest(keep, frozenset(keep_steps), keep_every)
     self._manager = self._open()
     best = read_best(self._directory.parent)
     if best is not None and best['step'] in self._manager.all_steps():
@@ -106,6 +109,10 @@ class Checkpointer:
     """The committed steps, in order."""
     return sorted(self._manager.all_steps())
 
+  def stays(self, step: int) -> bool:
+    """Whether keep_steps or keep_every keep this step for good."""
+    return self._kept.stays(step)
+
   def is_best(self, metric: str, value: float) -> bool:
     """Whether value is above that of the best checkpoint so far; NaN never is."""
     best = self._kept.best
@@ -122,10 +129,7 @@ class Checkpointer:
     assert step in self._manager.all_steps(), f'step {step} is not saved'
     self._kept.best = {'step': step, 'metric': metric, 'value': value}
     if jax.process_index() == 0:
-      path = self._directory.parent / BEST
-      part = path.with_suffix('.part')
-      part.write_text(json.dumps(self._kept.best) + '\n')
-      part.rename(path)
+      paths.write_whole(self._directory.parent / BEST, json.dumps(self._kept.best) + '\n')
 
   def restore(
     self, abstract_state: PyTree, step: int | None = None
@@ -140,6 +144,7 @@ class Checkpointer:
     steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
     failed: dict[int, str] = {}
     for candidate in steps:
+      found, changed, why = None, [], ''
       try:
         saved = self._read_json(candidate, 'identity')
         changed = config_lib.differences(saved, self._identity)
@@ -147,8 +152,14 @@ class Checkpointer:
       except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # the machine's trouble, not the checkpoint's
       except Exception as error:  # damage surfaces as anything, plain Exception included
-        failed[candidate] = _first_line(error)
-        log.warning('checkpoint %d cannot be read: %s', candidate, failed[candidate])
+        why = _first_line(error)
+      # what one process cannot read is of no use to the others
+      why = next(filter(None, hosts.exchange(why, 'the checkpoint')), '')
+      if not why and found is not None and checksums(found[0]) != found[1]:
+        why = 'ValueError: the checksums of its arrays do not agree'
+      if why:
+        failed[candidate] = why
+        log.warning('checkpoint %d cannot be read: %s', candidate, why)
         continue
       if found is None:
         raise ValueError(
@@ -156,7 +167,7 @@ class Checkpointer:
           f'({"; ".join(changed)}); give the old values, or another --workdir'
         )
       self._set_aside(failed)
-      return found
+      return found[0], found[2]
     if failed:
       causes = '; '.join(f'step {number}: {why}' for number, why in failed.items())
       raise ValueError(
@@ -165,16 +176,14 @@ class Checkpointer:
       )
     raise FileNotFoundError(f'no checkpoint in {self._directory}')
 
-  def _read(self, step: int, target: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The checked state and host state of one step."""
+  def _read(self, step: int, target: PyTree) -> tuple[PyTree, list[int], dict[str, Any]]:
+    """State, the checksums it should have, and checked host state of one step."""
     record = self._read_json(step, 'host')
     if zlib.crc32(record['host'].encode()) != record['crc32']:
       raise ValueError('the checksum of its host state does not agree')
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state = self._manager.restore(step, args=args)['state']
-    if checksums(state) != record['sums']:
-      raise ValueError('the checksums of its arrays do not agree')
-    return state, json.loads(record['host'])
+    return state, record['sums'], json.loads(record['host'])
 
   def _read_json(self, step: int, item: str) -> dict[str, Any]:
     args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
@@ -210,17 +219,21 @@ class Checkpointer:
 class _LastAndBest:
   """The checkpoints that stay when another is saved (orbax's PreservationPolicy)."""
 
-  def __init__(self, keep: int, steps: frozenset[int] = frozenset()):
+  def __init__(self, keep: int, steps: frozenset[int] = frozenset(), every: int = 0):
     self.keep = keep
     self.steps = steps
+    self.every = every
     self.best: dict[str, Any] | None = None
+
+  def stays(self, step: int) -> bool:
+    return step in self.steps or (self.every > 0 and step > 0 and step % self.every == 0)
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     del context
     best = None if self.best is None else self.best['step']
     first = len(checkpoints) - self.keep
     return [
-      i >= first or one.step == best or one.step in self.steps for i, one in enumerate(checkpoints)
+      i >= first or one.step == best or self.stays(one.step) for i, one in enumerate(checkpoints)
     ]
 
 
@@ -232,7 +245,7 @@ def read_best(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def saved_steps(directory: str | os.PathLike) -> list[int]:
   """The committed steps of a directory of checkpoints, in order; nothing is opened."""
-  folders = pathlib.Path(directory).iterdir()
+  folders = paths.path_of(directory).iterdir()
   return sorted(int(path.name) for path in folders if path.name.isdigit() and path.is_dir())
 
 
@@ -241,7 +254,7 @@ def saved_sums(directory: str | os.PathLike, step: int) -> dict[str, int]:
 
   ValueError if it cannot be read.
   """
-  path = pathlib.Path(directory) / str(step) / 'host'
+  path = paths.path_of(directory) / str(step) / 'host'
   try:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
       record = reader.restore(path)
@@ -253,7 +266,7 @@ def saved_sums(directory: str | os.PathLike, step: int) -> dict[str, int]:
 def saved_shapes(directory: str | os.PathLike, step: int) -> Any:
   """The tree of jax.ShapeDtypeStruct of a checkpoint's state, as nested dicts and lists."""
   handler: Any = ocp.StandardCheckpointHandler()  # its own annotations know another Path only
-  tree = handler.metadata(pathlib.Path(directory) / str(step) / 'state').tree
+  tree = handler.metadata(paths.path_of(directory) / str(step) / 'state').tree
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
@@ -268,7 +281,7 @@ def read_part(directory: str | os.PathLike, step: int, target: PyTree) -> PyTree
   try:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
       found = reader.restore(
-        pathlib.Path(directory).resolve() / str(step) / 'state',
+        paths.absolute(paths.path_of(directory)) / str(step) / 'state',
         args=ocp.args.PyTreeRestore(
           item=target,
           restore_args=ocp.checkpoint_utils.construct_restore_args(target),

@@ -7,16 +7,17 @@ import pathlib
 import re
 from typing import Any
 
+from rlvr_jax import paths
 from rlvr_jax.config_keys import ENVIRONMENTS, PARTS
 
 
 def check(config: Any) -> None:
   """ValueError names key, value and the way out."""
-  if config.job in ('train', 'study', 'distill'):
+  if config.job in ('train', 'study', 'distill', 'plan'):
     check_trained(config)
   if config.job == 'distill':
     check_distill(config)
-  if config.job in ('train', 'study'):
+  if config.job in ('train', 'study', 'plan'):
     check_keep_best(config)
     check_parts(config)
   if config.job != 'export':
@@ -192,6 +193,27 @@ def check_served(config: Any) -> None:
         f'{group}.{key}={value!r} is not to be had from a server ({name}): leave it out, or load '
         'the weights'
       )
+
+
+def check_remote(config: Any, workdir: str) -> None:
+  """That a job whose workdir lies in an object store keeps to what can be written there."""
+  if not paths.is_remote(workdir):
+    return
+  way_out = 'give a local --workdir, or the directory where the bucket is mounted (gcsfuse)'
+  if config.job not in ('train', 'distill', 'sample'):
+    raise ValueError(
+      f'--workdir={workdir}: job={config.job} writes into local directories only; {way_out}'
+    )
+  if config.job == 'train' and config.train.report:
+    raise ValueError(
+      f'--workdir={workdir}: train.report={config.train.report} writes a report, which is written '
+      f'into local directories only; set train.report=0, or {way_out}'
+    )
+  if config.job == 'sample' and config.sampling.stop_after:
+    raise ValueError(
+      f'--workdir={workdir}: early stopping writes shards over, which is done in local directories '
+      f'only; set sampling.first=0 and sampling.stop_after=0, or {way_out}'
+    )
 
 
 def check_score(config: Any) -> None:

@@ -5,6 +5,7 @@ A dotted key names a leaf, as 'train.group'. Groups listed in FREE_GROUPS hold k
 """
 
 import ast
+import contextlib
 import datetime
 import difflib
 import hashlib
@@ -16,12 +17,12 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlvr_jax import checks
+from rlvr_jax import checks, paths
 from rlvr_jax.config_keys import ADDED, OPEN, RULES
 
 # An ml_collections.ConfigDict: its attributes are data, which a type checker cannot see.
@@ -43,6 +44,7 @@ JOBS = {
   'perplexity': 'rlvr_jax.eval.perplexity_job:perplexity',
   'compare': 'rlvr_jax.eval.compare_stores:compare',
   'power': 'rlvr_jax.eval.power_job:power_job',
+  'plan': 'rlvr_jax.plan:plan',
 }
 SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
 WITHOUT_JAX = ('score', 'compare', 'power')
@@ -69,17 +71,21 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'verifier.workers',
-  'verifier.sandbox', 'verifier.allow_unsafe',
+  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'hosts',
+  'verifier.workers', 'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
   'run', 'to', 'to_dtype', 'adapter', 'data', 'input', 'output', 'score', 'cot', 'claims',
   'evaluate.second_verifier', 'stores', 'perplexity',
-  'compare', 'power', 'server', 'evaluate.guesses',
+  'compare', 'power', 'plan', 'server', 'evaluate.guesses',
   # these two end the draws of measured problems, never those of training
   'sampling.first', 'sampling.stop_after',
-  'train.keep_steps',
+  'train.keep_steps', 'train.keep_every',
+  # how devices share what is computed: order of summation aside, as a restart on others does
+  'mesh', 'sampling.tensor',
 )  # fmt: skip
+# Keys that older identities hold and that count no more.
+ONCE_SEEN = ('mesh.',)
 
 
 def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
@@ -188,7 +194,7 @@ def check(config: Config) -> None:
   check_values(config)
   if list(config.mesh.values()).count(-1) > 1:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
-  if config.job in ('train', 'study', 'distill'):
+  if config.job in ('train', 'study', 'distill', 'plan'):
     _check_train(config)
   checks.check(config)
   if config.job in SAMPLING_JOBS:
@@ -327,7 +333,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   return [
     f'{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}'
     for key in dict.fromkeys([*before, *now])
-    if before.get(key, absent) != now.get(key, absent)
+    if before.get(key, absent) != now.get(key, absent) and not key.startswith(ONCE_SEEN)
   ]
 
 
@@ -364,8 +370,9 @@ def _git(root: pathlib.Path, *words: str) -> str:
 
 def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
   """Makes workdir and writes to it once. Raises OSError naming it if that cannot be done."""
-  path = pathlib.Path(workdir).expanduser()
-  probe = path / f'.probe-{os.getpid()}'
+  path = paths.path_of(workdir)
+  path = path if paths.is_remote(path) else path.expanduser()
+  probe = path / f'.probe-{platform.node()}-{os.getpid()}'
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe.write_text('probe')
@@ -375,19 +382,37 @@ def prepare_workdir(workdir: str | os.PathLike) -> pathlib.Path:
       f'workdir={str(path)!r} cannot be written ({error.strerror}); '
       'give a writable place by --workdir=PATH'
     ) from error
-  return path.resolve()
+  return paths.absolute(path)
 
 
 def save(config: Config, workdir: str | os.PathLike, argv: Sequence[str] | None = None) -> None:
   """Writes workdir/config.json and versions.json; versions of earlier starts are kept in it."""
-  workdir = pathlib.Path(workdir)
+  workdir = paths.path_of(workdir)
   nested = json.loads(config.to_json())
-  (workdir / 'config.json').write_text(json.dumps(nested, indent=2) + '\n')
+  paths.write_whole(workdir / 'config.json', json.dumps(nested, indent=2) + '\n')
   record, path = versions(argv), workdir / 'versions.json'
   if path.exists():
     before = json.loads(path.read_text())
     record['earlier_starts'] = [*before.pop('earlier_starts', []), before]
-  path.write_text(json.dumps(record, indent=2) + '\n')
+  paths.write_whole(path, json.dumps(record, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def recorded(config: Config, workdir: pathlib.Path, *, write: bool = True) -> Iterator[None]:
+  """save(config, workdir) for what runs inside; if it is refused (ValueError) the record that was
+  there before, of the run that is there, comes back. write False: another process does it."""
+  if not write:
+    yield
+    return
+  files = [workdir / name for name in ('config.json', 'versions.json')]
+  before = {path: path.read_bytes() for path in files if path.exists()}
+  save(config, workdir)
+  try:
+    yield
+  except ValueError:
+    for path, content in before.items():
+      paths.write_whole(path, content)
+    raise
 
 
 def load_file(path: str) -> Config:

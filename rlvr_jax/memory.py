@@ -6,48 +6,71 @@ What is counted is what the phases hold at once by their programs' construction;
 temporaries are counted as the arrays that a layer makes. Nothing here was measured.
 """
 
+import functools
 import math
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
-from rlvr_jax.models import lora
+from rlvr_jax.models import attention, lora
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
+from rlvr_jax.rl import packing
 from rlvr_jax.rl.train import algorithm_of
-from rlvr_jax.rl.trained import trained_of
+from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.sampling.budget import GIB, weight_bytes
 
 CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
+MANY = 512  # rollouts by which a layout is chosen
 _SIZE = {'float32': 4, 'bfloat16': 2}
 Phases = dict[str, dict[str, int]]
 
 
-def phases(config: Config, model: ModelConfig) -> Phases:
-  """Phase -> what it holds -> bytes on one device without a mesh. Attention keeps no [T,T] scores.
+class Split(NamedTuple):
+  """Devices on each mesh axis."""
+
+  data: int = 1
+  fsdp: int = 1
+  tensor: int = 1
+
+  @property
+  def rows(self) -> int:
+    """Parts that rows and slots are split into."""
+    return self.data * self.fsdp
+
+  @property
+  def weights(self) -> int:
+    """Parts that the learner's weights are split into."""
+    return self.fsdp * self.tensor
+
+
+def phases(config: Config, model: ModelConfig, split: Split = Split()) -> Phases:  # noqa: B008
+  """Phase -> what it holds -> bytes on one device.
 
   hand_over: the sampler's weights are made. sample: they and the cache decode. score: log-probs of
   the batch before the first step. learn: one micro-batch's gradient is added to the sum.
   """
-  kept = _kept(config, model)
-  sampler = _sampler(config, model)
+  kept = _kept(config, model, split)
+  sampler = _sampler(config, model, split)
   weights = {'sampler weights': sampler.pop('sampler weights')}
   held = {} if config.sampling.release else weights | sampler
   copy = {}
   if config.model.dtype != config.model.compute_dtype:
-    copy = {'compute copy': weight_bytes(model, config.model.compute_dtype)}
-  activations = _activations(config, model)
-  forward = {'a layer': activations['a layer'] // 2, 'logits': activations['logits'] * 2 // 3}
+    copy = {'compute copy': weight_bytes(model, config.model.compute_dtype) // split.weights}
+  activations = _activations(config, model, split)
+  halves = {'scores': 2, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
+  forward = {k: int(v / halves[k]) for k, v in activations.items() if k in halves}
   return {
     'hand_over': kept | weights | copy | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
     'score': kept | held | copy | forward,
-    'learn': kept | held | copy | _gradients(config, model) | activations,
+    'learn': kept | held | copy | gradients(config, model, split) | activations,
   }
 
 
@@ -55,15 +78,26 @@ def _count(tree: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _trained_count(config: Config, model: ModelConfig) -> int:
+def trained_count(config: Config, model: ModelConfig) -> int:
   """Numbers that train."""
-  parts = trained_of(config)
+  return _trained_numbers(trained_of(config), model)
+
+
+@functools.cache
+def _trained_numbers(parts: Trained, model: ModelConfig) -> int:
   key = jax.random.key(0)
-  tree: Any = jax.eval_shape(lambda: init_params(key, model, config.model.dtype))
+  tree: Any = jax.eval_shape(lambda: init_params(key, model))
   if parts.adapter is not None:
     adapter = parts.adapter
     tree = jax.eval_shape(lambda: lora.init_lora(key, model, adapter))
   return _count(parts.kept_of(tree))
+
+
+@functools.cache
+def _layer_numbers(model: ModelConfig) -> int:
+  """Weights of one layer."""
+  shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
+  return _count(shapes['layers']) // model.num_layers
 
 
 def _moments_size(config: Config) -> int:
@@ -71,9 +105,9 @@ def _moments_size(config: Config) -> int:
   return _SIZE[config.optimizer.moment_dtype] + _SIZE[config.optimizer.second_moment_dtype]
 
 
-def _kept(config: Config, model: ModelConfig) -> dict[str, int]:
+def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """What every phase has."""
-  algorithm, count = algorithm_of(config), _trained_count(config, model)
+  algorithm, count = algorithm_of(config), trained_count(config, model)
   found = {'weights': weight_bytes(model, config.model.dtype)}
   if config.lora.rank:
     found['adapters'] = 4 * count
@@ -84,15 +118,20 @@ def _kept(config: Config, model: ModelConfig) -> dict[str, int]:
     own = weight_bytes(model, config.model.dtype)
     numbers = own // _SIZE[config.model.dtype]
     found['critic'] = own + numbers * _moments_size(config)
-  return found
+  return {part: size // split.weights for part, size in found.items()}
 
 
-def _sampler(config: Config, model: ModelConfig) -> dict[str, int]:
+def _sampler(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """The sampler's weights, cache and workspace."""
-  budget = run_lib.engine_budget(config, model)
+  if split == Split():
+    budget = run_lib.engine_budget(config, model)
+  else:
+    budget = run_lib.budget_over(
+      config, model, shards=split.rows, tensor=split.tensor, decode_impl='xla_paged'
+    )
   weights = budget.weights
   if config.lora.rank and config.model.compute_dtype == 'bfloat16':
-    weights += 2 * _trained_count(config, model)
+    weights += 2 * trained_count(config, model) // split.tensor
   return {
     'sampler weights': weights,
     'cache': budget.bank + budget.pool,
@@ -100,28 +139,57 @@ def _sampler(config: Config, model: ModelConfig) -> dict[str, int]:
   }
 
 
-def _gradients(config: Config, model: ModelConfig) -> dict[str, int]:
+def gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """The sum over micro-batches, float32, and beside it one micro-batch's own."""
-  count = _trained_count(config, model)
+  count = trained_count(config, model) // split.weights
   return {
     'gradient sum': 4 * count,
     'gradient': count * _SIZE[config.model.compute_dtype],
   }
 
 
-def _activations(config: Config, model: ModelConfig) -> dict[str, int]:
+def micro_batch(config: Config, split: Split) -> tuple[int, int]:
+  """(rows on one device, tokens of a row) of a micro-batch of the longest rollouts.
+
+  Rows as long as packing makes them of a batch whose rollouts are all at their longest, and no
+  shorter than the bucket of one.
+  """
+  t, s = config.train, config.sampling
+  longest = s.prompt_capacity + s.max_tokens
+  T = packing.bucket_length(longest)
+  if t.packing:
+    count = min((t.minibatch or t.prompts) * t.group, MANY)
+    T = max(T, _packed_length(count, longest, t.micro_tokens, split.rows))
+  return packing.rows_per_micro_batch(T, t.micro_tokens, split.rows) // split.rows, T
+
+
+@functools.cache
+def _packed_length(count: int, longest: int, micro_tokens: int, multiple: int) -> int:
+  """Tokens of a row when so many rollouts of that length are packed."""
+  return packing.pack(np.full(count, longest), micro_tokens=micro_tokens, multiple=multiple)[2]
+
+
+def _activations(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """Of a micro-batch's forward and backward pass: what config.model.remat keeps."""
-  c, size, tokens = model, _SIZE[config.model.compute_dtype], config.train.micro_tokens
+  c, size = model, _SIZE[config.model.compute_dtype]
+  rows, T = micro_batch(config, split)
+  tokens = rows * T
+  # of a block of queries, float32: scores, their softmax and the gradients of both
+  scores = 4 * 4 * rows * min(attention.BLOCK, T) * T * c.num_heads // split.tensor
+  found = {'scores': scores}
+  if split.fsdp > 1:  # this layer and the next, gathered
+    found['gathered layers'] = 2 * _layer_numbers(c) * size // split.tensor
   heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
   # norms and both outputs; q, rotated q and attended; k and v, rotated k; gate, up and product
-  inner = 4 * c.embed_dim + 3 * heads + 3 * kv_heads + 3 * c.mlp_dim
-  products = 2 * c.embed_dim + heads + 2 * kv_heads + 2 * c.mlp_dim
+  within = (3 * heads + 3 * kv_heads + 3 * c.mlp_dim) // split.tensor
+  inner = 4 * c.embed_dim + within
+  products = 2 * c.embed_dim + (heads + 2 * kv_heads + 2 * c.mlp_dim) // split.tensor
   layers = c.embed_dim + {'block': 0, 'dots': products, 'none': inner}[config.model.remat]
   chunk = min(config.model.logprob_chunk, tokens)
-  return {
+  return found | {
     'layer inputs': c.num_layers * tokens * layers * size,
     'a layer': 2 * tokens * inner * size,  # and the gradients of what is in it
-    'logits': 3 * 4 * chunk * c.vocab_size,  # with probabilities and gradient, float32
+    'logits': 3 * 4 * chunk * c.vocab_size // split.tensor,  # with probabilities and gradient, f32
   }
 
 
@@ -145,12 +213,12 @@ def _gib(size: int) -> str:
 HEADER = """# Bytes of one GPU of 80 GB
 
 GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CONFIG ...`), nothing
-of it measured. A card sold as 80 GB has 79.6 GiB; jax takes three quarters of it unless
-`XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set, and what it compiles needs a few GiB more. Attention
-is counted without [T,T] scores, as a GPU's kernel has it. A micro-batch has `train.micro_tokens`
-tokens; the cache is what `sampling.memory_gb` leaves beside the sampler's weights. With
-`sampling.release` the sampler's weights and cache are gone while the batch is scored and learnt
-from.
+of it measured; docs/plan.md holds the same arithmetic against compiled programs. A card sold as
+80 GB has 79.6 GiB, of which every phase here leaves 5 GB or more; jax takes three quarters of it
+unless `XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set. A micro-batch has `train.micro_tokens` tokens,
+in rows of the longest rollout; `scores` are those of a block of queries. The cache is what
+`sampling.memory_gb` leaves beside the sampler's weights. With `sampling.release` the sampler's
+weights and cache are gone while the batch is scored and learnt from.
 """
 
 

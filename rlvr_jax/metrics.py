@@ -18,15 +18,21 @@ from typing import Any, TextIO
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from rlvr_jax import paths, watch
+
 Row = dict[str, Any]
+# keys of what another run of the same does not repeat: time, speed and memory
+OF_THE_MACHINE = ('seconds', 'machine/')
+PUT_S = 10.0  # between two writings of a whole metrics file, in object stores
 
 
 class MetricsWriter:
   """One row a step: a JSON line in workdir/NAME.jsonl, flushed, and scalars for dashboards.
 
   resume_step is the step of the restored checkpoint: rows after it (and a torn last line) are
-  dropped, for they will be written again. Without it the file starts empty. Use as a context
-  manager or call close().
+  dropped, for they will be written again. Without it the file starts empty. In an object store the
+  file is written whole every PUT_S seconds, by flush() and at the end, and there is no
+  TensorBoard. Use as a context manager or call close().
   """
 
   def __init__(
@@ -41,17 +47,21 @@ class MetricsWriter:
   ):
     self._last = resume_step
     self._file: TextIO | None = None
+    self._lines: list[str] = []  # of a file in an object store
+    self._put = 0.0
     self._board: Any = None
     self._wandb: Any = None
+    self._path: pathlib.Path | None = None
     if not enabled:
       return
     if wandb:
-      self._wandb = _start_wandb(pathlib.Path(workdir), name)
-    path = pathlib.Path(workdir) / f'{name}.jsonl'
-    kept = [row for row in read_metrics(path) if row['step'] <= resume_step]
-    partial = path.with_suffix('.partial')
-    partial.write_text(''.join(_line(row) for row in kept))
-    partial.replace(path)
+      self._wandb = _start_wandb(paths.path_of(workdir), name)
+    path = self._path = paths.path_of(workdir) / f'{name}.jsonl'
+    kept = [_line(row) for row in read_metrics(path) if row['step'] <= resume_step]
+    paths.write_whole(path, ''.join(kept))
+    if paths.is_remote(path):
+      self._lines = kept
+      return
     self._file = path.open('a')
     if tensorboard:
       import tensorboardX  # a second of import, paid only by loops
@@ -73,19 +83,39 @@ class MetricsWriter:
     """
     assert step > self._last, f'metrics of step {step} after those of step {self._last}'
     self._last = step
-    if self._file is None:
+    if self._path is None:
       return
     row = {'step': int(step)} | {key: _plain(value) for key, value in values.items()}
-    self._file.write(_line(row))
-    self._file.flush()
+    if self._file is None:
+      self._lines.append(_line(row))
+      if time.monotonic() - self._put > PUT_S:
+        self.flush()
+    else:
+      self._append(_line(row))
     scalars = {k: v for k, v in row.items() if k != 'step' and not isinstance(v, str)}
     for key, value in scalars.items() if self._board else ():
       self._board.add_scalar(key.replace('@', '_at_'), value, step)  # tags take no '@'
     if self._wandb:
       self._wandb.log(scalars, step=step)
 
+  def _append(self, line: str) -> None:
+    assert self._file is not None
+    assert self._path is not None
+    try:
+      self._file.write(line)
+      self._file.flush()
+    except OSError as error:
+      raise paths.cannot_write(self._path, error) from error
+
+  def flush(self) -> None:
+    """What was written is there for others, and after a kill."""
+    if self._path is not None and self._file is None:
+      paths.write_whole(self._path, ''.join(self._lines))
+      self._put = time.monotonic()
+
   def close(self) -> None:
     """Closes the files; the writer takes no more rows."""
+    self.flush()
     if self._file:
       self._file.close()
     if self._board:
@@ -113,7 +143,7 @@ def read_metrics(path: str | os.PathLike) -> list[Row]:
 
   Raises ValueError, naming file and line, for any other line that does not parse.
   """
-  path = pathlib.Path(path)
+  path = paths.path_of(path)
   if not path.exists():
     return []
   lines = path.read_text().split('\n')
@@ -125,6 +155,11 @@ def read_metrics(path: str | os.PathLike) -> list[Row]:
       raise ValueError(f'{path}, line {number} is no JSON row ({error}); remove it') from error
     rows.append({key: _finite_or_not(value) for key, value in row.items()})
   return rows
+
+
+def repeatable(row: Mapping[str, Any]) -> Row:
+  """What another run of the same has to the bit: the row without OF_THE_MACHINE."""
+  return {key: value for key, value in row.items() if not key.startswith(OF_THE_MACHINE)}
 
 
 def _plain(value: Any) -> float | int | str | bool:
@@ -215,6 +250,7 @@ class Progress:
     self, done: int, values: Mapping[str, float] | None = None, *, total: int | None = None
   ) -> None:
     """Shows that `done` of the total (a new one if given) are done, with a few numbers beside."""
+    watch.tick()
     self._done = done
     self._total = self._total if total is None else total
     now = time.monotonic()
@@ -227,6 +263,7 @@ class Progress:
 
   def note(self, text: str) -> None:
     """Prints a line of its own, above the bar if there is one."""
+    watch.tick()
     if self._bar:
       self._bar.console.print(text, highlight=False, markup=False)
     elif self._enabled:

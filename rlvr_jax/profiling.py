@@ -1,20 +1,25 @@
-"""Where the time goes: seconds per phase, a profiler window, compilations and their cache."""
+"""Where time and memory go: both per phase, a profiler window, compilations and their cache."""
 
 import collections
 import contextlib
+import math
 import os
 import pathlib
+import resource
+import sys
 import time
 from collections.abc import Iterator
 
 import jax
 import jax.monitoring
 
+from rlvr_jax import paths, watch
+
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class Phases:
-  """Seconds per named phase of an iteration: `with phases('sample'): ...`.
+  """Seconds and memory per named phase of an iteration: `with phases('sample'): ...`.
 
   It measures the host's clock; a phase that only dispatches work ends before the device does, so
   block on the phase's results inside it. Phases may nest; the outer one counts both.
@@ -22,26 +27,62 @@ class Phases:
 
   def __init__(self):
     self._seconds: dict[str, float] = collections.defaultdict(float)
+    self._memory: dict[str, dict[str, float]] = {}
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
     """Adds the time inside to phase `name`, and names it in profiler traces."""
     start = time.perf_counter()
     try:
-      with jax.profiler.TraceAnnotation(name):
+      with jax.profiler.TraceAnnotation(name), watch.phase(name):
         yield
     finally:
       self._seconds[name] += time.perf_counter() - start
+      self._memory[name] = device_gb()
 
   def add(self, name: str, seconds: float) -> None:
     """Adds seconds that were measured elsewhere."""
     self._seconds[name] += seconds
 
   def pop(self) -> dict[str, float]:
-    """{'seconds/NAME': seconds} since the last pop, which starts anew."""
+    """{'seconds/NAME': seconds} since the last pop, which starts anew, and the memory.
+
+    machine/KIND/NAME: device_gb at the end of the phase; machine/host_gb: of this process now.
+    """
     row = {f'seconds/{name}': seconds for name, seconds in self._seconds.items()}
+    for name, found in self._memory.items():
+      row |= {f'machine/{kind}/{name}': value for kind, value in found.items()}
     self._seconds.clear()
-    return row
+    self._memory.clear()
+    return row | {'machine/host_gb': host_gb()} if row else {}
+
+
+def device_gb() -> dict[str, float]:
+  """GiB on this process's first device: device_gb now, device_peak_gb the most since the start.
+
+  What the device itself says of its memory; where it says nothing (CPU), the bytes of the arrays
+  that are alive, without a peak.
+  """
+  device = jax.local_devices()[0]
+  stats = device.memory_stats()
+  if stats:
+    names = {'device_gb': 'bytes_in_use', 'device_peak_gb': 'peak_bytes_in_use'}
+    return {name: stats[key] / 2**30 for name, key in names.items() if key in stats}
+  total = 0
+  for x in jax.live_arrays():
+    if device in x.sharding.device_set:
+      total += math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+  return {'device_gb': total / 2**30}
+
+
+def host_gb() -> float:
+  """GiB of main memory that this process has; where there is no /proc, the most it ever had."""
+  try:
+    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
+  except OSError:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**30 if sys.platform == 'darwin' else 2**20)
 
 
 class TraceWindow:
@@ -53,7 +94,7 @@ class TraceWindow:
   def __init__(self, workdir: str | os.PathLike, start: int, stop: int):
     if start >= 0 and stop <= start:
       raise ValueError(f'profile.stop={stop} must be above profile.start={start}')
-    self._directory = pathlib.Path(workdir) / 'profile'
+    self._directory = paths.path_of(workdir) / 'profile'
     self._start, self._stop = start, stop
     self._running = False
 

@@ -120,3 +120,22 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh, *, replicate: str | None = No
 
 def _without_tensor(spec: PartitionSpec) -> PartitionSpec:
   return PartitionSpec(*(None if axes == 'tensor' else axes for axes in spec))
+
+
+def sampler_mesh(mesh: Mesh | None, tensor: int = 0) -> Mesh | None:
+  """The sampler's mesh on the devices of the learner's: `tensor` of them share its weights.
+
+  tensor 0: as many as in `mesh`. Devices keep their order, so that one program takes weights from
+  one layout to the other, and neighbours share. ValueError where tensor does not divide them.
+  """
+  if mesh is None or tensor in (0, mesh.shape['tensor']):
+    if mesh is None and tensor > 1:
+      raise ValueError(f'sampling.tensor={tensor} on a single device; set it to 0 or 1')
+    return mesh
+  if mesh.size % tensor:
+    raise ValueError(
+      f'sampling.tensor={tensor} does not divide the {mesh.size} devices; take a divisor, or 0 for '
+      "the learner's mesh.tensor"
+    )
+  devices = mesh.devices.reshape(-1, 1, tensor)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)

@@ -10,14 +10,13 @@
 
 import logging
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import hosts, study_measures, study_stages
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax import study_measures, study_stages
 from rlvr_jax.eval import preflight, study_parts, study_temperature
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
@@ -35,7 +34,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Runs what is missing of the study in workdir and writes its report.
 
   Stages that are done are not run again; a stage that was killed goes on from its last checkpoint,
-  sampling from the store. SIGTERM or Ctrl-C saves and ends the study there, with exit code 130.
+  sampling from the store. SIGTERM or Ctrl-C saves and ends the study, with exit code 0 or 130.
   """
   stages = stages_lib.table(config)
   subjects = stages_lib.measured(config, stages)
@@ -52,7 +51,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
       study_stages.run(
         config, workdir, stages, stage, configs[stage.name], f'stage {number}/{len(stages)}'
       )
-  print(f'sampling {", ".join(one.name for one in subjects)}', file=sys.stderr)
+  hosts.say(f'sampling {", ".join(one.name for one in subjects)}')
   models = []
   for one in subjects:
     with clock.stage(f'sampling {one.name}'):
@@ -64,7 +63,8 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
     with clock.stage('perplexity and reach'):
       extra['perplexity'] = study_measures.perplexity(config, workdir, subjects)
   clock.write()
-  write(config, workdir, models, problems, headline, configs, clock, extra)
+  if hosts.is_first():
+    write(config, workdir, models, problems, headline, configs, clock, extra)
 
 
 def headline_of(config: config_lib.Config, subjects: Sequence[Measured]) -> tuple[str, ...]:
@@ -100,30 +100,31 @@ def say_price(
   most = len(names) * len(problems) * config.evaluate.n
   shown = ', '.join(names) if len(names) <= 12 else f'{len(names)} models'
   arms = [stage.name for stage in stages if stage.name != BASE]
-  sample_lib.print_settings(
-    config,
-    None,
-    problems,
-    workdir / 'samples',
-    [('study', f'{shown}: trained, then sampled, {most:,} samples at most')],
-  )
-  done = [(stages_lib.folder_of(workdir, s.name) / 'finished.json').exists() for s in stages]
+  if hosts.is_first():
+    sample_lib.print_settings(
+      config,
+      None,
+      problems,
+      workdir / 'samples',
+      [('study', f'{shown}: trained, then sampled, {most:,} samples at most')],
+    )
+  finished = (stages_lib.folder_of(workdir, s.name) / 'finished.json' for s in stages)
+  done = hosts.from_first([path.exists() for path in finished])
   not_included = f'training of {", ".join(arms) or "no arm"}, loading and compilation'
   if not config.model.name and not done[0]:
     limit = most * config.sampling.max_tokens
-    print(
+    hosts.say(
       f'price: not known before there is a base; at most {limit:,} tokens. Its own sampling begins '
-      f'with a pilot that says more. Not included: training of the base, {not_included}',
-      file=sys.stderr,
+      f'with a pilot that says more. Not included: training of the base, {not_included}'
     )
   elif config.dry_run or not all(done):
     found = study_measures.pilot(config, workdir, subjects[0], problems)
     if found is not None:
-      print(f'price of sampling all {len(names)}, as if each wrote like base:', file=sys.stderr)
-      print('\n'.join(preflight.describe(found, times=len(names))), file=sys.stderr)
-    print(f'not included: {not_included}', file=sys.stderr)
+      hosts.say(f'price of sampling all {len(names)}, as if each wrote like base:')
+      hosts.say('\n'.join(preflight.describe(found, times=len(names))))
+    hosts.say(f'not included: {not_included}')
   if config.dry_run:
-    print('dry_run: ends here; what the pilot drew is stored', file=sys.stderr)
+    hosts.say('dry_run: ends here; what the pilot drew is stored')
 
 
 def write(

@@ -1,15 +1,15 @@
 """What is measured of a study's models: samples, exact chances, matched entropy, reach."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import hosts, study_stages
 from rlvr_jax import stages as stages_lib
-from rlvr_jax import study_stages
 from rlvr_jax.eval import entropy, perplexity_job, preflight
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
@@ -22,7 +22,7 @@ from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.eval.temperature import Entropy, entropy_of, match_temperature
 from rlvr_jax.models.load import load_model
 from rlvr_jax.rl import learner
-from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling.local import hand_over_locally
 from rlvr_jax.stages import Measured, Start
 from rlvr_jax.tasks import countdown
 from rlvr_jax.tasks.load import content_hash, environment_of
@@ -56,18 +56,18 @@ def sampled(config: config_lib.Config, workdir: pathlib.Path, one: Measured) -> 
   problems = sample_lib.evaluation_problems(own)
   asked = _asked(own, one, problems)
   mark = workdir / MARKS / f'{one.name}.json'
-  if (before := _read(mark)) is not None and before['asked'] == asked and not asked['stop_after']:
+  before = hosts.from_first(_read(mark))
+  if before is not None and before['asked'] == asked and not asked['stop_after']:
     rule = Rule(own.evaluate.n, 0, 0)
     drawn = sample_lib.Samples(SampleStore(workdir / 'samples'), one.name, tuple(problems), rule)
-    if _whole(drawn):
-      print(
-        f'{one.name}: all {own.evaluate.n * len(problems):,} samples are there', file=sys.stderr
-      )
+    if hosts.of_first(lambda: _whole(drawn)):
+      hosts.say(f'{one.name}: all {own.evaluate.n * len(problems):,} samples are there')
       return _result(one, drawn, before['exact'])
-  register(workdir, settings_of(config))  # before the first draw
+  hosts.of_first(lambda: register(workdir, settings_of(config)))  # before the first draw
   drawn, exact = _draw_all(own, workdir, one, problems, asked['weights'])
-  mark.parent.mkdir(exist_ok=True)
-  mark.write_text(json.dumps({'asked': asked, 'exact': exact}))
+  if hosts.is_first():
+    mark.parent.mkdir(exist_ok=True)
+    mark.write_text(json.dumps({'asked': asked, 'exact': exact}))
   return _result(one, drawn, exact)
 
 
@@ -138,14 +138,17 @@ def _draw_all(own, workdir: pathlib.Path, one: Measured, problems: list[Problem]
   other = own.task.name != 'countdown' or own.task.module or environment_of(own.task)
   if other or truncating:
     return drawn, None
-  chances = solve_probabilities(
-    params,
-    model_config,
-    tokenizer,
-    run_lib.encode_prompts(problems, own.task.template, tokenizer, own.sampling.prompt_capacity),
-    [countdown.solutions(p) for p in problems],
-    temperature=e.temperature,
-    max_tokens=own.sampling.max_tokens,
+  capacity = own.sampling.prompt_capacity
+  chances = hosts.of_first(
+    lambda: solve_probabilities(
+      params,
+      model_config,
+      tokenizer,
+      run_lib.encode_prompts(problems, own.task.template, tokenizer, capacity),
+      [countdown.solutions(p) for p in problems],
+      temperature=e.temperature,
+      max_tokens=own.sampling.max_tokens,
+    )
   )
   return drawn, {p.id: float(chance) for p, chance in zip(problems, chances, strict=True)}
 
@@ -178,7 +181,7 @@ def pilot(
   """The price of a model's samples, from 1% of them, which are kept; None where all are there."""
   own = config_of(config, workdir, one)
   weights = sample_lib.weights_of(own, own.model.name)
-  register(workdir, settings_of(config))  # before the first draw
+  hosts.of_first(lambda: register(workdir, settings_of(config)))  # before the first draw
   _, found = _draw(own, workdir, one.name, problems, load(own), weights, pilot_only=True)
   return found
 
@@ -198,22 +201,27 @@ def matched_models(
   if not wanted:
     return [], {}
   path = workdir / 'entropy.json'
-  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  known: dict[str, Any] = hosts.of_first(
+    lambda: json.loads(path.read_text()) if path.exists() else {}
+  )
   by_name = {one.name: one for one in subjects}
-  target: Entropy | None = None
+  target: Any = None  # Entropy, once it is asked for
   found, models = {}, []
   for name in wanted:
     asked = _asked_match(config, workdir, by_name[stages_lib.BASE], by_name[name])
     if known.get(name, {}).get('asked') != asked:
       with clock.stage(f'entropy of {name}'):
         if target is None:
-          target = _entropy_of_base(config, workdir, by_name[stages_lib.BASE])
-        known[name] = {'asked': asked, **_search(config, workdir, by_name[name], target)}
-      path.write_text(json.dumps(known))
+          base = by_name[stages_lib.BASE]
+          target = hosts.of_first(lambda base=base: _entropy_of_base(config, workdir, base))
+        search = functools.partial(_search, config, workdir, by_name[name], target)
+        known[name] = {'asked': asked, **hosts.of_first(search)}
+      if hosts.is_first():
+        path.write_text(json.dumps(known))
     found[name] = {key: value for key, value in known[name].items() if key != 'asked'}
     temperature = known[name]['temperature']
     if temperature is None:
-      print(f'{name}: no temperature tried gives it the entropy of the base', file=sys.stderr)
+      hosts.say(f'{name}: no temperature tried gives it the entropy of the base')
       continue
     one = dataclasses.replace(
       by_name[name],
@@ -243,10 +251,14 @@ def _measure(config: config_lib.Config, workdir: pathlib.Path, one: Measured):
   problems = sample_lib.evaluation_problems(own)[: config.study.match.problems or None]
   model_config, params, tokenizer = load(own)
   encoded = run_lib.encode_prompts(
-    problems, own.task.template, tokenizer, own.sampling.prompt_capacity
+    problems,
+    own.task.template,
+    tokenizer,
+    own.sampling.prompt_capacity,
+    run_lib.sees(own, model_config),
   )
-  mesh = run_lib.make_mesh(own)
-  engine = run_lib.make_engine(own, hand_over(None, params, mesh), model_config, mesh)
+  mesh = run_lib.sampling_mesh(own, model_config)
+  engine = run_lib.make_engine(own, hand_over_locally(None, params, mesh), model_config, mesh)
   sampling = sample_lib.eval_sampling(own, tokenizer.eos_ids)
   uid = run_lib.model_uid(one.name, own.sampling.coupling)
   return entropy.measure_with(engine, problems, encoded, sampling, model_uid=uid), len(problems)
@@ -264,7 +276,7 @@ def _search(
   """The search for the temperature, as JSON."""
   measure, problems = _measure(config, workdir, one)
   m = config.study.match
-  print(f'{one.name}: at which temperature is its entropy {target.value:.4f}?', file=sys.stderr)
+  hosts.say(f'{one.name}: at which temperature is its entropy {target.value:.4f}?')
   found = match_temperature(
     measure,
     target,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import graceful, hosts, watch
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
 from rlvr_jax.eval import sample as sample_lib
@@ -87,7 +88,7 @@ def run(
   _check_start(stages, stage, workdir)
   start = fingerprint(staged.model.name)[:16] if staged.model.name else ''
   now = identity(config, stage, staged, start)
-  if (folder / finished).exists() and made.exists():
+  if hosts.from_first((folder / finished).exists() and made.exists()):
     before = json.loads((folder / finished).read_text())
     # written since: an older record does not say
     asked = {k: v for k, v in now.items() if not k.startswith('content of') or k in before}
@@ -100,14 +101,16 @@ def run(
     _check_kept(stages, stage, folder)
     return
   doing = {'train': 'training arm', 'distill': 'fine-tuning', 'sample': 'sampling for'}[stage.job]
-  print(f'{where}: {doing} {stage.name}', file=sys.stderr)
+  hosts.say(f'{where}: {doing} {stage.name}')
   config_lib.prepare_workdir(folder)
-  config_lib.save(staged, folder)
+  if hosts.is_first():
+    config_lib.save(staged, folder)
   {'train': train, 'distill': distill, 'sample': sample_training}[stage.job](staged, folder)
-  if not made.exists():
-    print('stopped before the stage was done; the same command goes on from there', file=sys.stderr)
-    sys.exit(130)
-  (folder / finished).write_text(json.dumps(now))
+  if not hosts.from_first(made.exists()):
+    hosts.say(f'stopped in the middle of {stage.name}; {graceful.resume_line()}')
+    sys.exit(graceful.exit_code())
+  if hosts.is_first():
+    (folder / finished).write_text(json.dumps(now))
 
 
 def _check_start(stages: Sequence[Stage], stage: Stage, workdir: pathlib.Path) -> None:
@@ -186,6 +189,7 @@ class Clock:
   def stage(self, name: str) -> Iterator[None]:
     """Adds the time inside to the stage, also where it ends by an exception."""
     begun = time.monotonic()
+    watch.note(stage=name)
     try:
       yield
     finally:
@@ -194,6 +198,8 @@ class Clock:
 
   def write(self) -> None:
     """Saves what is known now."""
+    if not hosts.is_first():
+      return
     part = self._path.with_suffix('.part')
     part.write_text(json.dumps({**self._meter.state(), 'stages': self.stages}))
     part.replace(self._path)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from configs import quickstart
 from rlvr_jax import config as config_lib
 from rlvr_jax.eval import run as run_lib
-from rlvr_jax.metrics import read_metrics
+from rlvr_jax.metrics import read_metrics, repeatable
 from rlvr_jax.rl import learner
 from rlvr_jax.rl import train as train_lib
 
@@ -65,9 +65,8 @@ def open_tiny(config):
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
-  """metrics.jsonl without wall-clock keys."""
-  found = read_metrics(workdir / 'metrics.jsonl')
-  return [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in found]
+  """metrics.jsonl without what time and machine decide."""
+  return [repeatable(row) for row in read_metrics(workdir / 'metrics.jsonl')]
 
 
 def model(workdir: pathlib.Path) -> dict[str, np.ndarray]:

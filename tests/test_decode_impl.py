@@ -171,7 +171,7 @@ def _compiled(topology, shape, dtype):
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
     )
 
-  make, target = on._new_state(dtype, False)
+  make, target = on.new_state(dtype, False)
   state = abstract(jax.eval_shape(make), target)
   params = jax.eval_shape(lambda key: unstack(init_params(key, CONFIG, dtype)), jax.random.key(0))
   params = abstract(params, layout.decode_shardings(params, mesh))

@@ -2,7 +2,11 @@
 
 import errno
 import os
+import platform
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -140,6 +144,26 @@ def test_a_damaged_shard_is_named(store, damage):
   path.write_bytes(data)
   with pytest.raises(ValueError, match=r'part-00000\.parquet is torn or corrupt'):
     store.read('base', 'sums')
+
+
+def test_half_written_shards_of_the_dead_are_swept_those_of_the_living_are_not(store):
+  write(store, [make_row()])
+  folder = store.root / 'base' / 'sums'
+  ended = subprocess.Popen([sys.executable, '-c', ''])
+  ended.wait()
+  node = platform.node()
+  names = {
+    f'.part.{node}.{ended.pid}.tmp': 0,  # killed
+    f'.part.{node}.{os.getppid()}.tmp': 0,  # of one that lives
+    f'.part.else.{node}.{ended.pid}.tmp': 0,  # of another machine: who knows
+    f'.part.elsewhere.{ended.pid}.tmp': 4000,  # but not for more than an hour
+  }
+  for name, age in names.items():
+    (folder / name).write_text('half')
+    os.utime(folder / name, (time.time() - age,) * 2)
+  write(store, [make_row(sample=1)])
+  left = [name for name in names if (folder / name).exists()]
+  assert left == list(names)[1:3]
 
 
 def test_other_settings_are_refused_before_sampling(store):

@@ -18,10 +18,17 @@ GROUND = (
   'checks',
   'command_line',
   'sharding',
+  'mesh_choice',
+  'platform_flags',
   'checkpoint',
   'metrics',
   'profiling',
   'graceful',
+  'paths',
+  'watch',
+  'hosts',
+  'hosts_find',
+  'hosts_watch',
 )
 ALLOWED = {
   'ground': {'ground'},
@@ -112,7 +119,8 @@ def test_statistics_reports_and_tasks_import_without_jax():
     if room_of(module_of(path)) == 'tasks'
     or (room_of(module_of(path)) == 'eval' and path.stem not in EVAL_WITH_JAX)
   ]
-  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics']
+  free += ['rlvr_jax', 'rlvr_jax.config', 'rlvr_jax.metrics', 'rlvr_jax.watch', 'rlvr_jax.paths']
+  free += ['rlvr_jax.hosts']
   code = f"""
 import importlib, sys
 

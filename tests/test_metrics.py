@@ -1,5 +1,6 @@
 """Metric rows survive kills and resumes; progress tells the time to go."""
 
+import contextlib
 import io
 import json
 import math
@@ -60,6 +61,19 @@ def test_steps_go_forward_only(tmp_path):
     pytest.raises(AssertionError, match='metrics of step 3 after those of step 3'),
   ):
     writer.write(3, {'a': 1})
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+  with metrics.MetricsWriter(tmp_path, tensorboard=False) as writer:
+    writer.write(0, {'a': 1.0})
+    with open('/dev/full', 'w') as full:
+      writer._file, file = full, writer._file
+      with pytest.raises(OSError, match=r'cannot write .*metrics.jsonl \(No space.*make room'):
+        writer.write(1, {'a': 2.0})
+      writer._file = file
+      with contextlib.suppress(OSError):  # what it could not write, at its end
+        full.close()
+  assert metrics.read_metrics(tmp_path / 'metrics.jsonl') == [{'step': 0, 'a': 1.0}]
 
 
 def test_disabled_writer_leaves_nothing(tmp_path):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rlvr_jax import profiling
 
@@ -20,6 +21,8 @@ def test_phases_add_up_and_start_anew_after_pop():
   with pytest.raises(RuntimeError), phases('update'):
     raise RuntimeError
   row = phases.pop()
+  assert row['machine/device_gb/sample'] == row['machine/device_gb/update'] >= 0
+  assert 0.05 < row['machine/host_gb'] < 64
   assert 0.04 <= row['seconds/sample'] < 2
   assert 0 <= row['seconds/update'] < 0.1
   assert phases.pop() == {}
@@ -27,11 +30,31 @@ def test_phases_add_up_and_start_anew_after_pop():
 
 @pytest.mark.parametrize(('start', 'stop', 'expected'), [(1, 3, True), (-1, -1, False)])
 def test_trace_window(tmp_path, start, stop, expected):
+  """The file that xprof and TensorBoard read has the window's phases, once an iteration."""
+  phases = profiling.Phases()
   with profiling.TraceWindow(tmp_path, start, stop) as window:
     for i in range(3):
       window.at(i)
-      jax.block_until_ready(jnp.ones(3) + i)
-  assert any(tmp_path.rglob('*.xplane.pb')) == expected
+      with phases(f'phase {i}'):
+        jax.block_until_ready(jnp.ones(3) + i)
+  traces = list(tmp_path.rglob('profile/*/*.xplane.pb'))
+  assert len(traces) == expected
+  for trace in traces:
+    planes = jax.profiler.ProfileData.from_file(str(trace)).planes
+    names = [event.name for plane in planes for line in plane.lines for event in line.events]
+    assert [names.count(f'phase {i}') for i in range(3)] == [0, 1, 1]
+
+
+def test_memory_of_a_device_counts_its_share_of_what_is_alive():
+  before = profiling.device_gb()['device_gb']
+  held = jnp.ones((1 << 20, 8))
+  assert profiling.device_gb()['device_gb'] - before == pytest.approx(held.nbytes / 2**30)
+  mesh = jax.make_mesh((4,), ('x',), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+  split = jax.device_put(
+    np.zeros((1 << 20, 8), np.float32), NamedSharding(mesh, PartitionSpec('x'))
+  )
+  found = profiling.device_gb()['device_gb'] - before
+  assert found == pytest.approx((held.nbytes + split.nbytes / 4) / 2**30)
 
 
 def test_trace_window_refuses_an_empty_one(tmp_path):

@@ -4,18 +4,22 @@ import json
 import os
 import pathlib
 import signal
+import time
 
+import bucket
 import jax
 import loops
 import numpy as np
 import pytest
 from jax import monitoring
 
+from rlvr_jax import config as config_lib
+from rlvr_jax import watch
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import read_metrics
 from rlvr_jax.models.characters import char_tokenizer
-from rlvr_jax.rl import learner, skips, teacher_data
+from rlvr_jax.rl import collect, learner, skips, teacher_data
 from rlvr_jax.rl import train as train_lib
 from rlvr_jax.rl.collect import batch_of, draw_order
 from rlvr_jax.rl.distill import distill, encode_pairs, pair_source
@@ -336,3 +340,73 @@ def test_rewards_by_verdict_and_speeds_are_in_the_log(whole):
     assert row['seconds/tokens_per_s/learn'] > 0
     assert row['samples/drawn_per_used'] == 1
     assert sum(v for k, v in row.items() if k.startswith('solved/')) == pytest.approx(1)
+
+
+SHORT = {'train.eval_every': 0, 'train.export': False, 'train.report': 0}
+
+
+def test_a_run_that_hangs_names_where_and_one_that_does_not_leaves_nothing(
+  rl, tmp_path, monkeypatch
+):
+  config = loops.config(**rl, **SHORT, **{'train.iterations': 2, 'metrics.peak_flops': 1e12})
+  with watch.Watch(tmp_path / 'whole', hang_seconds=60):
+    train(config, tmp_path / 'whole')
+  assert not list((tmp_path / 'whole').glob('stacks-*'))
+  assert json.loads((tmp_path / 'whole' / 'heartbeat.json').read_text())['iteration'] == 1
+  for row in read_metrics(tmp_path / 'whole' / 'metrics.jsonl'):
+    assert 0 < row['machine/mfu/learn'] < 1
+    assert row['machine/tflops/sample'] > 0
+    assert row['machine/device_gb/learn'] > 0
+    assert 0.05 < row['machine/host_gb'] < 64
+
+  original = collect.assemble
+
+  def sleepy_assemble(*args):
+    time.sleep(2.5)
+    return original(*args)
+
+  monkeypatch.setattr(collect, 'assemble', sleepy_assemble)
+  workdir = tmp_path / 'hangs'
+  # programs are compiled: nothing but the sleep takes so long
+  with watch.Watch(workdir, hang_seconds=1.5):
+    train(config, workdir)
+  text = sorted(workdir.glob('stacks-*.txt'))[-1].read_text()
+  assert 'in sleepy_assemble' in text
+  assert 'phase learn' in text
+  assert loops.rows(workdir) == loops.rows(tmp_path / 'whole')
+
+
+def test_sampling_is_given_up_when_time_is_short_and_replayed(rl, tmp_path, monkeypatch):
+  """SIGTERM in the second iteration's sampling: no step of it, and the same numbers later."""
+  changes = rl | SHORT | {'train.iterations': 3, 'train.checkpoint_every': 100}
+  changes['watch.grace_seconds'] = 1e-9
+  train(loops.config(**changes), tmp_path / 'whole')
+  draw = collect.Source.draw
+  begun = []
+
+  def terminated(self, *args, **kwargs):
+    begun.append(1)
+    if len(begun) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return draw(self, *args, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(collect.Source, 'draw', terminated)
+    train(loops.config(**changes), tmp_path / 'run')
+  assert len(loops.rows(tmp_path / 'run')) == 1  # the second was not finished
+  with Checkpointer(tmp_path / 'run' / 'checkpoints') as checkpoints:
+    assert checkpoints.steps() == [1]
+  train(loops.config(**changes), tmp_path / 'run')
+  assert loops.rows(tmp_path / 'run') == loops.rows(tmp_path / 'whole')
+
+
+def test_a_run_in_an_object_store_is_the_same_run(rl, whole, tmp_path, monkeypatch):
+  """Ended after two iterations, then gone on with."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  local = tmp_path / 'objects' / 'runs' / 'x'
+  with bucket.at(tmp_path / 'objects'):
+    workdir = config_lib.prepare_workdir('gs://runs/x')
+    for iterations in (2, 4):
+      train(loops.config(**rl, **{'train.report': 0, 'train.iterations': iterations}), workdir)
+    assert samples(workdir) == samples(whole[0])
+  loops.assert_same_run(local, whole[0])

@@ -1,6 +1,7 @@
 """rlvr_jax.sample and job=sample are one thing; what is handed over works or is refused."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import rlvr_jax
 from configs import base, quickstart
 from configs import sample as sample_config
 from rlvr_jax import config as config_lib
-from rlvr_jax import study
+from rlvr_jax import graceful, study
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.fill import Stopped
@@ -203,11 +204,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(
   assert not list(tmp_path.rglob('part-*'))
 
 
-def test_a_command_that_is_stopped_says_so_and_exits_with_130(capsys):
+def test_a_command_that_is_stopped_says_so_and_exits_with_130(capsys, monkeypatch):
+  monkeypatch.setattr(graceful._state, 'asked_by', signal.SIGINT)
   with pytest.raises(SystemExit) as ended, sample_lib.exit_when_stopped():
     raise Stopped('kept 3 of 4 samples; the same command goes on')
   assert ended.value.code == 130
-  assert capsys.readouterr().err == 'kept 3 of 4 samples; the same command goes on\n'
+  said = capsys.readouterr().err
+  assert said.startswith('kept 3 of 4 samples; the same command goes on\nto go on: cd ')
 
 
 def test_a_dry_run_ends_after_the_pilot(model, path, tmp_path, capsys):

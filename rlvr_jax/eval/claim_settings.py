@@ -13,6 +13,8 @@ import os
 import pathlib
 from typing import Any
 
+from rlvr_jax import paths
+
 FILE = 'claims.json'
 
 
@@ -88,7 +90,7 @@ def register(
   settings replace the file. Later they are appended to its `changes`, and the registration returned
   says so. ValueError for a file of that name that is something else.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.path_of(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / FILE
   if sampled is None:
@@ -135,9 +137,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _write(path: pathlib.Path, record: dict[str, Any]) -> None:
-  temporary = path.with_name(f'.{path.name}.tmp')
-  temporary.write_text(json.dumps(record, indent=1) + '\n')
-  temporary.replace(path)
+  paths.write_whole(path, json.dumps(record, indent=1) + '\n')
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rlvr_jax import graceful, hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval.counts import Counts, Reached
@@ -100,12 +101,12 @@ def measured(drawn: Samples, role: str, **more: Any) -> ModelResult:
 
 @contextlib.contextmanager
 def exit_when_stopped() -> Iterator[None]:
-  """Turns Stopped into its message and exit code 130, as a command ends."""
+  """Turns Stopped into its message and an exit code (graceful.exit_code), as a command ends."""
   try:
     yield
   except Stopped as stopped:
-    print(stopped, file=sys.stderr)
-    sys.exit(130)
+    hosts.say(f'{stopped}\n{graceful.resume_line()}')
+    sys.exit(graceful.exit_code())
 
 
 def store_name(name: str) -> str:

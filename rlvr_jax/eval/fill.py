@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.eval import preflight, stopping, turns
 from rlvr_jax.eval.ledger import Ledger
 from rlvr_jax.eval.run import (
@@ -23,7 +23,8 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.graceful import GracefulExit, Stopped
 from rlvr_jax.metrics import Progress, format_seconds
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.sampling.engine import Engine, bucket
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.shapes import shape_of
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
@@ -94,6 +95,8 @@ def sample_into_store(
     flush_s=flush_s,
   )
   what = f'sampling {subject.name}'
+  if hosts.count() > 1:
+    what += f' (1 of {hosts.count()} shares)'
   with (
     GracefulExit() as asked,
     Progress(ledger.total, what, start=ledger.known, plain_every_s=5.0, enabled=show) as progress,
@@ -157,8 +160,8 @@ class _Filling:
     subject = self.subject
     verdict = self.pool.submit(subject.problems[0], '')
     # one token of a prompt of each size that is a program of its own; it is no draw of the run
-    capacity = subject.engine.prompt_capacity
-    sizes = {bucket(len(ids), capacity): place for place, ids in enumerate(subject.encoded)}
+    capacity, vision = subject.engine.prompt_capacity, subject.engine.config.vision
+    sizes = {shape_of(ids, capacity, vision): place for place, ids in enumerate(subject.encoded)}
     items = [
       Item(place, subject.problems[place].uid, 0, 0, subject.encoded[place], limit=1)
       for place in sizes.values()
@@ -195,7 +198,8 @@ class _Filling:
       fewest,
       most,
     )
-    free = shutil.disk_usage(self.store.root).free
+    found = preflight.of_all(found, hosts.count())
+    free = self.store.free_bytes()
     self.progress.note('\n'.join(['still to come:', *preflight.describe(found, free=free)]))
     return found
 
@@ -227,7 +231,7 @@ class _Filling:
         lengths.append(one.completion.drawn)
         self.outgrown += one.completion.turns is not None and one.completion.turns.outgrown
         self._show()
-        if self.asked.requested:
+        if self.asked.requested or hosts.lost():
           raise Stopped(
             f'kept {self.ledger.known:,} of {self.ledger.total:,} samples; the same command goes on'
           )

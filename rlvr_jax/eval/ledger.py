@@ -2,18 +2,18 @@
 
 Beside the shards of a model's task lie, while early stopping is on, ahead.parquet (draws that wait
 for an earlier one, so that a restart need not make them again) and discarded.json (what was drawn
-beyond the end of a problem and left out).
+beyond the end of a problem and left out). Further processes of a run have files of their own.
 """
 
 import dataclasses
 import json
 import logging
-import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlvr_jax import hosts
 from rlvr_jax.eval import shards
 from rlvr_jax.eval.samples import Row, SampleStore
 from rlvr_jax.eval.stopping import Draws, Rule
@@ -154,7 +154,7 @@ class Ledger:
     now = frozenset((place, row.sample) for place, row in held)
     if now == self._spooled:
       return
-    path = self._folder / SPOOL
+    path = self._own_file(SPOOL)
     if not held:
       path.unlink(missing_ok=True)
     else:
@@ -164,28 +164,35 @@ class Ledger:
     self._spooled = now
 
   def _read_spool(self) -> None:
-    path = self._folder / SPOOL
-    if not path.exists() or not self.rule.stop_after:
+    if not self.rule.stop_after:
       return
-    shards.check_same(shards.read_metadata(path), self._metadata, path, 'the samples to be drawn')
+    own = self._own_file(SPOOL)
+    others = sorted({*self._folder.glob(SPOOL.replace('.', '*.'))} - {own})
     names = [*shards.SCHEMA.names, *shards.EXTRAS.names]
-    rows = [Row(**fields) for fields in shards.read_shard(path, names).to_pylist()]
-    self._spooled = frozenset((self._place.get(row.problem_id, -1), row.sample) for row in rows)
-    for row in rows:
-      place = self._place.get(row.problem_id)
-      if place is not None and self.draws[place].unknown(row.sample):
-        self.take(place, row)
+    for path in [own] * own.exists() + others:
+      shards.check_same(shards.read_metadata(path), self._metadata, path, 'the samples to be drawn')
+      rows = [Row(**fields) for fields in shards.read_shard(path, names).to_pylist()]
+      if path == own:
+        self._spooled = frozenset((self._place.get(r.problem_id, -1), r.sample) for r in rows)
+      for row in rows:
+        place = self._place.get(row.problem_id)
+        if place is not None and self.draws[place].unknown(row.sample):
+          self.take(place, row)
+
+  def _own_file(self, name: str) -> pathlib.Path:
+    path = self._folder / name
+    return path.with_stem(f'{path.stem}-{hosts.index()}') if hosts.index() else path
 
   def _write_discarded(self) -> None:
     text = json.dumps(dataclasses.asdict(self.discarded)) + '\n'
-    self._replace(self._folder / DISCARDED, lambda temporary: temporary.write_text(text))
+    self._replace(self._own_file(DISCARDED), lambda temporary: temporary.write_text(text))
 
   def _read_discarded(self) -> Discarded:
-    path = self._folder / DISCARDED
+    path = self._own_file(DISCARDED)
     return Discarded(**json.loads(path.read_text())) if path.exists() else Discarded()
 
   def _replace(self, path: pathlib.Path, write: Any) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(shards.temporary_name(path.name))
     try:
       path.parent.mkdir(parents=True, exist_ok=True)
       write(temporary)

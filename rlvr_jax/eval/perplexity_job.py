@@ -7,13 +7,13 @@ made of all of them (perplexity_results.py).
 
 import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import authors as authors_lib
 from rlvr_jax.eval import likelihood, perplexity_results
@@ -31,6 +31,7 @@ from rlvr_jax.eval.perplexity_rows import (
 from rlvr_jax.eval.sample import store_name, weights_of
 from rlvr_jax.metrics import Progress
 from rlvr_jax.models.load import full_name
+from rlvr_jax.sampling.local import local_mesh
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.problem import Problem
 
@@ -47,7 +48,11 @@ class Asked:
 
 
 def perplexity(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-  """Runs the job: see the module. Returns what perplexity.json holds."""
+  """Runs the job: see the module. Returns what perplexity.json holds.
+
+  Of several processes each scores its share of the completions, and the first writes the results
+  (the others return nothing).
+  """
   if not config.stores:
     raise ValueError(
       'job=perplexity needs completions: --config.stores=runs/x,reference.jsonl (runs, stores and '
@@ -58,7 +63,7 @@ def perplexity(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
   found = with_task(found)
   problems, templates = problems_of(config, found)
   asked, plan = select(config, found, problems, [name for name, _ in models])
-  mesh = run_lib.make_mesh(config)
+  mesh = local_mesh(run_lib.make_mesh(config))
   described = {}
   for name, path in models:
     model = open_model(config, name, path, found, templates, mesh)
@@ -67,6 +72,9 @@ def perplexity(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     for one in asked:
       task = one.author.task
       score_author(config, workdir, model, one, problems[task], templates[task], mesh)
+  hosts.barrier('the scored completions')
+  if not hosts.is_first():
+    return {}
   table = read_parts(workdir, [name for name, _ in models], found)
   names = {author.name: str(author.path) for author in found}
   return perplexity_results.write(workdir, table, described, names, plan)
@@ -256,7 +264,7 @@ def open_model(
       settings[task] = likelihood.Settings(
         float(s['temperature']), float(s['top_p']), int(s['top_k'])
       )
-  print(f'perplexity: loading {name} ({path})', file=sys.stderr)
+  hosts.say(f'perplexity: loading {name} ({path})')
   dtype = config.model.compute_dtype
   model_config, params, tokenizer = likelihood.load(path, dtype=dtype, mesh=mesh)
   weights = weights_of(config, path)
@@ -306,20 +314,22 @@ def score_author(
   metadata = part_metadata(model, author, template, p.shown)
   done = done_keys(folder, metadata)
   x = asked.listing
-  missing = [
-    i for i in asked.chosen.tolist() if (str(x.problem_id[i]), int(x.sample[i])) not in done
-  ]
+  own = [asked.chosen[i].item() for i in hosts.mine(len(asked.chosen))]
+  missing = [i for i in own if (str(x.problem_id[i]), int(x.sample[i])) not in done]
   what = f'{author.name} under {model.name}'
-  with Progress(len(missing) + len(done), what, start=len(done), plain_every_s=5.0) as progress:
+  known = len(own) - len(missing)
+  with Progress(
+    len(own), what, start=known, plain_every_s=5.0, enabled=hosts.is_first()
+  ) as progress:
     if not missing:
-      progress.note(f'{what}: all {len(done):,} completions are scored')
+      progress.note(f'{what}: all {known:,} completions are scored')
       return
     names = sorted({str(x.problem_id[i]) for i in missing})
     encoded = run_lib.encode_prompts(
       [problems[name] for name in names], template, model.tokenizer, model.config.max_positions
     )
     prompts = dict(zip(names, encoded, strict=True))
-    scored = len(done)
+    scored = known
     for begin in range(0, len(missing), BLOCK):
       block = list(authors_lib.read(author, x, missing[begin : begin + BLOCK]))
       block, long = fitting(model, author, block, prompts)

@@ -232,7 +232,7 @@ def write_part(
   folder.mkdir(parents=True, exist_ok=True)
   table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
   table = table.replace_schema_metadata({METADATA_KEY: json.dumps(dict(metadata)).encode()})
-  temporary = folder / f'.part.{os.getpid()}.tmp'
+  temporary = folder / shards.temporary_name('part')
   try:
     with temporary.open('wb') as file:
       pq.write_table(table, file)

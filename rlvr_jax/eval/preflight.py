@@ -138,6 +138,17 @@ def price(pilot: Pilot, fewest: int, most: int) -> Price:
   )
 
 
+def of_all(found: Price, processes: int) -> Price:
+  """The price for several processes, each of which has such a share to draw at the same time."""
+  fewest, most = found.draws
+  return dataclasses.replace(
+    found,
+    draws=(processes * fewest, processes * most),
+    tokens=tuple(processes * x for x in found.tokens),
+    disk=processes * found.disk,
+  )
+
+
 def describe(found: Price, *, times: int = 1, free: int | None = None) -> list[str]:
   """Lines for people; times: models to be sampled so, free: bytes the disk has left."""
   pilot, (fewest, most) = found.pilot, found.draws

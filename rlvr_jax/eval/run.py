@@ -6,6 +6,7 @@ The same functions serve training's rollouts, looks at held-out problems and mea
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -13,18 +14,22 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from rlvr_jax import sharding
+from rlvr_jax import hosts, mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
+from rlvr_jax.models.images import Pictured, expand
+from rlvr_jax.models.processor import image_of, with_bounds
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
 from rlvr_jax.sampling.engine import Engine, page_size
 from rlvr_jax.sampling.layout import choose_impl
+from rlvr_jax.sampling.local import local_mesh
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.sharding import row_parts
+from rlvr_jax.tasks import images as task_images
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -48,11 +53,19 @@ class Scored:
 
 
 def encode_prompts(
-  problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
+  problems: Sequence[Problem],
+  template: str,
+  tokenizer: Tokenizer,
+  capacity: int,
+  vision: VisionConfig | None = None,
 ) -> list[tuple[int, ...]]:
-  """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens, and
-  where problems have images."""
-  if seen := [p.id for p in problems if p.images]:
+  """Token ids of each problem's prompt, with its images (images.Pictured) where it has some.
+
+  vision: of a model that sees. Images' headers are read, and pixels when they are needed.
+  ValueError naming the problems whose prompts are longer than `capacity` tokens, an image that
+  cannot be read, and images that the model does not see.
+  """
+  if vision is None and (seen := [p.id for p in problems if p.images]):
     raise ValueError(
       f'{len(seen)} of {len(problems)} problems have images, e.g. {seen[0]!r}, which this model '
       'does not see; name a model with a vision tower'
@@ -62,6 +75,11 @@ def encode_prompts(
   encoded = [
     tuple(tokenizer.encode(prompts.render(p, template, hf), special=text)) for p in problems
   ]
+  if vision is not None:
+    encoded = [
+      _pictured(p, ids, vision) if p.images else ids
+      for p, ids in zip(problems, encoded, strict=True)
+    ]
   long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > capacity]
   if long:
     worst = max(n for _, n in long)
@@ -70,6 +88,26 @@ def encode_prompts(
       f'tokens, e.g. problem {long[0][0]!r} with {long[0][1]}; raise it to {worst} or drop them'
     )
   return encoded
+
+
+def sees(config: Config, model_config: ModelConfig) -> VisionConfig | None:
+  """The model's vision with the config's bounds of pixels; None where it has none."""
+  if model_config.vision is None:
+    return None
+  return with_bounds(model_config.vision, config.model.min_pixels, config.model.max_pixels)
+
+
+def _pictured(problem: Problem, ids: tuple[int, ...], vision: VisionConfig) -> Pictured:
+  found = [
+    image_of(
+      size,
+      task_images.sha256(problem, place),
+      functools.partial(task_images.pixels, problem, place),
+      vision,
+    )
+    for place, size in enumerate(task_images.sizes(problem))
+  ]
+  return Pictured(expand(ids, found, vision), found)
 
 
 def model_uid(name: str, coupling: str) -> int:
@@ -82,8 +120,12 @@ def model_uid(name: str, coupling: str) -> int:
 def make_engine(
   config: Config, params: Params | None, model_config: ModelConfig, mesh=None
 ) -> Engine:
-  """The engine of a config's sampling group; params None leaves them to `load`."""
+  """The engine of a config's sampling group; params None leaves them to `load`.
+
+  mesh: over all processes, of which the engine takes its own process's part.
+  """
   s = config.sampling
+  mesh = local_mesh(sharding.sampler_mesh(mesh, s.tensor))
   check_context(config, model_config)
   capacities = engine_budget(config, model_config, mesh)
   log.info('sampler: %s', budget.describe(capacities))
@@ -107,19 +149,29 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
   page = page_size(s.page, s.max_tokens)
+  impl = choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype)
+  tensor = 1 if mesh is None else mesh.shape['tensor']
+  return budget_over(config, model_config, shards=row_parts(mesh), tensor=tensor, decode_impl=impl)
+
+
+def budget_over(
+  config: Config, model_config: ModelConfig, *, shards: int, tensor: int, decode_impl: str
+) -> budget.Budget:
+  """The same over so many shards of slots, heads and vocabulary split `tensor` ways."""
+  s = config.sampling
   sizes: dict[str, Any] = {
-    'slots': s.slots,
+    'slots': _own_share('slots', s.slots),
     'bank_rows': s.bank_rows,
     'prompt_capacity': s.prompt_capacity,
     'completion_capacity': s.max_tokens,
-    'page': page,
+    'page': page_size(s.page, s.max_tokens),
     'dtype': config.model.compute_dtype,
-    'shards': row_parts(mesh),
-    'tensor': 1 if mesh is None else mesh.shape['tensor'],
-    'decode_impl': choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype),
+    'shards': shards,
+    'tensor': tensor,
+    'decode_impl': decode_impl,
   }
   if not s.memory_gb:
-    return budget.price(model_config, pages=s.pages, **sizes)
+    return budget.price(model_config, pages=_own_share('pages', s.pages), **sizes)
   if s.pages:
     raise ValueError(
       f'sampling.memory_gb={s.memory_gb} decides the pages; leave sampling.pages={s.pages} at 0'
@@ -127,10 +179,48 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   return budget.fit(model_config, int(s.memory_gb * budget.GIB), **sizes)
 
 
+def _own_share(key: str, total: int) -> int:
+  """This process's share of what the sampler has over all of them."""
+  if total % hosts.count():
+    raise ValueError(
+      f'sampling.{key}={total} is not a multiple of the {hosts.count()} processes, among '
+      'which it is shared out'
+    )
+  return total // hosts.count()
+
+
 def make_mesh(config: Config):
-  """The mesh of a config; None on a single device, where there is nothing to lay out."""
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+  """The mesh of a config; None on a single device, where there is nothing to lay out.
+
+  mesh.auto, where nothing is learnt (rl/layouts.py has what is): all devices on fsdp.
+  """
+  m = config.mesh
+  shape = (1, -1, 1) if m.auto else (m.data, m.fsdp, m.tensor)
+  mesh = sharding.make_mesh(*shape)
   return None if mesh.size == 1 else mesh
+
+
+def sampling_mesh(config: Config, model_config: ModelConfig):
+  """The mesh of a job that samples and does not learn; of a config, or chosen (mesh.auto)."""
+  mesh, tensor = make_mesh(config), config.sampling.tensor
+  if config.mesh.auto and mesh is not None:
+    devices = list(mesh.devices.flat)
+    left = int(mesh_choice.USABLE * mesh_choice.device_memory(devices))
+    tensor, why = choose_tensor(config, model_config, devices, left)
+    log.info('sampling.tensor=%d on %d devices: %s', tensor, mesh.size, why)
+  return sharding.sampler_mesh(mesh, tensor)
+
+
+def choose_tensor(
+  config: Config, model_config: ModelConfig, devices: Sequence[Any], left: int
+) -> tuple[int, str]:
+  """sampling.tensor, or the least whose share of the weights fits into `left` bytes; and why."""
+  if config.sampling.tensor:
+    return config.sampling.tensor, 'as sampling.tensor says'
+  own = sum(device.process_index == devices[0].process_index for device in devices)
+  c = model_config
+  weights = budget.weight_bytes(c, config.model.compute_dtype)
+  return mesh_choice.choose_tensor(own, left, weights, (c.num_heads, c.mlp_dim, c.vocab_size))
 
 
 def draw(

@@ -14,12 +14,13 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import hosts
 from rlvr_jax.checkpoint import checksums
 from rlvr_jax.config import Config
 from rlvr_jax.eval import preflight, served
@@ -36,12 +37,13 @@ from rlvr_jax.eval.publish import publish_drawn
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.stopping import Rule
 from rlvr_jax.eval.turns import rules_of
+from rlvr_jax.graceful import GracefulExit, Stopped
 from rlvr_jax.metrics import Meter
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import fingerprint, full_name, load_model
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.sampling.layout import hand_over
+from rlvr_jax.sampling.local import hand_over_locally
 from rlvr_jax.sampling.types import Sampling
 from rlvr_jax.sharding import path_name
 from rlvr_jax.tasks import prompts
@@ -85,7 +87,8 @@ def sample(
   prompt_capacity: int = 512,
   chunk: int = 32,
   decode_impl: str = 'auto',
-  mesh: tuple[int, int, int] = (1, -1, 1),
+  mesh: tuple[int, int, int] | Literal['auto'] = (1, -1, 1),
+  tensor: int = 0,
   workers: int = 2,
   limit_s: float = 10.0,
   memory_mb: int = 4096,
@@ -113,7 +116,8 @@ def sample(
     name, task: the model's and the problems' names in the store.
     verifier: 'math', 'none', ..., 'file.py:function', or a function of an importable file.
     environment, turns: what answers completions, and how many a conversation has at most.
-    mesh: devices on (data, fsdp, tensor).
+    mesh: devices on (data, fsdp, tensor), or 'auto' (docs/meshes.md).
+    tensor: devices that share the weights; 0: as mesh has them.
     decode_impl: attention of the sampler: 'auto', or a name in models.decode.
     memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
     dry_run: ends after the pilot, once it has said what the rest would cost.
@@ -126,7 +130,8 @@ def sample(
     raise ValueError('a loaded model needs a name=: its samples are stored under it')
   given = gather(problems, task=task, fields=fields, verifier=_verifier_name(verifier))
   given = prompts.with_prefix(given, template)
-  data, axes = 'by problem', zip(('data', 'fsdp', 'tensor'), mesh, strict=True)
+  data, auto = 'by problem', mesh == 'auto'
+  sizes = (1, -1, 1) if auto else mesh
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):
     data = content_hash({'name': 'jsonl', 'path': os.fspath(problems), 'fields': fields or {}})
@@ -137,7 +142,7 @@ def sample(
       'dry_run': dry_run,
       'model': {'name': path, 'compute_dtype': dtype},
       'server': dataclasses.asdict(served.Limits()),
-      'mesh': dict(axes),
+      'mesh': dict(zip(('data', 'fsdp', 'tensor', 'auto'), (*sizes, auto), strict=True)),
       'task': {'template': template, 'environment': environment, 'turns': turns},
       'sampling': {
         'max_tokens': max_tokens,
@@ -150,6 +155,7 @@ def sample(
         'prompt_capacity': prompt_capacity,
         'chunk': chunk,
         'decode_impl': decode_impl,
+        'tensor': tensor,
         'coupling': coupling,
         'first': first,
         'stop_after': stop_after,
@@ -198,51 +204,83 @@ def draw(
 
   data stands for the content of the problems, 'by problem' for a list that is remembered one by
   one beside its samples; loaded is config.model.name where that is loaded already, and weights
-  stands for its content. name is that in the store (evaluate.name, or from model.name).
+  stands for its content. name is that in the store (evaluate.name, or from model.name). Of several
+  processes each draws its share of the problems; when this returns, the store holds all.
   """
   if loaded is None and config_lib.is_served(config.model.name):
     return served.draw(config, workdir, problems, data, name=name, show=show), None
   rule = Rule(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
+  show = show and hosts.is_first()
   name = name or config.evaluate.name or store_name(full_name(config.model.name))
-  store, mesh = SampleStore(workdir / 'samples'), run_lib.make_mesh(config)
+  store = SampleStore(workdir / 'samples')
   if loaded is None:
     loaded = load_model(config.model.name, dtype=config.model.compute_dtype)
     weights = weights_of(config, config.model.name)
   model_config, params, tokenizer = loaded
+  mesh = run_lib.sampling_mesh(config, model_config)
   if show and show_settings:
     print_settings(config, model_config, problems, store.root / name / problems[0].task)
   capacity = config.sampling.prompt_capacity
-  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
+  encoded = run_lib.encode_prompts(
+    problems, config.task.template, tokenizer, capacity, run_lib.sees(config, model_config)
+  )
   if data == 'by problem':
     check_remembered(store.root / name / problems[0].task / 'problems.json', list(problems))
-  sampler_params = hand_over(None, params, mesh)
+  sampler_params = hand_over_locally(None, params, mesh)
   del params, loaded  # the sampler has its own copy
   engine = run_lib.make_engine(config, sampler_params, model_config, mesh)
+  own = hosts.mine(len(problems))
   subject = Subject(
     name,
     engine,
     tokenizer,
-    problems,
-    encoded,
+    [problems[i] for i in own],
+    [encoded[i] for i in own],
     config.task.template,
     weights,
     data,
     rules_of(config.task, problems, tokenizer, capacity),
   )
-  with pool_of(config.verifier, workdir) as pool:
-    found = sample_into_store(
-      store,
-      subject,
-      rule,
-      eval_sampling(config, tokenizer.eos_ids),
-      pool,
-      seed=config.seed,
-      coupling=config.sampling.coupling,
-      flush_s=config.evaluate.flush_s,
-      pilot_only=pilot_only or config.dry_run,
-      show=show,
-    )
-  return Samples(store, name, tuple(problems), rule), found
+
+  def fill() -> preflight.Price | None:
+    with pool_of(config.verifier, workdir) as pool:
+      return sample_into_store(
+        store,
+        subject,
+        rule,
+        eval_sampling(config, tokenizer.eos_ids),
+        pool,
+        seed=config.seed,
+        coupling=config.sampling.coupling,
+        flush_s=config.evaluate.flush_s,
+        pilot_only=pilot_only or config.dry_run,
+        show=show,
+      )
+
+  return Samples(store, name, tuple(problems), rule), _fill_together(fill, len(own))
+
+
+def _fill_together(fill: Callable[[], preflight.Price | None], own: int) -> Any:
+  """What `fill` returns in the first process, when all have filled in their shares.
+
+  Raises Stopped in all where one was stopped.
+  """
+  if hosts.count() == 1:
+    return fill()
+  found, stopped = None, ''
+  with GracefulExit() as asked:  # also of a process that waits for the others
+    try:
+      found = fill() if own else None
+    except Stopped as error:
+      if hosts.lost():
+        raise RuntimeError(hosts.lost()) from error
+      stopped = str(error)
+    if asked.requested:
+      stopped = stopped or 'this share of the samples is stored; the same command goes on'
+    stops = hosts.exchange(stopped, 'the filled store')
+  if any(stops):
+    raise Stopped(next(filter(None, stops)))
+  return hosts.from_first(found)
 
 
 def evaluate(config: Config, workdir: pathlib.Path) -> None:
@@ -254,9 +292,11 @@ def evaluate(config: Config, workdir: pathlib.Path) -> None:
     raise ValueError("model.name='' names no model to measure: give a directory, .gguf or hub id")
   meter = Meter()
   problems = evaluation_problems(config)
-  register(workdir, settings_of(config))
+  hosts.of_first(lambda: register(workdir, settings_of(config)))
   with exit_when_stopped():
     drawn, _ = draw(config, workdir, problems, content_hash(config.task))
+  if not hosts.is_first():
+    return
   if config.dry_run:
     print('dry_run: ends here; what the pilot drew is stored', file=sys.stderr)
   elif config.job == 'sample':

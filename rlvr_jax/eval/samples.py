@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rlvr_jax import paths
 from rlvr_jax.eval import shards
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.tasks.problem import VERDICTS
@@ -83,7 +84,7 @@ class SampleStore:
   """All samples under one directory, by model and task."""
 
   def __init__(self, root: str | os.PathLike):
-    self.root = pathlib.Path(root)
+    self.root = paths.path_of(root)
 
   def check_writable(self, needed_bytes: int = 0) -> None:
     """Tries the disk before an hour is spent sampling.
@@ -91,19 +92,23 @@ class SampleStore:
     Raises StoreError if the directory cannot be made or written, or has fewer free bytes than
     needed.
     """
-    probe = self.root / f'.probe.{os.getpid()}.tmp'
+    probe = self.root / shards.temporary_name('probe')
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe.write_bytes(b'x' * 4096)
       probe.unlink()
-      free = shutil.disk_usage(self.root).free
+      free = self.free_bytes()
     except OSError as error:
       raise shards.store_error('cannot write samples to', self.root, error) from error
-    if free < needed_bytes:
+    if free is not None and free < needed_bytes:
       raise shards.StoreError(
         f'{self.root} has {free / 2**20:.0f} MiB free but about {needed_bytes / 2**20:.0f} MiB of '
         'samples are to come; free some space or place the run elsewhere with --workdir'
       )
+
+  def free_bytes(self) -> int | None:
+    """Room on the disk; None in an object store, which has no end."""
+    return None if paths.is_remote(self.root) else shutil.disk_usage(self.root).free
 
   def models(self) -> dict[str, list[str]]:
     """Model names in the store, each with its tasks."""
@@ -130,6 +135,7 @@ class SampleStore:
     settings or prompts are already there.
     """
     folder = self._folder(model, task)
+    shards.sweep(folder)
     metadata = shards.Metadata(model, task, json.loads(json.dumps(dict(settings))), prompt_hash)
     for path in shards.shard_paths(folder):
       shards.check_same(shards.read_metadata(path), metadata, path, 'the samples about to be drawn')
@@ -362,12 +368,9 @@ class SampleWriter:
     self._flushed = time.monotonic()
     if not self._rows:
       return
-    temporary = self._folder / f'.part.{os.getpid()}.tmp'
     try:
-      size = shards.write(temporary, self._rows, self.metadata)
-      shards.publish(temporary, self._folder)
+      size = shards.store(self._folder, self._rows, self.metadata)
     except OSError as error:
-      temporary.unlink(missing_ok=True)
       what = f'cannot write {len(self._rows)} samples to'
       raise shards.store_error(what, self._folder, error) from error
     self.bytes_written += size

@@ -2,17 +2,23 @@
 # (pyarrow.compute makes its functions when it is imported; no checker sees them)
 """The files of the sample store: schema, metadata, and every check a shard must pass."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
+import platform
 import re
+import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from rlvr_jax import hosts, paths
 
 KEY = ('task', 'problem_id', 'visit', 'sample')
 METADATA_KEY = b'rlvr_jax.samples'
@@ -66,6 +72,36 @@ class Metadata:
     return json.dumps({'format': FORMAT, **dataclasses.asdict(self)}, sort_keys=True).encode()
 
 
+def temporary_name(what: str) -> str:
+  """A file name that no other process uses, on whatever machine."""
+  return f'.{what}.{platform.node()}.{os.getpid()}.tmp'
+
+
+def sweep(folder: pathlib.Path) -> None:
+  """Deletes half-written files of killed writers: this machine's dead ones, and any an hour old.
+
+  A shard is written in seconds. An object store has no such files.
+  """
+  if paths.is_remote(folder):
+    return
+  for path in folder.glob('.part.*.tmp'):
+    pid = path.name.split('.')[-2]
+    dead = path.name == f'.part.{platform.node()}.{pid}.tmp' and not _alive(int(pid))
+    with contextlib.suppress(FileNotFoundError):  # its writer has just ended
+      if dead or time.time() - path.stat().st_mtime > 3600:
+        path.unlink()
+
+
+def _alive(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    return True
+  return True
+
+
 def store_error(what: str, path: pathlib.Path, error: OSError) -> StoreError:
   return StoreError(
     error.errno,
@@ -81,16 +117,46 @@ def shard_paths(folder: pathlib.Path) -> list[pathlib.Path]:
   return [path for _, path in sorted(found)]
 
 
-def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
-  """Gives the finished file the next free number; a link fails where a rename would overwrite."""
+def _next_number(folder: pathlib.Path) -> int:
+  """The next free number of a shard.
+
+  Of several processes of a run each takes numbers of its own, so that none can overwrite another's.
+  """
   taken = shard_paths(folder)
   number = int(taken[-1].stem.removeprefix('part-')) + 1 if taken else 0
+  return number + (hosts.index() - number) % hosts.count()
+
+
+def store(folder: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
+  """Rows as the next shard of a folder, there whole or not at all; its bytes.
+
+  An object store has no rename that is at once: there the shard is put under its name in one piece,
+  and what the store lists is whole.
+  """
+  if paths.is_remote(folder):
+    data = io.BytesIO()
+    _write_parquet(_table_of(rows), data, metadata)
+    paths.write_whole(folder / f'part-{_next_number(folder):05d}.parquet', data.getvalue())
+    return data.tell()
+  temporary = folder / temporary_name('part')
+  try:
+    size = write(temporary, rows, metadata)
+    publish(temporary, folder)
+  except OSError:
+    temporary.unlink(missing_ok=True)
+    raise
+  return size
+
+
+def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
+  """Gives the finished file the next free number; a link fails where a rename would overwrite."""
+  number = _next_number(folder)
   while True:
     target = folder / f'part-{number:05d}.parquet'
     try:
       os.link(temporary, target)
     except FileExistsError:  # another writer took it meanwhile
-      number += 1
+      number += hosts.count()
       continue
     except OSError:  # a file system without hard links
       os.rename(temporary, target)
@@ -106,27 +172,38 @@ def publish(temporary: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def write(temporary: pathlib.Path, rows: list[Any], metadata: Metadata) -> int:
-  """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes.
+  """Rows (attributes named as SCHEMA) into a file that is on the disk on return; its bytes."""
+  return write_table(temporary, _table_of(rows), metadata)
 
-  A column of EXTRAS is there if any row has a value for it.
-  """
+
+def _table_of(rows: list[Any]) -> pa.Table:
+  """Rows as a table; a column of EXTRAS is there if any row has a value for it."""
   schema = SCHEMA
   for field in EXTRAS:
     if any(getattr(row, field.name) is not None for row in rows):
       schema = schema.append(field)
   columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
-  return write_table(temporary, pa.table(columns, schema=schema), metadata)
+  return pa.table(columns, schema=schema)
+
+
+def _write_parquet(table: pa.Table, file: Any, metadata: Metadata) -> None:
+  table = table.replace_schema_metadata({METADATA_KEY: metadata.encode()})
+  pq.write_table(table, file, compression='zstd', write_page_checksum=True)
 
 
 def write_table(temporary: pathlib.Path, table: pa.Table, metadata: Metadata) -> int:
   """The same of rows that are a table already, in SCHEMA's columns."""
-  table = table.replace_schema_metadata({METADATA_KEY: metadata.encode()})
   temporary.parent.mkdir(parents=True, exist_ok=True)
   with open(temporary, 'wb') as file:
-    pq.write_table(table, file, compression='zstd', write_page_checksum=True)
+    _write_parquet(table, file, metadata)
     file.flush()
     os.fsync(file.fileno())
     return file.tell()
+
+
+def _source(path: pathlib.Path) -> Any:
+  """What pyarrow reads: a path here, the bytes of an object elsewhere."""
+  return pa.BufferReader(path.read_bytes()) if paths.is_remote(path) else path
 
 
 def with_extras(schema: pa.Schema) -> pa.Schema:
@@ -136,7 +213,7 @@ def with_extras(schema: pa.Schema) -> pa.Schema:
 def extras_of(path: pathlib.Path) -> list[str]:
   """The columns of EXTRAS that a shard has."""
   try:
-    there = pq.read_schema(path).names
+    there = pq.read_schema(_source(path)).names
   except (pa.ArrowInvalid, OSError) as error:
     raise _corrupt(path, error) from error
   return [name for name in EXTRAS.names if name in there]
@@ -153,7 +230,7 @@ def _corrupt(path: pathlib.Path, error: Exception) -> Exception:
 
 def read_metadata(path: pathlib.Path) -> Metadata:
   try:
-    raw = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+    raw = (pq.read_schema(_source(path)).metadata or {}).get(METADATA_KEY)
   except (pa.ArrowInvalid, OSError) as error:
     raise _corrupt(path, error) from error
   if raw is None:
@@ -173,7 +250,7 @@ def read_metadata(path: pathlib.Path) -> Metadata:
 def is_ours(path: pathlib.Path) -> bool:
   """Whether a file is a shard of a sample store; a torn one of that name is taken for one."""
   try:
-    return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    return METADATA_KEY in (pq.read_schema(_source(path)).metadata or {})
   except (pa.ArrowInvalid, OSError):
     return True
 
@@ -211,7 +288,7 @@ def read_shard(path: pathlib.Path, columns: list[str]) -> pa.Table:
       table = table.append_column(field, pa.nulls(len(table), field.type))
     return table.select(columns)
   try:
-    table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+    table = pq.read_table(_source(path), columns=columns, page_checksum_verification=True)
   except (pa.ArrowInvalid, OSError) as error:
     raise _corrupt(path, error) from error
   expected = pa.schema([with_extras(SCHEMA).field(name) for name in columns])

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
+from rlvr_jax.models.vision import Images
 from rlvr_jax.sharding import ROWS, constrain, row_parts
 
 STRIPS = 16  # where they divide V; a `tensor` axis that divides them splits the strips
@@ -70,7 +71,8 @@ def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
   """Logits f32[...,V] for hidden [...,D], accumulated in float32 (or float64)."""
-  return _product('...D,VD->...V', hidden, _head(params))
+  with jax.named_scope('head'):
+    return _product('...D,VD->...V', hidden, _head(params))
 
 
 def token_logprobs(
@@ -96,6 +98,7 @@ def token_logprobs(
   return _token_logprobs(parts, mesh, _head(params), hidden, targets, temperature)
 
 
+@jax.named_scope('head')
 def _forward(
   parts: int,
   mesh: Mesh | None,
@@ -126,6 +129,7 @@ def _forward(
   return (sums.picked - log_z, entropy), saved
 
 
+@jax.named_scope('head')
 def _backward(
   parts: int, mesh: Mesh | None, saved: _Saved, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:
@@ -193,7 +197,10 @@ def _fold(
 
   def at(carry: Any, start: jax.Array | int, size: int) -> Any:
     part = jax.lax.dynamic_slice_in_dim(strips, start, size, axis=1)
-    if mesh is not None and S % mesh.shape['tensor'] == 0:  # gathered over fsdp, tokens are not
+    if mesh is not None and S % mesh.shape['tensor'] == 0:
+      # each part is gathered over fsdp in its turn, tokens are not; without the first of the two
+      # the compiler gathers the whole head ahead of the loop
+      part = constrain(part, mesh, 'tensor', None, 'fsdp')
       part = constrain(part, mesh, 'tensor')
     part = part.reshape(S * size, D)
     offsets = start + jnp.arange(size, dtype=jnp.int32)
@@ -259,6 +266,7 @@ def sequence_logprobs(
   remat: str | bool = 'none',
   chunk: int = 1024,
   mesh: Mesh | None = None,
+  images: Images | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """log p(tokens[:, t] | tokens[:, :t]) and the entropy there, f32[B,T] each (nats).
 
@@ -269,7 +277,14 @@ def sequence_logprobs(
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
   hidden, _ = forward(
-    params, tokens, positions, config=config, segments=segments, remat=remat, mesh=mesh
+    params,
+    tokens,
+    positions,
+    config=config,
+    segments=segments,
+    remat=remat,
+    mesh=mesh,
+    images=images,
   )
   predicted = token_logprobs(
     params,

@@ -9,14 +9,13 @@ import hashlib
 import json
 import pathlib
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlvr_jax import checkpoint
+from rlvr_jax import checkpoint, paths
 from rlvr_jax.models import hf
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.lora import Adapter, Factors
@@ -127,7 +126,7 @@ def write_form(
   if folder.is_dir():
     if hf.read_json(folder / 'run.json') == json.loads(json.dumps(record)):
       return
-    shutil.rmtree(folder)
+    paths.remove_tree(folder)
   with hf.new_directory(folder) as part:
     hf.write_form(part, config, tokenizer, dtype=dtype, generation=hf.drawn_as(temperature, top_p))
     hf.write_json(part / 'run.json', record)
@@ -208,10 +207,7 @@ def _check_architecture(reference: Reference, config: ModelConfig, stored: Any) 
     '.'.join(str(key.key) for key in path): tuple(leaf.shape)
     for path, leaf in jax.tree.leaves_with_path(stored)
   }
-  expected = {
-    '.'.join(leaf.path): (config.num_layers, *leaf.shape) if leaf.stacked else leaf.shape
-    for leaf in leaves(config)
-  }
+  expected = {'.'.join(leaf.path): leaf.full_shape for leaf in leaves(config)}
   wrong = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
   if wrong:
     shown = '; '.join(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax import graceful, hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.run import Scored
@@ -61,12 +62,15 @@ class Source:
     """The items' judged completions, in the order of finishing; rewarded: with their parts.
 
     Verdicts are made while sampling goes on; the phase 'verify' is what is waited for after it.
+    Raises graceful.Abandoned where there is no time for the rest of training's. Of several
+    processes each draws and judges its share, and all get all completions.
     """
+    items = share(items)
     ended = time.perf_counter()
 
     def drawn() -> Iterator[Completion]:
       nonlocal ended
-      yield from run_lib.draw(
+      for completion in run_lib.draw(
         self.engine,
         items,
         sampling,
@@ -74,7 +78,10 @@ class Source:
         tokenizer=self.tokenizer,
         pool=self.pool,
         stream=stream,
-      )
+      ):
+        if stream == 'train':
+          graceful.check()
+        yield completion
       ended = time.perf_counter()
 
     judged = run_lib.score(
@@ -93,11 +100,33 @@ class Source:
     else:
       found = list(judged)
     self.phases.add('verify', time.perf_counter() - ended)
-    return found
+    return self._of_all(found)
+
+  def _of_all(self, found: list[Scored]) -> list[Scored]:
+    """The completions of all processes, whose verdicts this one's pool learns."""
+    if hosts.count() == 1:
+      return found
+    with self.phases('exchange'):
+      everyone = hosts.exchange((found, self.pool.news()), 'the drawn completions')
+    for number, (_, news) in enumerate(everyone):
+      if number != hosts.index():
+        self.pool.learn(news)
+    return [scored for part, _ in everyone for scored in part]
 
   def item(self, index: int, visit: int, sample: int) -> Item:
     """One completion of a problem to be drawn."""
     return Item(index, self.problems[index].uid, visit, sample, self.encoded[index])
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+  """This process's share of items: whole draws of problems, single items where those are few."""
+  if hosts.count() == 1:
+    return items
+  draws = dict.fromkeys((item.problem, item.visit) for item in items)
+  if len(draws) < hosts.count():
+    return [items[i] for i in hosts.mine(len(items))]
+  own = {draw for i, draw in enumerate(draws) if i in hosts.mine(len(draws))}
+  return [item for item in items if (item.problem, item.visit) in own]
 
 
 def open_source(

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import graceful, hosts, profiling, watch
 from rlvr_jax import metrics as metrics_lib
-from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.config import ModelConfig
@@ -28,9 +28,10 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.rl import ends, learner, observe, rollout, skips, teacher_data
 from rlvr_jax.rl.algorithms import ALGORITHMS
-from rlvr_jax.rl.collect import Source, batch_of, open_source, train_sampling
+from rlvr_jax.rl.collect import Source, batch_of, open_source, share, train_sampling
 from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
 from rlvr_jax.rl.identity import identity_of
+from rlvr_jax.rl.layouts import settled
 from rlvr_jax.rl.teacher_data import Pair
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
@@ -80,17 +81,34 @@ def pair_source(
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
     chosen = rng.choices(problems, k=d.batch)
-    return own.corpus(chosen, seed=rng.getrandbits(32), noise=d.noise)
+    pairs: list[Pair] = own.corpus(chosen, seed=rng.getrandbits(32), noise=d.noise)
+    if not any(problem.images for problem in chosen):
+      return pairs
+    return [(problem, text) for problem, (_, text) in zip(chosen, pairs, strict=True)]
 
   return draw
 
 
 def encode_pairs(
-  pairs: list[Pair], tokenizer: Tokenizer, *, mask_prompt: bool, special: bool = False
+  pairs: list[Pair],
+  tokenizer: Tokenizer,
+  *,
+  mask_prompt: bool,
+  special: bool = False,
+  encode: Callable[[Problem], Sequence[int]] | None = None,
 ) -> Rollouts:
-  """Pairs as rollouts: completion tokens and EOS carry loss, prompt tokens only if not masked."""
+  """Pairs as rollouts: completion tokens and EOS carry loss, prompt tokens only if not masked.
+
+  encode: of prompts that are problems, since they have images.
+  """
   eos = tokenizer.eos_ids[0]
-  prompts = [tokenizer.encode(prompt, special=special) for prompt, _ in pairs]
+  prompts: list[Sequence[int]] = []
+  for prompt, _ in pairs:
+    if isinstance(prompt, str):
+      prompts.append(tokenizer.encode(prompt, special=special))
+    else:
+      assert encode is not None
+      prompts.append(encode(prompt))
   completions = [
     np.array([*tokenizer.encode(text, special=False), eos], np.int32) for _, text in pairs
   ]
@@ -131,10 +149,17 @@ def pairs_step(
 ) -> Step:
   """Steps on pairs: cross-entropy, or with distill.method=logits the teacher's distributions."""
   d, m = config.distill, config.model
-  special = not writes_bos(config.task.template)
+  template, capacity = config.task.template, config.sampling.prompt_capacity
+  special = not writes_bos(template)
+
+  def encode(problem: Problem) -> Sequence[int]:
+    vision = run_lib.sees(config, learn.config)
+    return run_lib.encode_prompts([problem], template, learn.tokenizer, capacity, vision)[0]
 
   def rollouts_of(step: int) -> tuple[Rollouts, np.ndarray]:
-    rollouts = encode_pairs(draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special)
+    rollouts = encode_pairs(
+      draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special, encode=encode
+    )
     return rollouts, np.ones(len(rollouts.rewards), np.float32)
 
   def sft(step: int):
@@ -177,8 +202,9 @@ def on_policy_step(config: config_lib.Config, learn: learner.Learner, source: So
     draws = batch_of(step * d.batch, d.batch, config.seed, len(source.problems))
     items = [source.item(index, visit, 0) for index, visit in draws]
     place = {(item.problem, item.visit): i for i, item in enumerate(items)}
+    own = list(source.engine.run(share(items), sampling, stream='train'))
     drawn = sorted(
-      source.engine.run(items, sampling, stream='train'),
+      (one for part in hosts.exchange(own, 'the drawn completions') for one in part),
       key=lambda one: place[one.item.problem, one.item.visit],
     )
     rollouts = rollout.assemble(
@@ -204,16 +230,19 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   d = config.distill
   problems, heldout = load_problems(config.task)
   on_policy = d.method == 'on_policy'
+  algorithm = ALGORITHMS['reinforce' if on_policy else 'sft']
+  config = settled(config, algorithm)
   learn = learner.open_learner(
     config,
-    ALGORITHMS['reinforce' if on_policy else 'sft'],
+    algorithm,
     total_steps=d.steps,
     learning_rate=d.learning_rate,
   )
   draw = None if on_policy else pair_source(config, problems, heldout, learn.tokenizer)
   looks = heldout[: config.train.eval_problems] if d.eval_every else []
   template, capacity = config.task.template, config.sampling.prompt_capacity
-  looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity)
+  sees = run_lib.sees(config, learn.config)
+  looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity, sees)
   engine = run_lib.make_engine(config, None, learn.config, learn.mesh)
 
   with contextlib.ExitStack() as stack:
@@ -221,6 +250,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
+        keep_every=config.train.keep_every,
         keep_steps=config.train.keep_steps,
         identity=identity_of(config, SFT_NOT_IDENTITY),
       )
@@ -235,6 +265,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
         workdir,
+        enabled=hosts.is_first(),
         tensorboard=config.metrics.tensorboard,
         wandb=config.metrics.wandb,
         resume_step=start - 1,
@@ -243,17 +274,20 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     pool = stack.enter_context(pool_of(config.verifier, workdir))
     held_out = open_source(config, engine, pool, learn.tokenizer, looks, looks_encoded)
     if draw is None:
-      encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity)
+      encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity, sees)
       own = open_source(config, engine, pool, learn.tokenizer, problems, encoded)
       take_step = on_policy_step(config, learn, own)
     else:
       take_step = pairs_step(config, learn, draw)
     exit_asked = stack.enter_context(GracefulExit())
     progress = stack.enter_context(
-      metrics_lib.Progress(d.steps, 'fine-tuning', start=start, plain_every_s=5.0)
+      metrics_lib.Progress(
+        d.steps, 'fine-tuning', start=start, plain_every_s=5.0, enabled=hosts.is_first()
+      )
     )
     phases = profiling.Phases()
     for step in range(start, d.steps):
+      watch.note(iteration=step)
       row: dict[str, Any] = {}
       last = step + 1 == d.steps
       if looks and (step % d.eval_every == 0 or last):
@@ -271,16 +305,18 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
       writer.write(step, row)
       progress.update(step + 1, {'loss': row['loss']})
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
-      due = (step + 1) % d.checkpoint_every == 0 or step + 1 in config.train.keep_steps
-      if last or due or exit_asked.requested or stuck:
+      due = (step + 1) % d.checkpoint_every == 0 or checkpoints.stays(step + 1)
+      leaving = hosts.anyone(exit_asked.requested)
+      if last or due or leaving or stuck:
         host |= {'iteration': step + 1, 'meter': meter.state()}
+        writer.flush()
         learn.save(checkpoints, step + 1, host)
       if stuck:
         checkpoints.wait()
         raise RuntimeError(skips.stuck_message(workdir, step))
-      if exit_asked.requested and not last:
+      if leaving and not last:
         checkpoints.wait()
-        progress.note(f'saved at step {step + 1}; the same command goes on from there')
+        progress.note(f'saved at step {step + 1}; {graceful.resume_line()}')
         return
     engine.free()
     checkpoints.wait()

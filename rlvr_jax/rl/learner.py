@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from rlvr_jax import hosts
 from rlvr_jax.checkpoint import Checkpointer
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
-from rlvr_jax.models.characters import char_tokenizer
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import load_model
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
@@ -31,13 +31,13 @@ from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.packing import Layout
 from rlvr_jax.rl.prepare import Prepared, prepare, selected
 from rlvr_jax.rl.rollout import layout_of, micro_batches
+from rlvr_jax.rl.scratch import from_scratch
 from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.rl.types import Rollouts, TrainState
 from rlvr_jax.rl.update import Rows, make_score, make_update, rows_sharding, state_shardings
 from rlvr_jax.sampling.engine import Engine
-from rlvr_jax.sampling.layout import hand_over
-from rlvr_jax.sharding import row_parts, shardings
-from rlvr_jax.tasks.load import family
+from rlvr_jax.sampling.local import hand_over_locally
+from rlvr_jax.sharding import row_parts, sampler_mesh, shardings
 
 
 @dataclasses.dataclass
@@ -83,18 +83,23 @@ class Learner:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
     old, engine.params = engine.params, None
     now = _as_dtype(self.params, self.run.model.compute_dtype)
-    engine.load(hand_over(old, now, self.mesh))
+    own = sampler_mesh(self.mesh, self.run.sampling.tensor)
+    engine.load(hand_over_locally(old, now, own))
 
   def _place(self, rows: Any) -> Any:
     if self.mesh is None:
       return rows
-    return jax.device_put(rows, rows_sharding(self.mesh))
+    return hosts.placed(rows, rows_sharding(self.mesh))
 
   def _layout(self, rollouts: Rollouts) -> Layout:
     t = self.run.train
     return layout_of(
       rollouts, micro_tokens=t.micro_tokens, multiple=self.multiple, packing=t.packing
     )
+
+  def _cut(self, *batch: Any, **per_token: np.ndarray | None) -> Rows:
+    sees = {'vision': self.config.vision, 'multiple': self.multiple}
+    return micro_batches(*batch, **sees, **per_token)
 
   def logprobs(
     self, params: Params, rollouts: Rollouts, score: Callable | None = None
@@ -104,7 +109,7 @@ class Learner:
     score: of another architecture's params (update.make_score).
     """
     layout = self._layout(rollouts)
-    rows = self._place(micro_batches(rollouts, None, layout))
+    rows = self._place(self._cut(rollouts, None, layout))
     found = (score or self.score)(params, rows, jnp.float32(self.run.sampling.temperature))
     logprobs, entropy = jax.device_get(found)
     return layout.restore(logprobs), layout.restore(entropy)
@@ -113,7 +118,7 @@ class Learner:
     """The critic's values f32[B,T], aligned as log-probs are."""
     assert self.values is not None
     layout = self._layout(rollouts)
-    rows = self._place(micro_batches(rollouts, None, layout))
+    rows = self._place(self._cut(rollouts, None, layout))
     return layout.restore(jax.device_get(self.values(self.state.critic.params, rows)))
 
   def prepare(
@@ -160,7 +165,7 @@ class Learner:
       part = batch.part(index)
       layout = self._layout(part.rollouts)
       keep, penalised = selected(self.algorithm, part, self.run.seed, (iteration, number))
-      rows = micro_batches(
+      rows = self._cut(
         part.rollouts,
         part.advantages,
         layout,
@@ -189,8 +194,8 @@ class Learner:
     assert self.critic_update is not None
     assert part.values is not None
     assert part.targets is not None
-    rows = micro_batches(part.rollouts, None, layout)
-    values, targets = (jnp.asarray(layout.cut(x)) for x in (part.values, part.targets))
+    rows = self._cut(part.rollouts, None, layout)
+    values, targets = (cast(jax.Array, layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
       self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
     )
@@ -211,7 +216,7 @@ class Learner:
 
   def rows(self, rollouts: Rollouts, advantages: np.ndarray | None = None) -> Rows:
     """Rollouts in packed micro-batches, with advantages f32[B] or f32[B,T]."""
-    return micro_batches(rollouts, advantages, self._layout(rollouts))
+    return self._cut(rollouts, advantages, self._layout(rollouts))
 
   def placed(self, rollouts: Rollouts) -> Rows:
     """The same without advantages, on the mesh."""
@@ -268,24 +273,7 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
   if config.model.name:
     found = load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
     return dataclasses.replace(found[0], attention_impl=config.model.attention_impl), *found[1:]
-  own = family(config.task)
-  if own is None:
-    raise ValueError(
-      f"model.name='' makes a model from scratch, which task.name={config.task.name!r} has no "
-      'alphabet for; name a model (directory, .gguf or hub id)'
-    )
-  tokenizer = char_tokenizer(own.ALPHABET)
-  init = config.model.init.to_dict()
-  init['vocab_size'] = init['vocab_size'] or tokenizer.vocab_size
-  qwen2 = init['architecture'] == 'qwen2'
-  model_config = ModelConfig(
-    **init,
-    qkv_bias=qwen2,
-    qk_norm=init['architecture'] == 'qwen3',
-    max_positions=config.sampling.prompt_capacity + config.sampling.max_tokens,
-    eos_ids=tokenizer.eos_ids,
-    attention_impl=config.model.attention_impl,
-  )
+  model_config, tokenizer = from_scratch(config)
   make = jax.jit(
     lambda key: init_params(key, model_config, config.model.dtype),
     out_shardings=placed(model_config),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax import hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval import run as run_lib
@@ -140,8 +141,9 @@ class RolloutWriter:
     self.writer.close()
 
   def add(self, groups: Sequence[Group]) -> None:
-    """Takes what an iteration drew."""
-    for one in (s for group in groups for s in group.scored):
+    """Takes what an iteration drew; each process keeps its share."""
+    own = (groups[i] for i in hosts.mine(len(groups)))
+    for one in (s for group in own for s in group.scored):
       item = one.completion.item
       problem = self._problems[item.problem]
       if (problem.id, item.visit, item.sample) not in self._done:

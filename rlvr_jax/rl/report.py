@@ -6,7 +6,6 @@ the run's sample store, under 'start' and 'step-N'; report.html and results.json
 
 import logging
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import hosts
 from rlvr_jax.config import Config
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.drawn import measured
@@ -60,23 +60,27 @@ def write(
   for name, role in (('start', 'base'), (end, 'rl')):
     params = learn.params if name == end else _start_params(config, learn)
     params = jax.tree.map(lambda x: x.astype(config.model.compute_dtype), params)
-    print(f'boundary report: sampling {name}', file=sys.stderr)
-    drawn, _ = sample_lib.draw(
-      measuring,
-      workdir,
-      problems,
-      content_hash(config.task),
-      loaded=(learn.config, params, learn.tokenizer),
-      weights=f'{sample_lib.params_hash(params)} {config.model.compute_dtype}',
-      name=name,
-      show_settings=False,
-    )
+    hosts.say(f'boundary report: sampling {name}')
+    with sample_lib.exit_when_stopped():
+      drawn, _ = sample_lib.draw(
+        measuring,
+        workdir,
+        problems,
+        content_hash(config.task),
+        loaded=(learn.config, params, learn.tokenizer),
+        weights=f'{sample_lib.params_hash(params)} {config.model.compute_dtype}',
+        name=name,
+        show_settings=False,
+      )
     del params
     trained: dict[str, Any] = {}
     if name == end:
       trained = {'algorithm': config.train.algorithm, 'seed': config.seed}
       trained['step'] = config.train.iterations
-    found.append(measured(drawn, role, **trained))
+    if hosts.is_first():
+      found.append(measured(drawn, role, **trained))
+  if not hosts.is_first():
+    return
   rows = read_metrics(workdir / 'metrics.jsonl')
   publish(
     measuring,

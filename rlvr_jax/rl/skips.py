@@ -1,15 +1,18 @@
 """Optimizer steps that were skipped for a non-finite loss or gradient: counted, kept, told."""
 
 import dataclasses
+import io
 import logging
 import pathlib
 
 import numpy as np
 
+from rlvr_jax import hosts, paths
 from rlvr_jax.rl.types import Rollouts
 
 log = logging.getLogger(__name__)
 MOST_SKIPS = 3  # non-finite steps in a row that stop a run
+MOST_DUMPS = 20  # batches kept, the last ones: a long run may skip a step now and then
 
 
 def count_skips(
@@ -24,8 +27,13 @@ def count_skips(
   if not row['skipped']:
     return 0
   path = dump_path(workdir, iteration)
-  path.parent.mkdir(exist_ok=True)
-  np.savez(path, advantages=advantages, **dataclasses.asdict(rollouts))
+  if hosts.is_first():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dump = io.BytesIO()
+    np.savez(dump, advantages=advantages, **dataclasses.asdict(rollouts))
+    paths.write_whole(path, dump.getvalue())
+    for old in sorted(path.parent.glob('iteration-*.npz'))[:-MOST_DUMPS]:
+      old.unlink()
   log.warning(
     'iteration %d: loss or gradient is not finite, the step was skipped; the batch is in %s',
     iteration,

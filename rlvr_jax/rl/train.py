@@ -15,15 +15,16 @@ import pathlib
 from typing import Any
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import graceful, hosts, profiling, watch
 from rlvr_jax import metrics as metrics_lib
-from rlvr_jax import profiling
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import ends, learner, observe, parts, report, skips
+from rlvr_jax.rl import ends, learner, observe, parts, report, skips, utilisation
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
+from rlvr_jax.rl.layouts import settled
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.pool import pool_of
 
@@ -67,6 +68,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   row had a non-finite loss or gradient.
   """
   algorithm = algorithm_of(config)
+  config = settled(config, algorithm)
   problems, heldout = load_problems(config.task)
   if config.train.eval_every and not heldout:
     raise ValueError(
@@ -76,8 +78,10 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   learn = learner.open_learner(config, algorithm, total_steps=learner.total_steps(config))
   template, capacity = config.task.template, config.sampling.prompt_capacity
   looks = heldout[: config.train.eval_problems]
+  vision = run_lib.sees(config, learn.config)
   prompts, look_prompts = (
-    run_lib.encode_prompts(some, template, learn.tokenizer, capacity) for some in (problems, looks)
+    run_lib.encode_prompts(some, template, learn.tokenizer, capacity, vision)
+    for some in (problems, looks)
   )
   identity = identity_of(config, not_identity(config))
   SampleStore(workdir / 'samples').check_writable()
@@ -88,6 +92,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       Checkpointer(
         workdir / 'checkpoints',
         keep=config.train.keep,
+        keep_every=config.train.keep_every,
         keep_steps=config.train.keep_steps,
         identity=identity,
       )
@@ -103,6 +108,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     writer = stack.enter_context(
       metrics_lib.MetricsWriter(
         workdir,
+        enabled=hosts.is_first(),
         tensorboard=config.metrics.tensorboard,
         wandb=config.metrics.wandb,
         resume_step=start if start == config.train.iterations else start - 1,
@@ -117,22 +123,30 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     keep_rows = None
     if config.train.store_rollouts:
       keep_rows = stack.enter_context(observe.RolloutWriter(source, workdir, hash_of(identity)))
-    exit_asked = stack.enter_context(GracefulExit())
+    exit_asked = stack.enter_context(GracefulExit(ends.grace(config)))
     trace = stack.enter_context(
       profiling.TraceWindow(workdir, config.profile.start, config.profile.stop)
     )
     progress = stack.enter_context(
-      metrics_lib.Progress(config.train.iterations, 'training', start=start, plain_every_s=5.0)
+      metrics_lib.Progress(
+        config.train.iterations,
+        'training',
+        start=start,
+        plain_every_s=5.0,
+        enabled=hosts.is_first(),
+      )
     )
 
     def save(step: int) -> None:
       host.update({'iteration': step, 'meter': meter.state(), 'queue': collect_lib.to_json(queue)})
       if keep_rows:
         keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
+      writer.flush()
       learn.save(checkpoints, step, host)
 
     for iteration in range(start, config.train.iterations):
       trace.at(iteration)
+      watch.note(iteration=iteration)
       row: dict[str, Any] = {}
       with phases('hand_over'):
         learn.refresh(engine)
@@ -142,11 +156,16 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         progress.note(f'iteration {iteration}: held-out pass@1 {row["eval/pass@1"]:.3f}')
         ends.keep_best(config, checkpoints, iteration, row, save)
 
-      with phases('sample'):
-        collected = collect_lib.collect(source, algorithm, host['cursor'], queue)
-        greedy = None
-        if algorithm.greedy_rollout:
-          greedy = collect_lib.greedy_rewards(source, collected.groups)
+      try:
+        with phases('sample'):
+          collected = collect_lib.collect(source, algorithm, host['cursor'], queue)
+          greedy = None
+          if algorithm.greedy_rollout:
+            greedy = collect_lib.greedy_rewards(source, collected.groups)
+      except graceful.Abandoned:  # what was before the iteration is still whole
+        ends.save_once(checkpoints, iteration, save)
+        progress.note(f'gave iteration {iteration} up; {graceful.resume_line()}')
+        return
       host['cursor'], queue = collected.cursor, collected.queue
       if keep_rows:
         keep_rows.add(collected.drawn)
@@ -159,6 +178,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         row |= learn.steps(batch, iteration=iteration)
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
+      row |= utilisation.of_iteration(learn, rollouts, collected, row)
 
       host['skipped_in_row'] = skips.count_skips(
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
@@ -170,18 +190,19 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
       last = iteration + 1 == config.train.iterations
       due = (iteration + 1) % config.train.checkpoint_every == 0
-      due |= iteration + 1 in config.train.keep_steps
+      due |= checkpoints.stays(iteration + 1)
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
-      if last or due or exit_asked.requested or stuck:
+      leaving = hosts.anyone(exit_asked.requested)
+      if last or due or leaving or stuck:
         save(iteration + 1)
         if config.sampling.release:
           checkpoints.wait()  # its copy of the state would stand beside the next phase
       if stuck:
         checkpoints.wait()
         raise RuntimeError(skips.stuck_message(workdir, iteration))
-      if exit_asked.requested and not last:
+      if leaving and not last:
         checkpoints.wait()
-        progress.note(f'saved at iteration {iteration + 1}; the same command goes on from there')
+        progress.note(f'saved at iteration {iteration + 1}; {graceful.resume_line()}')
         return
     if looks and config.train.eval_every and start < config.train.iterations:
       learn.refresh(engine)

@@ -14,6 +14,7 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
+from rlvr_jax.models.vision import Images
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
@@ -45,6 +46,7 @@ class Rows(flax.struct.PyTreeNode):
   positions: jax.Array | None = None  # i32[M,b,T] in the rollout
   segments: jax.Array | None = None  # i32[M,b,T] number of the rollout in its row
   rollout: jax.Array | None = None  # i32[M,b,T] number of it in its micro-batch, under b*T
+  images: Images | None = None  # [M,...] each: of the micro-batch's rollouts (rl/pictures.py)
 
 
 def state_shardings(state: Any, config: ModelConfig, mesh: Mesh) -> Any:
@@ -123,9 +125,11 @@ def rows_loss(
       remat=remat,
       chunk=chunk,
       mesh=mesh,
+      images=rows.images,
     )
-  batch, rollouts = flatten(rows, logprobs, entropy)
-  loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
+  with jax.named_scope('loss'):
+    batch, rollouts = flatten(rows, logprobs, entropy)
+    loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -202,6 +206,7 @@ def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
   return jax.lax.fori_loop(0, _used(rows), step, zero)
 
 
+@jax.named_scope('optimizer')
 def descend(
   optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
@@ -294,27 +299,39 @@ def stepped(
   }
 
 
-def jitted(update: Callable, mesh: Mesh | None) -> Callable:
+def jitted(update: Callable, mesh: Mesh | None) -> Any:
   """jit of update(state, rows, more): the state is donated and, on a mesh, kept where it lies, rows
-  are split over data and fsdp; more stays as it is given."""
-  if mesh is None:
-    return jax.jit(update, donate_argnums=0)
+  are split over data and fsdp; more stays as it is given. Its `lower` takes described arrays too.
+  """
+  return jax.jit(update, donate_argnums=0) if mesh is None else _OnMesh(update, mesh)
 
-  @functools.lru_cache(maxsize=1)
-  def compiled(structure, placed):
-    state = jax.tree.unflatten(structure, placed)
-    return jax.jit(
-      update,
-      in_shardings=(state, rows_sharding(mesh), None),
-      out_shardings=(state, None),
-      donate_argnums=0,
-    )
 
-  def call(state: Any, rows: Any, more: Any):
+class _OnMesh:
+  """A jitted update whose state's layout is that of the first state it is called with."""
+
+  def __init__(self, update: Callable, mesh: Mesh):
+    @functools.lru_cache(maxsize=1)
+    def compiled(structure: Any, placed: tuple) -> Any:
+      state = jax.tree.unflatten(structure, placed)
+      return jax.jit(
+        update,
+        in_shardings=(state, rows_sharding(mesh), None),
+        out_shardings=(state, None),
+        donate_argnums=0,
+      )
+
+    self._compiled = compiled
+
+  def _of(self, state: Any) -> Any:
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
-    return compiled(structure, tuple(leaves))(state, rows, more)
+    return self._compiled(structure, tuple(leaves))
 
-  return call
+  def __call__(self, state: Any, rows: Any, more: Any) -> Any:
+    return self._of(state)(state, rows, more)
+
+  def lower(self, state: Any, rows: Any, more: Any) -> Any:
+    """As jit's: arrays, or ShapeDtypeStructs with shardings."""
+    return self._of(state).lower(state, rows, more)
 
 
 def make_score(
@@ -343,6 +360,7 @@ def make_score(
         temperature=temperature,
         chunk=chunk,
         mesh=mesh,
+        images=micro.images,
       )
 
     return map_rows(one, rows)

@@ -1,6 +1,7 @@
 """What a sampler needs in memory, and what fits into a budget, before anything is allocated."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -38,6 +39,7 @@ class Budget:
     return self.weights + self.bank + self.pool + self.workspace
 
 
+@functools.cache
 def weight_bytes(config: ModelConfig, dtype: str, tensor: int = 1) -> int:
   """Bytes of the sampler's weights on one of `tensor` devices that share them."""
   shapes = jax.eval_shape(lambda key: init_params(key, config, dtype), jax.random.key(0))

@@ -71,19 +71,22 @@ def _step(
   extras: bool,
   impl: str,
 ) -> tuple[State, Emitted]:
-  state, active = grant(refill(state))
+  with jax.named_scope('refill'):
+    state, active = grant(refill(state))
   slots = state.slots
-  hidden, cache, plan = decode_step(
-    params,
-    slots.token,
-    state.cache,
-    config=config,
-    slots=paged.Slots(slots.item.row, slots.length, slots.table, active),
-    prompt_lengths=state.bank_lengths,
-    axis=tensor,
-    impl=impl,
-  )
-  with jax.named_scope('sample'):
+  with jax.named_scope('decode'):
+    hidden, cache, plan = decode_step(
+      params,
+      slots.token,
+      state.cache,
+      config=config,
+      slots=paged.Slots(slots.item.row, slots.length, slots.table, active),
+      prompt_lengths=state.bank_lengths,
+      axis=tensor,
+      impl=impl,
+      ahead=state.bank_ahead,
+    )
+  with jax.named_scope('draw'):
     drawn = _choose(params, state, hidden, options, active, tensor, extras)
   stopped = jnp.any(drawn.token[:, None] == stop_ids[None, :], axis=1)
   done = active & (stopped | (slots.length + 1 >= slots.item.limit))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rlvr_jax import watch
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import AUTO, IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params
@@ -23,17 +24,12 @@ from rlvr_jax.sampling import layout, state
 from rlvr_jax.sampling.bank import Bank, Place, Prompt, place
 from rlvr_jax.sampling.check import MAX_STOPS, check_items, check_sampling
 from rlvr_jax.sampling.draw import Options
+from rlvr_jax.sampling.shapes import MIN_BUCKET, images_for, shape_of
 from rlvr_jax.sampling.types import Completion, Item, Sampling, Stats
 from rlvr_jax.sharding import row_parts
 
 STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
-MIN_BUCKET = 16  # tokens: the smallest prefill program, and the smallest page
 _sample_keys = jax.jit(state.sample_keys)
-
-
-def bucket(length: int, capacity: int) -> int:
-  """The prefill size for a prompt: a function of its own length, never of its company."""
-  return min(capacity, max(MIN_BUCKET, 1 << (length - 1).bit_length()))
 
 
 class Engine:
@@ -117,14 +113,14 @@ class Engine:
     self._check_sizes(dtype)
     self._state = None
     self._forget_prompts()
-    make, target = self._new_state(dtype, forced)
+    make, target = self.new_state(dtype, forced)
     if self.mesh is None:
       self._state = jax.jit(make)()
     else:
       self._programs = layout.programs_over(self.mesh, target)
       self._state = jax.jit(make, out_shardings=target)()
 
-  def _new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
+  def new_state(self, dtype: str, forced: bool) -> tuple[Callable[[], state.State], Any]:
     """What makes an idle state, and its shardings over the mesh (None without one)."""
     make = functools.partial(
       state.init_state,
@@ -191,7 +187,9 @@ class Engine:
 
   def _check(self, items: Iterable[Item], sampling: Sampling) -> None:
     V = self.config.vocab_size
-    check_items(items, sampling, vocabulary=V, capacity=self.prompt_capacity)
+    check_items(
+      items, sampling, vocabulary=V, capacity=self.prompt_capacity, vision=self.config.vision
+    )
 
   def _checked(self, items: Iterable[Item | None], sampling: Sampling) -> Iterator[Item | None]:
     for item in items:
@@ -226,22 +224,26 @@ class Engine:
     """Computes prompts into their rows, one a shard and call."""
     waiting = collections.deque(new)
     while waiting:
-      size = bucket(len(waiting[0][1]), self.prompt_capacity)
+      shape = shape_of(waiting[0][1], self.prompt_capacity, self.config.vision)
+      size = shape[0]
       tokens = np.zeros((self.shards, size), np.int32)
       length = np.ones(self.shards, np.int32)
       row = np.full(self.shards, self.bank_rows, np.int32)  # beyond the last: nothing to write
+      prompts: list[Prompt] = [(0,)] * self.shards
       for _ in range(len(waiting)):
         where, prompt = waiting.popleft()
         taken = row[where.shard] < self.bank_rows
-        if taken or bucket(len(prompt), self.prompt_capacity) != size:
+        if taken or shape_of(prompt, self.prompt_capacity, self.config.vision) != shape:
           waiting.append((where, prompt))
           continue
         tokens[where.shard, : len(prompt)] = prompt
         length[where.shard], row[where.shard] = len(prompt), where.row
+        prompts[where.shard] = prompt
         self.stats.prompts += 1
         self.stats.prefill_tokens += size
+      given = (tokens, length, row, *images_for(prompts, shape, self.config.vision))
       self._state = self._programs.prefill(
-        self.params, self._state, tokens, length, row, config=self.config, impl=self.decode_impl
+        self.params, self._state, *given, config=self.config, impl=self.decode_impl
       )
 
   def _decode(self, options: Options, stops: np.ndarray, extras: bool) -> chunk_lib.Emitted:
@@ -275,6 +277,7 @@ class _Run:
     unread: collections.deque[chunk_lib.Emitted] = collections.deque()
     self._feed()
     while self._live or not self._exhausted:
+      watch.tick()
       unread.append(self._engine._decode(options, stops, s.extras))
       if len(unread) > 1:  # the device decodes the chunk just sent while we read the one before
         yield from self._read(jax.device_get(unread.popleft()), stops)

@@ -57,10 +57,10 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
       check_vma=False,
     )
 
-  def prefill(params, state, tokens, length, row, *, config, impl):
-    ins = (whole, split, split, split, split)
+  def prefill(params, state, tokens, length, row, images=None, ahead=None, *, config, impl):
+    ins = (whole, *(split,) * 6)
     f = over(state_lib.prefill, ins, split, config=config, impl=impl)
-    return f(params, state, tokens, length, row)
+    return f(params, state, tokens, length, row, images, ahead)
 
   def run_chunk(params, state, options, stop_ids, *, config, steps, extras, impl):
     ins = (whole, split, whole, whole)
@@ -133,14 +133,24 @@ def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> P
   The old sampler params, if given, are donated and their memory is written over (their dtype and
   layout stay); the learner's are left alone. mesh is that of a first hand-over.
   """
+  program = hand_over_program(old, params, mesh)
+  return program(params) if old is None else program(old, params)
+
+
+def hand_over_program(old: Params | None, params: Params, mesh: Mesh | None = None) -> Any:
+  """What hand_over jits, of arrays or described ones: (params), or (old, params)."""
   if old is not None:
     layout = jax.tree.map(lambda leaf: leaf.sharding, old)
-    rewrite = jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
-    return rewrite(old, params)
+    return jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
   if mesh is None:
-    return jax.jit(_copied)(params)
-  target = decode_shardings(jax.eval_shape(_sampler_form, params), mesh)
-  return jax.jit(_copied, out_shardings=target)(params)
+    return jax.jit(_copied)
+  return jax.jit(_copied, out_shardings=sampler_shardings(params, mesh)[1])
+
+
+def sampler_shardings(params: Params, mesh: Mesh) -> tuple[Params, Any]:
+  """Shapes of the learner's params in the sampler's form, and their shardings for decoding."""
+  shapes = jax.eval_shape(_sampler_form, params)
+  return shapes, decode_shardings(shapes, mesh)
 
 
 def decode_shardings(params: Any, mesh: Mesh) -> Any:

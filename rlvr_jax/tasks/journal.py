@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,19 @@ class Journal:
   line that does not parse is an error that names it. What a full disk does not take stays in
   memory and is tried again with the next verdict. Memory: about 0.5 KB a verdict.
 
-  bytes_written: to the file, by this process.
+  others: files of further processes, which are read only, as far as they are there. news: what was
+  added since it was last cleared, kept where there are others. bytes_written: to the file, by this
+  process.
   """
 
-  def __init__(self, path: str | os.PathLike[str] | None = None):
+  def __init__(
+    self,
+    path: str | os.PathLike[str] | None = None,
+    others: Sequence[Path] = (),
+    news: bool = False,
+  ):
     self._verdicts: dict[bytes, Verdict] = {}
+    self.news: list[tuple[bytes, Verdict]] | None = [] if news else None
     self._file = None
     self._path, self._unwritten = path, b''
     self._warned = False
@@ -57,6 +65,8 @@ class Journal:
       path.parent.mkdir(parents=True, exist_ok=True)
       self._read(path)
       self._file = path.open('ab', buffering=0)
+    for other in others:
+      self._read(other, own=False)
 
   def __len__(self) -> int:
     return len(self._verdicts)
@@ -70,9 +80,15 @@ class Journal:
     lines = []
     for key, verdict in entries:
       self._verdicts[key] = verdict
+      if self.news is not None:
+        self.news.append((key, verdict))
       if self._file is not None:
         lines.append(json.dumps([key.hex(), *dataclasses.astuple(verdict)]) + '\n')
     self._write(''.join(lines).encode())
+
+  def learn(self, entries: Iterable[tuple[bytes, Verdict]]) -> None:
+    """Takes what another process has in its own journal."""
+    self._verdicts.update(entries)
 
   def _write(self, data: bytes) -> None:
     self._unwritten += data
@@ -93,7 +109,7 @@ class Journal:
       self._file.close()
       self._file = None
 
-  def _read(self, path: Path) -> None:
+  def _read(self, path: Path, own: bool = True) -> None:
     if not path.exists():
       return
     whole = 0  # bytes of complete lines
@@ -109,7 +125,7 @@ class Journal:
             'its completions anew'
           ) from error
         whole += len(line)
-    if whole != path.stat().st_size:
+    if own and whole != path.stat().st_size:
       os.truncate(path, whole)
 
 

@@ -15,10 +15,11 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from rlvr_jax import hosts, paths
 from rlvr_jax.tasks import wire
 from rlvr_jax.tasks.journal import Journal, job_key, problem_digest
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -57,6 +58,7 @@ class VerifierPool:
     memory_mb: address space of a worker in MiB (where the platform can limit it); 0 is no limit.
     journal: JSONL file of verdicts, read at the start and appended to; None keeps them in memory.
     settings: what else verifiers may want to know (settings.py).
+    others: journals of other processes of the run; shared: there are such (news, learn).
 
   A job whose process dies, or that runs out of memory, is tried once more in a fresh process, so
   that what earlier jobs left behind cannot decide it; then its verdict is 'error'. A program that
@@ -70,6 +72,8 @@ class VerifierPool:
     memory_mb: int = 4096,
     journal: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    others: Sequence[pathlib.Path] = (),
+    shared: bool = False,
   ):
     if workers < 1:
       raise ValueError(f'workers={workers} must be at least 1')
@@ -78,7 +82,7 @@ class VerifierPool:
     if memory_mb < 0:
       raise ValueError(f'memory_mb={memory_mb} must be at least 0 (0 is no limit)')
     self._limit_s, self._memory_mb, self._settings = limit_s, memory_mb, dict(settings or {})
-    self._journal = Journal(journal)
+    self._journal = Journal(journal, others, shared)
     self._queue: collections.deque[_Job] = collections.deque()
     self._quiet: collections.deque[tuple[float, _Job]] = collections.deque()  # since when
     self._running = 0  # batches in hand
@@ -107,6 +111,18 @@ class VerifierPool:
   def journal_bytes(self) -> int:
     """Bytes that this pool has added to its journal."""
     return self._journal.bytes_written
+
+  def news(self) -> list[tuple[bytes, Verdict]]:
+    """The verdicts given since it was last asked, for other processes to learn."""
+    with self._changed:
+      found = self._journal.news or []
+      self._journal.news = None if self._journal.news is None else []
+    return found
+
+  def learn(self, entries: Iterable[tuple[bytes, Verdict]]) -> None:
+    """Takes the news of another process: what it judged is not judged here again."""
+    with self._changed:
+      self._journal.learn(entries)
 
   def verify(self, jobs: list[tuple[Problem, str]]) -> list[Verdict]:
     """Verdicts in the order of the jobs; they do not depend on that order.
@@ -347,13 +363,21 @@ class VerifierPool:
 
 
 def pool_of(group: Any, workdir: pathlib.Path) -> VerifierPool:
-  """The pool of a config's group `verifier`, with its journal in the workdir."""
+  """The pool of a config's group `verifier`, with its journal in the workdir.
+
+  Each process of a run writes a journal of its own and knows what those of all say.
+  """
+  workdir = paths.local_of(workdir)
+  own = workdir / (f'verdicts-{hosts.index()}.jsonl' if hosts.index() else 'verdicts.jsonl')
+  others = {workdir / 'verdicts.jsonl', *workdir.glob('verdicts-*.jsonl')} - {own}
   return VerifierPool(
     group.workers,
     limit_s=group.limit_s,
     memory_mb=group.memory_mb,
-    journal=workdir / 'verdicts.jsonl',
+    journal=own,
     settings={'sandbox': group.sandbox, 'allow_unsafe': group.allow_unsafe},
+    others=sorted(others),
+    shared=hosts.count() > 1,
   )
 
 
