@@ -35,6 +35,11 @@ def get_config(arg: str = ''):
   for name in list(config.task.params):
     del config.task.params[name]
   config.task.params.update({'problems': 6000, 'seed': 1, 'size': 56})
+  config.model.init.update({'architecture': 'qwen2_5_vl', 'embed_dim': 64, 'mlp_dim': 160})
+  config.model.init.update({'num_layers': 2, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16})
+  config.model.init.vision.update({'embed_dim': 64, 'mlp_dim': 128, 'num_layers': 2})
+
+  # the base: supervised on the task's corpus, of which 40% are guesses
   config.distill.update({'steps': 800, 'batch': 64, 'learning_rate': 1e-3, 'noise': 0.4})
   config.distill.eval_every = 200
   config.distill.checkpoint_every = 400
