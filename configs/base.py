@@ -126,7 +126,7 @@ def _model() -> dict[str, Any]:
     # are) | block (a layer's input is: least memory, a third more FLOPs)
     'logprob_chunk': 1024,  # tokens whose logits exist at once
     'init': {  # a model from scratch, for quickstarts and tests
-      'architecture': 'qwen2',  # qwen2 | qwen3 | llama
+      'architecture': 'qwen2',  # qwen2 | qwen3 | llama | qwen2_5_vl
       'vocab_size': 0,  # tokens; 0: as many as the tokenizer has
       'embed_dim': 128,
       'mlp_dim': 384,
@@ -134,7 +134,18 @@ def _model() -> dict[str, Any]:
       'num_heads': 4,
       'num_kv_heads': 2,
       'head_dim': 32,
+      'vision': {  # the tower of a qwen2_5_vl; patch and window: sides in pixels
+        'embed_dim': 64,
+        'mlp_dim': 128,
+        'num_layers': 2,
+        'num_heads': 4,
+        'full_layers': (1,),  # attend to the whole image, the others to their window
+        'patch': 14,
+        'window': 56,
+      },
     },
+    'min_pixels': 0,  # of an image after resizing, for models that see; 0: the model's own
+    'max_pixels': 0,
   }
 
 
@@ -143,7 +154,7 @@ def _task() -> dict[str, Any]:
     'name': 'countdown',  # a benchmark (docs/datasets.md) | jsonl | parquet | countdown | ...
     'path': '',  # file of the problems; of a benchmark: file or folder, '': from its public home
     'split': '',  # of a benchmark; '': trains on its train split, holds out its test split
-    'fields': {'id': '', 'prompt': '', 'answer': ''},  # the file's column names; '': looked for
+    'fields': {'id': '', 'prompt': '', 'answer': '', 'images': ''},  # columns; '': looked for
     'params': {},  # of a procedural task; its own page of the docs lists them
     'where': '',  # of a benchmark: which problems, as 'level=4,5' or 'since=2024-08-01; until='
     'limit': 0,  # problems used, from the first; 0: all
@@ -153,7 +164,7 @@ def _task() -> dict[str, Any]:
     'environment': '',  # answers completions: retry | calculator | python | file.py:name
     'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
-    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, math only
+    'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, maths only
     'allow': (),  # ids of problems that are kept although their gold does not verify
   }
 
@@ -274,8 +285,8 @@ def _cells() -> dict[str, Any]:
 
 def _reward() -> dict[str, Any]:
   return {
-    # what is added up, with weights: correct (the verifier's reward), format, length, length_share,
-    # truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
+    # what is added up, with weights: correct (the verifier's reward), format, think_box, length,
+    # length_share, truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
     'parts': dotted({'correct': 1.0}),
     'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
     'truncated_scale': 1.0,  # factor of a truncated completion's reward

@@ -31,7 +31,7 @@ OPEN: dict[str, type] = {
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
-  'correct', 'format', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
+  'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
   'length_share', 'turns',
 )  # fmt: skip
 ENVIRONMENTS = ('retry', 'calculator', 'python')
@@ -47,10 +47,20 @@ ADDED = {
   'distill.teacher': '',
   'mesh.auto': False,
   'model.attention_impl': 'auto',
+  'model.init.vision.embed_dim': 64,
+  'model.init.vision.full_layers': [1],
+  'model.init.vision.mlp_dim': 128,
+  'model.init.vision.num_heads': 4,
+  'model.init.vision.num_layers': 2,
+  'model.init.vision.patch': 14,
+  'model.init.vision.window': 56,
+  'model.max_pixels': 0,
+  'model.min_pixels': 0,
   'reward.parts': {'correct': 1.0},
   'sampling.tensor': 0,
   'task.allow': [],
   'task.environment': '',
+  'task.fields.images': '',
   'task.module': '',
   'task.self_check': 'auto',
   'task.split': '',

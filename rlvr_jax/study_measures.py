@@ -251,7 +251,11 @@ def _measure(config: config_lib.Config, workdir: pathlib.Path, one: Measured):
   problems = sample_lib.evaluation_problems(own)[: config.study.match.problems or None]
   model_config, params, tokenizer = load(own)
   encoded = run_lib.encode_prompts(
-    problems, own.task.template, tokenizer, own.sampling.prompt_capacity
+    problems,
+    own.task.template,
+    tokenizer,
+    own.sampling.prompt_capacity,
+    run_lib.sees(own, model_config),
   )
   mesh = run_lib.sampling_mesh(own, model_config)
   engine = run_lib.make_engine(own, hand_over_locally(None, params, mesh), model_config, mesh)

@@ -13,10 +13,11 @@ import pytest
 from dataset_files import gsm8k, task, write_lines
 
 from rlvr_jax.tasks import load
-from rlvr_jax.tasks.datasets import rows, table
+from rlvr_jax.tasks.datasets import rows, rows_vision, table
 from rlvr_jax.tasks.datasets.benchmark import KINDS
 from rlvr_jax.tasks.datasets.load import load_benchmark, prepared_splits
 from rlvr_jax.tasks.files import rows_of
+from rlvr_jax.tasks.problem import Image
 from rlvr_jax.tasks.prompts import DAPO_AFTER, DAPO_BEFORE, PAPER
 
 
@@ -43,6 +44,14 @@ VISTA = {
   'pid': '7', 'question': 'How long?', 'image': 'images/7.jpg', 'unit': 'cm', 'precision': 1.0,
   'answer': '1.2', 'question_type': 'free_form', 'answer_type': 'float', 'choices': None,
   'metadata': {'source': 'ours'},
+}  # fmt: skip
+CHOSEN = {
+  'question_type': 'multi_choice', 'choices': ['2 cm', '4 cm '], 'answer': '4 cm ', 'unit': None,
+  'precision': None, 'answer_type': 'text', 'decoded_image': {'bytes': b'jpeg', 'path': None},
+}  # fmt: skip
+VISION = {
+  'id': '9', 'question': 'Which?\n<image1>', 'options': [], 'answer': '61', 'level': 2,
+  'image': 'images/9.jpg',
 }  # fmt: skip
 
 
@@ -81,7 +90,7 @@ VISTA = {
       ('u-1', 'Add.', '34', {}),
     ),
     (
-      rows.mathvista,
+      rows_vision.mathvista,
       VISTA,
       (
         '7',
@@ -90,21 +99,81 @@ VISTA = {
         'Question: How long? (Unit: cm)',
         '1.2',
         {
-          'answer_type': 'float', 'precision': 1.0, 'unit': 'cm', 'source': 'ours',
-          'images': ['images/7.jpg'],
+          'question_type': 'free_form', 'answer_type': 'float', 'precision': 1.0, 'unit': 'cm',
+          'source': 'ours', 'images': ['images/7.jpg'],
         },
+        (Image('images/7.jpg'),),
       ),
     ),
-    (rows.mathvista, VISTA | {'question_type': 'multi_choice'}, 'multiple choice'),
     (
-      rows.geometry3k,
+      rows_vision.mathvista,
+      VISTA | CHOSEN,
+      (
+        '7',
+        'Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, '
+        'at the end.\nQuestion: How long?\nChoices:\n(A) 2 cm\n(B) 4 cm ',
+        '4 cm',
+        {
+          'question_type': 'multi_choice', 'answer_type': 'text', 'source': 'ours',
+          'images': ['images/7.jpg'], 'options': ['2 cm', '4 cm '], 'option': 1,
+        },
+        (Image('images/7.jpg', data=b'jpeg'),),
+      ),
+    ),
+    (
+      rows_vision.mathvision,
+      VISION | {'options': ['1', '2', '3', '4', '5'], 'answer': 'E'},
+      (
+        '9', 'Which?\n<image1>\n(A) 1\n(B) 2\n(C) 3\n(D) 4\n(E) 5', 'E',
+        {
+          'question_type': 'multi_choice', 'level': 2, 'images': ['images/9.jpg'],
+          'options': ['1', '2', '3', '4', '5'], 'option': 4,
+        },
+        (Image('images/9.jpg'),),
+      ),
+    ),
+    (
+      rows_vision.mathvision,
+      VISION | {'options': list('ABCDE'), 'answer': 'B'},
+      (
+        '9', 'Which?\n<image1>', 'B',
+        {
+          'question_type': 'multi_choice', 'level': 2, 'images': ['images/9.jpg'],
+          'options': list('ABCDE'), 'option': 1,
+        },
+        (Image('images/9.jpg'),),
+      ),
+    ),
+    (
+      rows_vision.mathvision,
+      VISION,
+      (
+        '9', 'Which?\n<image1>', '61',
+        {'question_type': 'free_form', 'level': 2, 'images': ['images/9.jpg']},
+        (Image('images/9.jpg'),),
+      ),
+    ),
+    (
+      rows_vision.geometry3k,
+      {'problem': '<image>Find $x$.', 'answer': '\\sqrt{2}', 'images': [{'bytes': b'png'}]},
+      (
+        '', 'Find $x$.', r'\sqrt{2}', {'question_type': 'free_form', 'images': ['here, image 0']},
+        (Image('here, image 0', data=b'png'),),
+      ),
+    ),
+    (
+      rows_vision.geometry3k,
       {
         'id': 4, 'annotat_text': 'Find $x$.', 'choices': ['1', r'\sqrt{2}', '3', '4'],
         'answer': 'B', 'folder': 'train/4',
       },
       (
         '4', 'Find $x$.', r'\sqrt{2}',
-        {'choices': ['1', r'\sqrt{2}', '3', '4'], 'images': ['train/4/img_diagram.png']},
+        {
+          'question_type': 'free_form', 'choices': ['1', r'\sqrt{2}', '3', '4'],
+          'images': ['train/4/img_diagram.png'],
+        },
+        (Image('train/4/img_diagram.png'),),
       ),
     ),
   ],

@@ -17,6 +17,8 @@ import pytest
 from rlvr_jax.eval import browse, claims_shown, figures, findings, report, results, tables
 from rlvr_jax.eval.counts import Counts, Reached
 from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.tasks import shapes
+from rlvr_jax.tasks.problem import Image, Problem
 
 HOSTILE = '<script>alert("x")</script> & </pre>'
 PROBLEMS, N = 40, 64
@@ -283,6 +285,29 @@ def test_completions_show_lost_and_gained_problems_with_a_correct_sample(store, 
     assert len(mine) == 2
     solved = counts.c[counts.problem_ids.index(problem.problem_id)] > 0
     assert (mine[0].verdict == 'correct') == solved
+
+
+def test_images_stand_beside_completions_within_the_size(store, study):
+  drawn = {
+    name: Problem(name, 'sums', '', '1', images=made.images)
+    for name, made in zip(IDS, shapes.make_problems(len(IDS), seed=1), strict=True)
+  }
+  torn = Image('torn.png', data=b'\x89PNG')
+  drawn |= {IDS[0]: Problem(IDS[0], 'sums', '', '1', images=(torn, *drawn[IDS[0]].images))}
+  shown = browse.pick_samples(
+    store, study, 'sums', {}, problems=len(IDS), pictures=lambda i: browse.thumbnails(drawn[i])
+  )
+  by_id = {one.problem_id: one.images for one in shown}
+  why, image = by_id[IDS[0]]
+  assert why.startswith(f"problem sums/{IDS[0]}, image 'torn.png': its header is damaged")
+  assert image.startswith('data:image/png;base64,')
+  whole = json.loads(browse.embed(study, shown).texts)
+  assert [whole[name][3] for name in IDS] == [list(by_id[name]) for name in IDS]
+  small = browse.embed(study, shown, most_bytes=6000)
+  assert 0 < len(json.loads(small.texts)) < len(IDS)
+  assert len(small.texts) < 6000
+  plain = browse.embed(study, browse.pick_samples(store, study, 'sums', {}, problems=2))
+  assert all(len(entry) == 3 for entry in json.loads(plain.texts).values())
 
 
 def test_long_completions_are_cut_and_say_so():

@@ -8,11 +8,13 @@ import pytest
 from rlvr_jax.eval import cot_job, report, results
 from rlvr_jax.eval.browse import Shown, ShownProblem
 from rlvr_jax.eval.counts import Counts
+from rlvr_jax.tasks import images, shapes
 from tests import chromium
 
 pytestmark = [pytest.mark.check, chromium.needs_chromium]
 
 PROBLEMS, N = 1000, 256
+PICTURE = images.thumbnail(shapes.make_problems(1, seed=1)[0], 0, side=280, most_bytes=12_000)
 HOSTILE = '</script><img src=x onerror="document.title=1"><b>bold</b>'
 FORMULAE = (
   r'Find $\frac{a+1}{\sqrt[3]{b}}$ if $x_1^2 + \sum_{i=1}^{n} i \le 3\pi$.',
@@ -54,6 +56,7 @@ def page(study, tmp_path_factory):
         for model in ('base', 'rl')
         for s in range(3)
       ),
+      images=(PICTURE, f'there is no file {HOSTILE}') if i == 42 else (),
     )
     for i, problem in enumerate(study.problem_ids)
   ]  # fmt: skip
@@ -147,6 +150,9 @@ found.timeouts = status();
 location.hash = '#problems?id=p0042';
 await wait(200);
 found.one = [column(0), document.querySelectorAll('.below:not([hidden])').length];
+const shown = [...document.querySelector('.detail .problem-images').children];
+await Promise.all(shown.filter((e) => e.decode).map((e) => e.decode()));
+found.images = shown.map((e) => (e.localName === 'img' ? [e.naturalWidth, e.alt] : e.textContent));
 [...document.querySelectorAll('#browser button')].find((b) => b.textContent === 'Clear').click();
 found.cleared = status();
 [...document.querySelectorAll('#browser > button')].pop().click();
@@ -163,6 +169,7 @@ def test_problems_sort_filter_open_and_are_led_to(page, study):
   sets = study.comparison.sets[0]
   assert found['first'] == ['p0000', 'p0001', 'p0002']
   assert found['status'] == '1000 of 1000 problems'
+  assert found['images'] == [[56, 'image 1 of problem p0042'], f'there is no file {HOSTILE}']
   c = np.sort(study.model('base').counts.c)
   assert found['down'] == c[::-1][:50].tolist()
   assert found['up'] == c[:50].tolist()
@@ -250,6 +257,8 @@ def test_formulae_are_set_and_what_is_not_understood_stays_as_written(page):
 READ = """
 const press = (key) => document.dispatchEvent(new KeyboardEvent('keydown', { key }));
 const first = document.querySelector('#item pre').textContent;
+const images = [...document.querySelectorAll('#item .problem-images > *')]
+  .map((e) => [e.localName, e.localName === 'img' ? e.alt : e.textContent]);
 press('v'); press('i'); press('u');
 [...document.querySelectorAll('.verdicts button')]
   .find((b) => b.textContent === 'Back').click();
@@ -260,7 +269,7 @@ URL.createObjectURL = (blob) => { saved = blob; return '#saved'; };
 document.getElementById('reader').value = 'anna';
 document.getElementById('save').click();
 const progress = document.getElementById('progress').textContent;
-return { first, pressed, progress, saved: JSON.parse(await saved.text()) };
+return { first, images, pressed, progress, saved: JSON.parse(await saved.text()) };
 """
 
 
@@ -269,10 +278,12 @@ def test_the_reading_page_keeps_and_saves_verdicts(tmp_path):
     {'id': f'{i:04d}', 'prompt': f'What is $1+{i}$?', 'reference': str(i), 'completion': HOSTILE}
     for i in range(4)
   ]
+  items[0] |= {'images': (PICTURE, HOSTILE)}
   cot_job.write_page(tmp_path / 'reading.html', 'abc', items)
   found, console = chromium.run(tmp_path / 'reading.html', READ)
   assert console == []
   assert found['first'] == 'What is 1+0?'
+  assert found['images'] == [['img', 'image 1'], ['p', HOSTILE]]
   assert found['pressed'] == ['unsure']
   assert found['progress'] == '3 of 4 judged'
   wanted = {'0000': 'valid', '0001': 'invalid', '0002': 'unsure'}

@@ -46,8 +46,9 @@ GOLDENS = {
     '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant. You '
     'FIRST think about the reasoning process as an internal monologue and then provide the final '
     'answer. The reasoning process MUST BE enclosed within <think> </think> tags. The final answer '
-    'MUST BE put in \\boxed{}.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>'
-    '<|vision_end|>\n' + QUESTION + '<|im_end|>\n<|im_start|>assistant\n'
+    'MUST BE put in \\boxed{}.<|im_end|>\n<|im_start|>user\n'
+    + QUESTION
+    + '<|im_end|>\n<|im_start|>assistant\n'
   ),
 }
 
@@ -135,6 +136,17 @@ CHAT_GOLDENS = {
     'enclosed within <think>...</think> and <answer>...</answer> tags, respectively.<user>'
     + QUESTION
     + '<assistant>'
+  ),
+  'easyr1-user': (
+    '<user>' + QUESTION + ' You FIRST think about the reasoning process as an internal monologue '
+    'and then provide the final answer. The reasoning process MUST BE enclosed within <think> '
+    '</think> tags. The final answer MUST BE put in \\boxed{}.<assistant>'
+  ),
+  'mathvision': (
+    '<user>Please solve the problem step by step and put your answer in one "\\boxed{}". If it is '
+    'a multiple choice question, only one letter is allowed in the "\\boxed{}".\n'
+    + QUESTION
+    + '\n<assistant>'
   ),
   'dapo': (
     '<user>Solve the following math problem step by step. The last line of your response should be '

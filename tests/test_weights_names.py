@@ -86,7 +86,8 @@ def test_hub_fetch_asks_only_for_what_is_needed(monkeypatch, model):
   load.load_tokenizer('org/tiny')
   load.load_model('org/tiny')
   config, tokenizer, whole = (patterns for _, patterns in asked)
-  assert config == {'config.json', 'generation_config.json'}
+  processor = {'preprocessor_config.json', 'processor_config.json'}
+  assert config == {'config.json', 'generation_config.json'} | processor
   assert 'tokenizer.json' in tokenizer
   assert not any('safetensors' in p for p in tokenizer)
   assert config < tokenizer < whole

@@ -1,11 +1,11 @@
-"""What a reader of the report gets to see behind its numbers: problems, counts, completions.
+"""What a reader of the report gets to see behind its numbers: problems, images, completions.
 
 The report embeds the counts of every problem, and completions of as many as its size allows; the
 page builds what is looked at (templates/browser.js).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,13 @@ from rlvr_jax.eval.page import embedded_json
 from rlvr_jax.eval.results import Study, headline_points
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.eval.tables import coverage_set
+from rlvr_jax.tasks import images
+from rlvr_jax.tasks.problem import Problem
 
 MAX_CHARS = 6000  # per completion in the report; the store holds the whole
-MAX_BYTES = 8_000_000  # of prompts and completions in one report
+MAX_BYTES = 8_000_000  # of prompts, images and completions in one report
+IMAGE_SIDE = 280  # pixels of an image in the report, at most
+IMAGE_BYTES = 12_000  # of one, about
 _SHOWN = ('text', 'verdict', 'extracted', 'reason', 'reward', 'length', 'finish')
 
 
@@ -47,6 +51,19 @@ class ShownProblem:
   answer: str
   summary: str
   completions: tuple[Shown, ...]
+  images: tuple[str, ...] = ()  # data URIs, or why one cannot be shown
+
+
+def thumbnails(problem: Problem) -> tuple[str, ...]:
+  """The problem's images as small data URIs, as the model gets them; of one that cannot be read,
+  what is wrong with it."""
+  shown = []
+  for place in range(len(problem.images)):
+    try:
+      shown.append(images.thumbnail(problem, place, side=IMAGE_SIDE, most_bytes=IMAGE_BYTES))
+    except ValueError as error:  # a report is written all the same, and says it
+      shown.append(str(error))
+  return tuple(shown)
 
 
 def shorten(text: str, limit: int = MAX_CHARS) -> str:
@@ -89,13 +106,14 @@ def pick_samples(
   prompts: Mapping[str, str],
   *,
   answers: Mapping[str, str] | None = None,
+  pictures: Callable[[str], tuple[str, ...]] | None = None,
   problems: int = 1000,
   per_model: int = 3,
 ) -> list[ShownProblem]:
   """Completions of some problems: from each model a correct one if there is one, then the first.
 
-  prompts and answers (what the verifier compares with) are by problem id. Texts are read shard by
-  shard, so that a store need not fit into memory.
+  prompts and answers (what the verifier compares with) are by problem id; pictures gives the images
+  of one (thumbnails). Texts are read shard by shard, so that a store need not fit into memory.
   """
   ids = choose_problems(study, problems)
   found = {
@@ -121,6 +139,7 @@ def pick_samples(
         answer=(answers or {}).get(problem, ''),
         summary=summary,
         completions=tuple(dataclasses.replace(one, text=shorten(one.text)) for one in shown),
+        images=pictures(problem) if pictures else (),
       )
     )
   return chosen
@@ -202,7 +221,7 @@ def embed(study: Study, samples: Sequence[ShownProblem], most_bytes: int = MAX_B
       for one in problem.completions
       if one.model in models
     ]  # fmt: skip
-    entry = [problem.prompt, problem.answer, rows]
+    entry = [problem.prompt, problem.answer, rows, *([problem.images] if problem.images else [])]
     size += len(embedded_json(entry).encode()) + len(problem.problem_id) + 4
     if size > most_bytes:
       break

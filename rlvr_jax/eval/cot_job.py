@@ -20,6 +20,7 @@ import numpy as np
 
 from rlvr_jax.config import Config
 from rlvr_jax.eval import cot, pass_at_k, results, shards
+from rlvr_jax.eval.browse import thumbnails
 from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.findings import percent, ranged
 from rlvr_jax.eval.page import asset, embedded_json, write_text
@@ -186,7 +187,7 @@ def _texts(store: SampleStore, model: str, task: str, taken: set) -> list[dict[s
   return sorted(rows, key=lambda row: (row['problem_id'], row['sample']))
 
 
-def _shown(row: Mapping[str, Any], problem: Problem, template: str) -> dict[str, str]:
+def _shown(row: Mapping[str, Any], problem: Problem, template: str) -> dict[str, Any]:
   """What a reader sees of a completion: nothing that tells the model."""
   prompt = problem.prompt
   if not isinstance(prompt, str):
@@ -194,10 +195,11 @@ def _shown(row: Mapping[str, Any], problem: Problem, template: str) -> dict[str,
   elif template not in prompts.CHATS:
     prompt = prompts.render(problem, template)
   answer = problem.answer if isinstance(problem.answer, str) else json.dumps(problem.answer)
-  return {'id': row['id'], 'prompt': prompt, 'reference': answer, 'completion': row['text']}
+  shown = {'id': row['id'], 'prompt': prompt, 'reference': answer, 'completion': row['text']}
+  return shown | ({'images': thumbnails(problem)} if problem.images else {})
 
 
-def write_page(path: pathlib.Path, page: str, shown: Sequence[Mapping[str, str]]) -> None:
+def write_page(path: pathlib.Path, page: str, shown: Sequence[Mapping[str, Any]]) -> None:
   """The reading page: one completion at a time, three buttons, verdicts saved to a file."""
   template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     asset('reading.html.j2', inside=False)

@@ -79,7 +79,9 @@ def measure_model(config: Config, path: str, problems: Sequence[Problem], *, nam
   model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
   mesh = run_lib.sampling_mesh(config, model_config)
   capacity = config.sampling.prompt_capacity
-  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
+  encoded = run_lib.encode_prompts(
+    problems, config.task.template, tokenizer, capacity, run_lib.sees(config, model_config)
+  )
   engine = run_lib.make_engine(config, hand_over(None, params, mesh), model_config, mesh)
   sampling = eval_sampling(config, tokenizer.eos_ids)
   uid = run_lib.model_uid(name, config.sampling.coupling)

@@ -23,7 +23,8 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.graceful import GracefulExit, Stopped
 from rlvr_jax.metrics import Progress, format_seconds
 from rlvr_jax.models.tokenizer import Tokenizer
-from rlvr_jax.sampling.engine import Engine, bucket
+from rlvr_jax.sampling.engine import Engine
+from rlvr_jax.sampling.shapes import shape_of
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
@@ -159,8 +160,8 @@ class _Filling:
     subject = self.subject
     verdict = self.pool.submit(subject.problems[0], '')
     # one token of a prompt of each size that is a program of its own; it is no draw of the run
-    capacity = subject.engine.prompt_capacity
-    sizes = {bucket(len(ids), capacity): place for place, ids in enumerate(subject.encoded)}
+    capacity, vision = subject.engine.prompt_capacity, subject.engine.config.vision
+    sizes = {shape_of(ids, capacity, vision): place for place, ids in enumerate(subject.encoded)}
     items = [
       Item(place, subject.problems[place].uid, 0, 0, subject.encoded[place], limit=1)
       for place in sizes.values()

@@ -62,6 +62,7 @@ def publish(
     claims=_claim_inputs(config, workdir, models, headline, claim_inputs or claims.Inputs()),
   )
   task = problems[0].task
+  by_id = {p.id: p for p in problems if p.images}
   found = beside.all_of(analysed, store, task, _guesses(config))
   more['extra'] = {**(more.get('extra') or {}), **{one.key: one.entry for one in found}}
   own = more.get('more_sections', ())
@@ -83,6 +84,7 @@ def publish(
       answers={
         p.id: json.dumps(p.answer, ensure_ascii=False) for p in problems if p.answer is not None
       },
+      pictures=(lambda i: browse.thumbnails(by_id[i]) if i in by_id else ()) if by_id else None,
     )
     if store
     else (),

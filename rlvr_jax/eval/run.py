@@ -6,6 +6,7 @@ The same functions serve training's rollouts, looks at held-out problems and mea
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import logging
 import math
@@ -17,7 +18,9 @@ from rlvr_jax import hosts, mesh_choice, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import turns
 from rlvr_jax.eval.samples import Row
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
+from rlvr_jax.models.images import Pictured, expand
+from rlvr_jax.models.processor import image_of, with_bounds
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.sampling import budget
@@ -26,6 +29,7 @@ from rlvr_jax.sampling.layout import choose_impl
 from rlvr_jax.sampling.local import local_mesh
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.sharding import row_parts
+from rlvr_jax.tasks import images as task_images
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -49,14 +53,33 @@ class Scored:
 
 
 def encode_prompts(
-  problems: Sequence[Problem], template: str, tokenizer: Tokenizer, capacity: int
+  problems: Sequence[Problem],
+  template: str,
+  tokenizer: Tokenizer,
+  capacity: int,
+  vision: VisionConfig | None = None,
 ) -> list[tuple[int, ...]]:
-  """Token ids of each problem's prompt; ValueError naming those longer than `capacity` tokens."""
+  """Token ids of each problem's prompt, with its images (images.Pictured) where it has some.
+
+  vision: of a model that sees. Images' headers are read, and pixels when they are needed.
+  ValueError naming the problems whose prompts are longer than `capacity` tokens, an image that
+  cannot be read, and images that the model does not see.
+  """
+  if vision is None and (seen := [p.id for p in problems if p.images]):
+    raise ValueError(
+      f'{len(seen)} of {len(problems)} problems have images, e.g. {seen[0]!r}, which this model '
+      'does not see; name a model with a vision tower'
+    )
   hf: Any = tokenizer.hf  # its own return type covers every way of asking
   text = not prompts.writes_bos(template)
   encoded = [
     tuple(tokenizer.encode(prompts.render(p, template, hf), special=text)) for p in problems
   ]
+  if vision is not None:
+    encoded = [
+      _pictured(p, ids, vision) if p.images else ids
+      for p, ids in zip(problems, encoded, strict=True)
+    ]
   long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > capacity]
   if long:
     worst = max(n for _, n in long)
@@ -65,6 +88,26 @@ def encode_prompts(
       f'tokens, e.g. problem {long[0][0]!r} with {long[0][1]}; raise it to {worst} or drop them'
     )
   return encoded
+
+
+def sees(config: Config, model_config: ModelConfig) -> VisionConfig | None:
+  """The model's vision with the config's bounds of pixels; None where it has none."""
+  if model_config.vision is None:
+    return None
+  return with_bounds(model_config.vision, config.model.min_pixels, config.model.max_pixels)
+
+
+def _pictured(problem: Problem, ids: tuple[int, ...], vision: VisionConfig) -> Pictured:
+  found = [
+    image_of(
+      size,
+      task_images.sha256(problem, place),
+      functools.partial(task_images.pixels, problem, place),
+      vision,
+    )
+    for place, size in enumerate(task_images.sizes(problem))
+  ]
+  return Pictured(expand(ids, found, vision), found)
 
 
 def model_uid(name: str, coupling: str) -> int:

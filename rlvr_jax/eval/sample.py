@@ -134,7 +134,7 @@ def sample(
   sizes = (1, -1, 1) if auto else mesh
   path = '' if isinstance(model, tuple) else os.fspath(model)
   if isinstance(problems, str | os.PathLike):
-    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems)})
+    data = content_hash({'name': 'jsonl', 'path': os.fspath(problems), 'fields': fields or {}})
   config = ConfigDict(
     {
       'job': 'sample',
@@ -221,7 +221,9 @@ def draw(
   if show and show_settings:
     print_settings(config, model_config, problems, store.root / name / problems[0].task)
   capacity = config.sampling.prompt_capacity
-  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity)
+  encoded = run_lib.encode_prompts(
+    problems, config.task.template, tokenizer, capacity, run_lib.sees(config, model_config)
+  )
   if data == 'by problem':
     check_remembered(store.root / name / problems[0].task / 'problems.json', list(problems))
   sampler_params = hand_over_locally(None, params, mesh)

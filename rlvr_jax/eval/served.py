@@ -120,7 +120,12 @@ def draw(
 
 
 def _prompt(problem: Problem, template: str) -> tuple[str | list[dict[str, str]], str]:
-  """(text or messages, beginning of the answer)."""
+  """(text or messages, beginning of the answer). ValueError for a problem with images."""
+  if problem.images:
+    raise ValueError(
+      f'problem {problem.task}/{problem.id} has images, and a server is given text only; name a '
+      'model that runs here (model.name without http://)'
+    )
   if template in prompts.CHATS:
     return prompts.chat_messages(problem, template)
   return prompts.render(problem, template), ''

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from rlvr_jax import paths
-from rlvr_jax.models import weights
+from rlvr_jax.models import hf_vision, weights
 from rlvr_jax.models.config import ModelConfig, RopeScaling
 from rlvr_jax.models.weights import Index, Params
 
@@ -23,12 +23,19 @@ ARCHITECTURES = {
   'llama': 'LlamaForCausalLM',
   'qwen2': 'Qwen2ForCausalLM',
   'qwen3': 'Qwen3ForCausalLM',
+  hf_vision.ARCHITECTURE: 'Qwen2_5_VLForConditionalGeneration',
 }
+_BIASED = ('qwen2', hf_vision.ARCHITECTURE)
 # what a config.json that leaves them out means (the defaults of HF's config classes)
 _DEFAULTS = {
   'llama': {'max_position_embeddings': 2048},
   'qwen2': {'max_position_embeddings': 32_768},
   'qwen3': {'max_position_embeddings': 32_768, 'head_dim': 128},
+  hf_vision.ARCHITECTURE: {
+    'max_position_embeddings': 32_768,
+    'num_key_value_heads': 8,
+    'rms_norm_eps': 1e-5,
+  },
 }
 _REQUIRED = (
   'vocab_size',
@@ -51,14 +58,21 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_config(directory: str | os.PathLike[str]) -> ModelConfig:
-  """ModelConfig of a directory: config.json, and stop ids also of generation_config.json."""
+  """ModelConfig of a directory: config.json, stop ids also of generation_config.json, and what is
+  done with pixels of preprocessor_config.json."""
   directory = pathlib.Path(directory)
   path = directory / 'config.json'
   if not path.is_file():
     raise ValueError(f'{directory} has no config.json, so it is no Hugging Face model directory')
   generation = directory / 'generation_config.json'
+  processor = next(
+    (f for name in hf_vision.PROCESSOR_FILES if (f := directory / name).is_file()), None
+  )
   return parse_config(
-    read_json(path), read_json(generation) if generation.is_file() else None, origin=str(path)
+    read_json(path),
+    read_json(generation) if generation.is_file() else None,
+    origin=str(path),
+    processor=read_json(processor) if processor else None,
   )
 
 
@@ -66,8 +80,9 @@ def parse_config(
   config: Mapping[str, Any],
   generation: Mapping[str, Any] | None = None,
   origin: str = 'config.json',
+  processor: Mapping[str, Any] | None = None,
 ) -> ModelConfig:
-  """ModelConfig from the content of config.json (and generation_config.json).
+  """ModelConfig from the content of config.json (generation_config.json, preprocessor_config.json).
 
   Raises ValueError for an unknown architecture, missing keys, and features we do not compute.
   """
@@ -77,12 +92,17 @@ def parse_config(
       f'{origin}: model_type={architecture!r} is not a known architecture; known: '
       f'{", ".join(sorted(ARCHITECTURES))}'
     )
+  whole, more = config, {}
+  if architecture == hf_vision.ARCHITECTURE:
+    config = hf_vision.decoder_part(whole)
   missing = [key for key in _REQUIRED if not isinstance(config.get(key), int)]
   if missing:
     raise ValueError(f'{origin}: missing or not an integer: {", ".join(missing)}')
   _refuse_unsupported(config, architecture, origin)
   values = {**_DEFAULTS[architecture], **{k: v for k, v in config.items() if v is not None}}
   theta, scaling = _rope(config, origin)
+  if architecture == hf_vision.ARCHITECTURE:
+    more = hf_vision.parse_vision(whole, config, processor or {}, origin)
   heads = values['num_attention_heads']
   return ModelConfig(
     architecture=architecture,
@@ -97,11 +117,12 @@ def parse_config(
     rope_scaling=scaling,
     rms_eps=float(values.get('rms_norm_eps', 1e-6)),
     tie_embeddings=bool(values.get('tie_word_embeddings', False)),
-    qkv_bias=architecture == 'qwen2',
+    qkv_bias=architecture in _BIASED,
     qk_norm=architecture == 'qwen3',
     max_positions=values['max_position_embeddings'],
     eos_ids=_stop_ids(config, generation or {}),
     bos_id=config.get('bos_token_id'),
+    **more,
   )
 
 
@@ -164,7 +185,7 @@ def config_json(config: ModelConfig, dtype: str = 'float32') -> dict[str, Any]:
     raise ValueError(
       f'architecture={c.architecture!r} has no config.json form; known: {ARCHITECTURES}'
     )
-  if (c.qkv_bias, c.qk_norm) != (c.architecture == 'qwen2', c.architecture == 'qwen3'):
+  if (c.qkv_bias, c.qk_norm) != (c.architecture in _BIASED, c.architecture == 'qwen3'):
     raise ValueError(
       f'{c.architecture} with qkv_bias={c.qkv_bias}, qk_norm={c.qk_norm} is no architecture that '
       'HF can load: qwen2 has the bias, qwen3 the norm, llama neither'
@@ -199,7 +220,9 @@ def config_json(config: ModelConfig, dtype: str = 'float32') -> dict[str, Any]:
       'high_freq_factor': c.rope_scaling.high_freq_factor,
       'original_max_position_embeddings': c.rope_scaling.original_max_positions,
     }
-  if c.architecture == 'qwen2':
+  if c.vision is not None:
+    content |= hf_vision.vision_json(c)
+  elif c.architecture == 'qwen2':
     content['use_sliding_window'] = False
   else:
     content['attention_bias'] = False
@@ -223,11 +246,12 @@ class SafetensorsSource:
     self.directory = pathlib.Path(directory)
     self.origin = str(directory)
     self._stack = contextlib.ExitStack()
-    self._home: dict[str, Any] = {}
+    self._home: dict[str, tuple[Any, str]] = {}  # hub's name -> file and the name there
     try:
       for path in self._files():
         handle = self._stack.enter_context(_open(path))
-        self._home.update(dict.fromkeys(handle.keys(), handle))
+        for name in list(handle.keys()):
+          self._home[hf_vision.stored_name(name)] = handle, name
     except ValueError:
       self._stack.close()
       raise
@@ -263,13 +287,14 @@ class SafetensorsSource:
 
   def entries(self) -> dict[str, tuple[tuple[int, ...], str]]:
     found = {}
-    for name, handle in self._home.items():
-      view = handle.get_slice(name)
+    for name, (handle, stored) in self._home.items():
+      view = handle.get_slice(stored)
       found[name] = (tuple(view.get_shape()), view.get_dtype())
     return found
 
   def read(self, name: str, index: Index) -> np.ndarray:
-    return self._home[name].get_slice(name)[index]
+    handle, stored = self._home[name]
+    return handle.get_slice(stored)[index]
 
 
 def _open(path: pathlib.Path) -> Any:
@@ -328,6 +353,9 @@ def write_form(
 ) -> None:
   """Writes into a directory what `save_safetensors` does, all but the weights."""
   write_json(directory / 'config.json', config_json(config, dtype))
+  if config.vision is not None:
+    content = hf_vision.processor_json(config.vision)
+    write_json(directory / hf_vision.PROCESSOR_FILES[0], content)
   write_json(directory / 'generation_config.json', {**_token_ids(config), **(generation or {})})
   if tokenizer is not None:
     tokenizer.save_pretrained(directory)

@@ -5,7 +5,7 @@ A run itself reads the model's own config.json.
 
 import dataclasses
 
-from rlvr_jax.models.config import ModelConfig, RopeScaling
+from rlvr_jax.models.config import ModelConfig, RopeScaling, VisionConfig
 
 _QWEN_SMALL = {'architecture': 'qwen2', 'vocab_size': 151_936, 'head_dim': 128, 'qkv_bias': True}
 _QWEN_7B = ModelConfig(
@@ -31,6 +31,16 @@ _QWEN_14B = dataclasses.replace(
   num_kv_heads=8,
   rms_eps=1e-5,
 )
+_TOWER = VisionConfig(
+  embed_dim=1280,
+  mlp_dim=3420,
+  num_layers=32,
+  num_heads=16,
+  out_dim=3584,
+  full_layers=(7, 15, 23, 31),
+  max_pixels=12_845_056,
+)
+_QWEN_VL = {'architecture': 'qwen2_5_vl', 'mrope': (16, 24, 24), 'max_positions': 128_000}
 
 KNOWN: dict[str, ModelConfig] = {
   'Qwen/Qwen2.5-1.5B': ModelConfig(
@@ -59,6 +69,17 @@ KNOWN: dict[str, ModelConfig] = {
   'Qwen/Qwen2.5-Math-7B': dataclasses.replace(_QWEN_7B, rope_theta=1e4, max_positions=4096),
   'Qwen/Qwen2.5-32B': dataclasses.replace(_QWEN_14B, mlp_dim=27_648, num_layers=64),
   'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B': _QWEN_14B,
+  'Qwen/Qwen2.5-VL-3B-Instruct': ModelConfig(
+    **(_QWEN_SMALL | _QWEN_VL),
+    embed_dim=2048,
+    mlp_dim=11_008,
+    num_layers=36,
+    num_heads=16,
+    num_kv_heads=2,
+    rope_theta=1e6,
+    vision=dataclasses.replace(_TOWER, out_dim=2048),
+  ),
+  'Qwen/Qwen2.5-VL-7B-Instruct': dataclasses.replace(_QWEN_7B, **_QWEN_VL, vision=_TOWER),
   'meta-llama/Llama-3.1-8B': ModelConfig(
     architecture='llama',
     vocab_size=128_256,

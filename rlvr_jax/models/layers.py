@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlvr_jax.models.config import ModelConfig
 
@@ -62,8 +63,16 @@ def rope_frequencies(config: ModelConfig) -> jax.Array:
 
 
 def rope_angles(positions: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-  """cos and sin f32[B,T,H/2] for positions i32[B,T]."""
-  angles = positions.astype(jnp.float32)[..., None] * rope_frequencies(config)
+  """cos and sin f32[B,T,H/2] for positions i32[B,T], or i32[3,B,T] of frame, row and column.
+
+  Of three positions each turns its own frequencies (config.mrope), as in Wang et al. 2024, 2.1.
+  """
+  if positions.ndim == 3:
+    assert config.mrope is not None
+    whose = np.repeat(np.arange(3), config.mrope)
+    angles = jnp.moveaxis(positions[whose], 0, -1).astype(jnp.float32) * rope_frequencies(config)
+  else:
+    angles = positions.astype(jnp.float32)[..., None] * rope_frequencies(config)
   return jnp.cos(angles), jnp.sin(angles)
 
 

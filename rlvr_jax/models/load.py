@@ -17,13 +17,13 @@ from huggingface_hub.errors import (
 )
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rlvr_jax.models import gguf, hf, lora, runs
+from rlvr_jax.models import gguf, hf, hf_vision, lora, runs
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.tokenizer import Tokenizer, gguf_tokenizer, read_tokenizer
 from rlvr_jax.models.weights import Params, load_params
 
 Part = Literal['config', 'tokenizer', 'weights']
-_CONFIG_FILES = ['config.json', 'generation_config.json']
+_CONFIG_FILES = ['config.json', 'generation_config.json', *hf_vision.PROCESSOR_FILES]
 _TOKENIZER_FILES = [
   'tokenizer.json',
   'tokenizer_config.json',

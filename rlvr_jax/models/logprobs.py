@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
+from rlvr_jax.models.vision import Images
 from rlvr_jax.sharding import ROWS, constrain, row_parts
 
 STRIPS = 16  # where they divide V; a `tensor` axis that divides them splits the strips
@@ -265,6 +266,7 @@ def sequence_logprobs(
   remat: str | bool = 'none',
   chunk: int = 1024,
   mesh: Mesh | None = None,
+  images: Images | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """log p(tokens[:, t] | tokens[:, :t]) and the entropy there, f32[B,T] each (nats).
 
@@ -275,7 +277,14 @@ def sequence_logprobs(
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
   hidden, _ = forward(
-    params, tokens, positions, config=config, segments=segments, remat=remat, mesh=mesh
+    params,
+    tokens,
+    positions,
+    config=config,
+    segments=segments,
+    remat=remat,
+    mesh=mesh,
+    images=images,
   )
   predicted = token_logprobs(
     params,

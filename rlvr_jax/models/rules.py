@@ -6,8 +6,24 @@ over data and fsdp, so that no step gathers weights.
 
 from jax.sharding import PartitionSpec as P
 
-# stacked [L,...] layout of the learner
+# of the tower (vision.py), stacked in learner and sampler; 3420, the mlp's width, has few divisors,
+# so that `tensor` splits heads and merger alone
+VISION_RULES = (
+  (r'vision/layers/qkv$', P(None, 'fsdp', None, 'tensor', None)),
+  (r'vision/layers/qkv_bias$', P(None, None, 'tensor', None)),
+  (r'vision/layers/o$', P(None, 'tensor', None, 'fsdp')),
+  (r'vision/layers/(gate|up)$', P(None, 'fsdp', None)),
+  (r'vision/layers/down$', P(None, None, 'fsdp')),
+  (r'vision/patch$', P(None, None, None, None, 'fsdp')),
+  (r'vision/merge_in$', P('fsdp', 'tensor')),
+  (r'vision/merge_in_bias$', P('tensor')),
+  (r'vision/merge_out$', P('tensor', 'fsdp')),
+  (r'vision/', P()),
+)
+
+# stacked [L,...] layout of the learner; the tower's rules come first, its paths end alike
 TRAIN_RULES = (
+  *VISION_RULES,
   (r'(^|/)(embed|head)$', P('tensor', 'fsdp')),
   (r'layers/(q|k|v)$', P(None, 'fsdp', 'tensor', None)),
   (r'layers/o$', P(None, 'tensor', None, 'fsdp')),
@@ -27,6 +43,7 @@ TRAIN_RULES = (
 
 # per-layer lists of the sampler: paths are layers/<i>/<name>
 DECODE_RULES = (
+  (r'(^|/)vision/', P()),  # runs once a prompt: to split it would not pay
   (r'(^|/)(embed|head)$', P('tensor', None)),
   (r'layers/\d+/(q|k|v)$', P(None, 'tensor', None)),
   (r'layers/\d+/o$', P('tensor', None, None)),

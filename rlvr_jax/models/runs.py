@@ -207,10 +207,7 @@ def _check_architecture(reference: Reference, config: ModelConfig, stored: Any) 
     '.'.join(str(key.key) for key in path): tuple(leaf.shape)
     for path, leaf in jax.tree.leaves_with_path(stored)
   }
-  expected = {
-    '.'.join(leaf.path): (config.num_layers, *leaf.shape) if leaf.stacked else leaf.shape
-    for leaf in leaves(config)
-  }
+  expected = {'.'.join(leaf.path): leaf.full_shape for leaf in leaves(config)}
   wrong = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
   if wrong:
     shown = '; '.join(

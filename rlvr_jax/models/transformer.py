@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from rlvr_jax.models import paged
+from rlvr_jax.models import paged, vision
 from rlvr_jax.models.attention import causal_attention
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import IMPLEMENTATIONS
@@ -95,7 +95,10 @@ class Block(nn.Module):
 
 
 def init_params(key: jax.Array, config: ModelConfig, dtype: str = 'float32') -> Params:
-  """Random params in the learner's stacked form, drawn layer by layer from split keys."""
+  """Random params in the learner's stacked form, drawn layer by layer from split keys.
+
+  With config.vision the tower's lie in params['vision'] (vision.py).
+  """
   embed_key, layer_key, head_key = jax.random.split(key, 3)
   D, V = config.embed_dim, config.vocab_size
   block = Block(config, jnp.dtype(dtype))
@@ -112,11 +115,13 @@ def init_params(key: jax.Array, config: ModelConfig, dtype: str = 'float32') -> 
   }
   if not config.tie_embeddings:
     params['head'] = D**-0.5 * jax.random.normal(head_key, (V, D), dtype)
+  if config.vision is not None:
+    params['vision'] = vision.init_vision(jax.random.fold_in(key, 3), config.vision, dtype)
   return params
 
 
 def unstack(params: Params) -> Params:
-  """The sampler's form: params['layers'] as a list of per-layer dicts."""
+  """The sampler's form: params['layers'] as a list of per-layer dicts; a tower stays stacked."""
   layers = params['layers']
   count = next(iter(layers.values())).shape[0]
   return {**params, 'layers': [{n: a[i] for n, a in layers.items()} for i in range(count)]}
@@ -155,20 +160,24 @@ def forward(
   remat: str | bool = 'none',
   keep_kv: bool = False,
   mesh: Mesh | None = None,
+  images: vision.Images | None = None,
 ) -> tuple[jax.Array, Any]:
   """Hidden states [B,T,D] after the final norm, for rows padded on the right.
 
-  tokens, positions i32[B,T]; segments i32[B,T] separates rollouts packed into one row. params in
-  either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for stacked
-  params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none), for
-  stacked params. mesh: rows are split over its data and fsdp axes, from end to end; left to itself
-  the compiler may follow the weights instead and bring all rows to every device.
+  tokens, positions i32[B,T]; images of config.vision put embeddings in the place of their tokens
+  and have positions of their own. segments i32[B,T] separates rollouts packed into one row. params
+  in either form. keep_kv returns each layer's (k, v) [B,T,K,H] beside it (stacked [L,...] for
+  stacked params, a list otherwise); else None. remat: a name of REMAT (True: block, False: none),
+  for stacked params. mesh: rows are split over its data and fsdp axes, from end to end; left to
+  itself the compiler may follow the weights instead and bring all rows to every device.
   """
   if isinstance(remat, bool):
     remat = 'block' if remat else 'none'
   if remat not in REMAT:
     raise ValueError(f'model.remat={remat!r}: known are {", ".join(REMAT)}')
   block = Block(config)
+  if images is not None:
+    positions = jnp.moveaxis(images.positions, 1, 0)
   rope = rope_angles(positions, config)
 
   def attend(q, k, v):
@@ -181,7 +190,15 @@ def forward(
       return constrain(x, mesh, ROWS), kv
 
   with jax.named_scope('embed'):
-    x = constrain(_look_up(params['embed'], tokens, mesh), mesh, ROWS)
+    x = _look_up(params['embed'], tokens, mesh)
+    if images is not None:
+      assert config.vision is not None
+      policy = REMAT[remat]
+      embeddings = vision.encode(
+        params['vision'], images, config.vision, policy=policy, remat=remat != 'none', mesh=mesh
+      )
+      x = vision.place(x, constrain(embeddings, mesh), images.source)
+    x = constrain(x, mesh, ROWS)
   if isinstance(params['layers'], list):
     carried = []
     for layer in params['layers']:
@@ -207,10 +224,12 @@ def decode_step(
   prompt_lengths: jax.Array,
   axis: str | None = None,
   impl: str = 'xla_paged',
+  ahead: jax.Array | None = None,
 ) -> tuple[jax.Array, Any, Any]:
   """One token a slot: hidden states [S,D], the cache with its keys and values, what was read.
 
-  tokens i32[S]; slots as before the step; prompt_lengths i32[R] of the bank's rows. The hidden
+  tokens i32[S]; slots as before the step; prompt_lengths i32[R] of the bank's rows; ahead i32[R]
+  what positions after a prompt are ahead of its length, where it may have images. The hidden
   states of inactive slots mean nothing. params in the sampler's (list) form. axis: the mesh axis
   that splits the heads, where there is one. impl (models.decode) made the cache and the plan that
   comes back, whose read and live are what was read.
@@ -218,7 +237,10 @@ def decode_step(
   implementation = IMPLEMENTATIONS[impl]
   attention = implementation.attention(axis, config.num_kv_heads)
   block = Block(config)
-  rope = rope_angles((prompt_lengths[slots.rows] + slots.lengths)[:, None], config)
+  positions = prompt_lengths[slots.rows] + slots.lengths
+  if ahead is not None:
+    positions += ahead[slots.rows]
+  rope = rope_angles(positions[:, None], config)
   plan = implementation.plan_step(slots, prompt_lengths, cache)
   x = params['embed'][tokens][:, None]
 

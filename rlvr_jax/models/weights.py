@@ -17,7 +17,7 @@ import numpy as np
 
 from rlvr_jax import hosts
 from rlvr_jax.models import lora
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.transformer import Params
 
 Index = tuple[slice, ...]
@@ -26,17 +26,27 @@ FLOATS = ('F64', 'F32', 'F16', 'BF16')
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-  """One array of the params tree, and its tensor (one a layer where `stacked`) in a checkpoint.
+  """One array of the params tree, and its tensor (one a layer where it is stacked) in a checkpoint.
 
-  shape is ours, without the layer axis. hf_axes says which of our axes make up each axis of the
-  checkpoint's tensor: ((1, 2), (0,)) for a query projection of ours [D,N,H] stored as [N*H, D].
+  shape is ours, without the layer axis; layers is its length, 0 where there is none. hf_axes says
+  which of our axes make up each axis of the checkpoint's tensor: ((1, 2), (0,)) for a query
+  projection of ours [D,N,H] stored as [N*H, D].
   """
 
   path: tuple[str, ...]
   hf_name: str
   shape: tuple[int, ...]
   hf_axes: tuple[tuple[int, ...], ...]
-  stacked: bool
+  layers: int
+
+  @property
+  def stacked(self) -> bool:
+    return self.layers > 0
+
+  @property
+  def full_shape(self) -> tuple[int, ...]:
+    """Ours, with the layer axis where there is one."""
+    return (self.layers, *self.shape) if self.stacked else self.shape
 
   @property
   def hf_shape(self) -> tuple[int, ...]:
@@ -99,13 +109,53 @@ def leaves(config: ModelConfig) -> list[Leaf]:
       ('q_norm', 'self_attn.q_norm.weight', (H,), ((0,),)),
       ('k_norm', 'self_attn.k_norm.weight', (H,), ((0,),)),
     ]
-  found = [Leaf(('embed',), 'model.embed_tokens.weight', (V, D), same, False)]
+  found = [Leaf(('embed',), 'model.embed_tokens.weight', (V, D), same, 0)]
   for name, suffix, shape, axes in table:
-    found.append(Leaf(('layers', name), 'model.layers.{}.' + suffix, shape, axes, True))
-  found.append(Leaf(('final_norm',), 'model.norm.weight', (D,), ((0,),), False))
+    found.append(Leaf(('layers', name), 'model.layers.{}.' + suffix, shape, axes, c.num_layers))
+  found.append(Leaf(('final_norm',), 'model.norm.weight', (D,), ((0,),), 0))
   if not c.tie_embeddings:
-    found.append(Leaf(('head',), 'lm_head.weight', (V, D), same, False))
-  return found
+    found.append(Leaf(('head',), 'lm_head.weight', (V, D), same, 0))
+  return found + (vision_leaves(c.vision) if c.vision else [])
+
+
+def vision_leaves(config: VisionConfig) -> list[Leaf]:
+  """Every array of a Qwen2.5-VL tower's params."""
+  c = config
+  D, F, N, H, L = c.embed_dim, c.mlp_dim, c.num_heads, c.head_dim, c.num_layers
+  wide, vector, transposed = c.unit * D, ((0,),), ((1,), (0,))
+  table: list[tuple[str, str, tuple[int, ...], tuple[tuple[int, ...], ...]]] = [
+    ('attn_norm', 'norm1.weight', (D,), vector),
+    ('mlp_norm', 'norm2.weight', (D,), vector),
+    ('qkv', 'attn.qkv.weight', (D, 3, N, H), ((1, 2, 3), (0,))),
+    ('qkv_bias', 'attn.qkv.bias', (3, N, H), ((0, 1, 2),)),
+    ('o', 'attn.proj.weight', (N, H, D), ((2,), (0, 1))),
+    ('o_bias', 'attn.proj.bias', (D,), vector),
+    ('gate', 'mlp.gate_proj.weight', (D, F), transposed),
+    ('gate_bias', 'mlp.gate_proj.bias', (F,), vector),
+    ('up', 'mlp.up_proj.weight', (D, F), transposed),
+    ('up_bias', 'mlp.up_proj.bias', (F,), vector),
+    ('down', 'mlp.down_proj.weight', (F, D), transposed),
+    ('down_bias', 'mlp.down_proj.bias', (D,), vector),
+  ]
+  patch = (c.channels, c.temporal, c.patch, c.patch, D)
+  whole: list[tuple[str, str, tuple[int, ...], tuple[tuple[int, ...], ...]]] = [
+    ('patch', 'patch_embed.proj.weight', patch, ((4,), (0,), (1,), (2,), (3,))),
+    ('merge_norm', 'merger.ln_q.weight', (D,), vector),
+    ('merge_in', 'merger.mlp.0.weight', (wide, wide), transposed),
+    ('merge_in_bias', 'merger.mlp.0.bias', (wide,), vector),
+    ('merge_out', 'merger.mlp.2.weight', (wide, c.out_dim), transposed),
+    ('merge_out_bias', 'merger.mlp.2.bias', (c.out_dim,), vector),
+  ]
+  return [
+    *(
+      Leaf(('vision', 'layers', name), 'visual.blocks.{}.' + suffix, shape, axes, L)
+      for name, suffix, shape, axes in table
+    ),
+    *(
+      Leaf(('vision', name), f'visual.{suffix}', shape, axes, 0)
+      for name, suffix, shape, axes in whole
+    ),
+  ]
 
 
 class TensorSource(Protocol):
@@ -124,7 +174,7 @@ class TensorSource(Protocol):
 
 def _tensors(config: ModelConfig) -> Iterator[tuple[Leaf, str]]:
   for leaf in leaves(config):
-    for layer in range(config.num_layers if leaf.stacked else 1):
+    for layer in range(leaf.layers or 1):
       yield leaf, leaf.tensor_name(layer)
 
 
@@ -169,8 +219,8 @@ def all_finite(x: np.ndarray) -> bool:
 class _Filler:
   """Reads pieces of leaves, remembering which tensors held non-finite values."""
 
-  def __init__(self, source: TensorSource, config: ModelConfig, dtype: Any, check_finite: bool):
-    self.source, self.config, self.dtype = source, config, np.dtype(dtype)
+  def __init__(self, source: TensorSource, dtype: Any, check_finite: bool):
+    self.source, self.dtype = source, np.dtype(dtype)
     self.check_finite, self.bad = check_finite, set()
 
   def tensor(self, leaf: Leaf, layer: int, index: Index) -> np.ndarray:
@@ -185,7 +235,7 @@ class _Filler:
     """The part `index` of a leaf (layer axis first where stacked), one layer's tensor at a time."""
     if not leaf.stacked:
       return np.ascontiguousarray(self.tensor(leaf, 0, index), dtype=self.dtype)
-    layers = range(*index[0].indices(self.config.num_layers))
+    layers = range(*index[0].indices(leaf.layers))
     sizes = [len(range(*i.indices(n))) for i, n in zip(index[1:], leaf.shape, strict=True)]
     out = np.empty((len(layers), *sizes), self.dtype)
     for row, layer in enumerate(layers):
@@ -193,7 +243,7 @@ class _Filler:
     return out
 
   def leaf(self, leaf: Leaf, sharding: jax.sharding.Sharding | None) -> jax.Array:
-    shape = (self.config.num_layers, *leaf.shape) if leaf.stacked else leaf.shape
+    shape = leaf.full_shape
     if sharding is None:
       return jnp.asarray(self.piece(leaf, (slice(None),) * len(shape)))
     pieces: dict[Any, np.ndarray] = {}
@@ -223,13 +273,15 @@ def load_params(
   non-finite tensors at once).
   """
   check_tensors(source, config)
-  filler = _Filler(source, config, jnp.dtype(dtype), check_finite)
+  filler = _Filler(source, jnp.dtype(dtype), check_finite)
   params: Params = {'layers': {}}
   for leaf in leaves(config):
     where: Any = shardings
     for key in leaf.path:
       where = where[key] if where is not None else None
-    home = params if len(leaf.path) == 1 else params[leaf.path[0]]
+    home = params
+    for key in leaf.path[:-1]:
+      home = home.setdefault(key, {})
     home[leaf.path[-1]] = filler.leaf(leaf, where)
   if filler.bad:
     names = sorted(filler.bad)
@@ -271,11 +323,11 @@ def stored_tensors(
     array = params
     for key in leaf.path:
       array = array[key]
-    for layer in range(config.num_layers if leaf.stacked else 1):
+    for layer in range(leaf.layers or 1):
 
       def read(leaf: Leaf = leaf, array: Any = array, layer: int = layer) -> np.ndarray:
         one = _layer(array, layer) if leaf.stacked else array
-        factors = adapters.get(leaf.path[-1]) if leaf.stacked else None
+        factors = adapters.get(leaf.path[1]) if leaf.path[0] == 'layers' else None
         if factors is not None:
           one = lora.add(one.astype(dtype), *(_layer(factor, layer) for factor in factors))
         return leaf.to_hf(np.asarray(hosts.whole(one), jnp.dtype(dtype)))
@@ -298,10 +350,7 @@ def _check_tree(params: Params, config: ModelConfig) -> None:
     tuple(str(k.key) for k in path): tuple(x.shape)
     for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
   }
-  expected = {
-    leaf.path: (config.num_layers, *leaf.shape) if leaf.stacked else leaf.shape
-    for leaf in leaves(config)
-  }
+  expected = {leaf.path: leaf.full_shape for leaf in leaves(config)}
   wrong = [p for p in found.keys() | expected.keys() if found.get(p) != expected.get(p)]
   if wrong:
     shown = '; '.join(

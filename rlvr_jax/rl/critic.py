@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.transformer import Params, forward
+from rlvr_jax.models.vision import Images
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.update import (
@@ -72,6 +73,7 @@ def sequence_values(
   segments: jax.Array | None = None,
   remat: str | bool = 'none',
   mesh: Mesh | None = None,
+  images: Images | None = None,
 ) -> jax.Array:
   """V f32[B,T]: at t the value of the state before tokens[:, t], as log-probs are aligned.
 
@@ -88,6 +90,7 @@ def sequence_values(
     segments=segments,
     remat=remat,
     mesh=mesh,
+    images=images,
   )
   dtype = wide(hidden.dtype)
   values = jnp.einsum(
@@ -145,6 +148,7 @@ def _values(
     segments=rows.segments,
     remat=remat,
     mesh=mesh,
+    images=rows.images,
   )
 
 

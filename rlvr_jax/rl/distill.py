@@ -81,17 +81,34 @@ def pair_source(
   def draw(i: int) -> list[Pair]:
     rng = random.Random(f'distill {config.seed} {i}')
     chosen = rng.choices(problems, k=d.batch)
-    return own.corpus(chosen, seed=rng.getrandbits(32), noise=d.noise)
+    pairs: list[Pair] = own.corpus(chosen, seed=rng.getrandbits(32), noise=d.noise)
+    if not any(problem.images for problem in chosen):
+      return pairs
+    return [(problem, text) for problem, (_, text) in zip(chosen, pairs, strict=True)]
 
   return draw
 
 
 def encode_pairs(
-  pairs: list[Pair], tokenizer: Tokenizer, *, mask_prompt: bool, special: bool = False
+  pairs: list[Pair],
+  tokenizer: Tokenizer,
+  *,
+  mask_prompt: bool,
+  special: bool = False,
+  encode: Callable[[Problem], Sequence[int]] | None = None,
 ) -> Rollouts:
-  """Pairs as rollouts: completion tokens and EOS carry loss, prompt tokens only if not masked."""
+  """Pairs as rollouts: completion tokens and EOS carry loss, prompt tokens only if not masked.
+
+  encode: of prompts that are problems, since they have images.
+  """
   eos = tokenizer.eos_ids[0]
-  prompts = [tokenizer.encode(prompt, special=special) for prompt, _ in pairs]
+  prompts: list[Sequence[int]] = []
+  for prompt, _ in pairs:
+    if isinstance(prompt, str):
+      prompts.append(tokenizer.encode(prompt, special=special))
+    else:
+      assert encode is not None
+      prompts.append(encode(prompt))
   completions = [
     np.array([*tokenizer.encode(text, special=False), eos], np.int32) for _, text in pairs
   ]
@@ -132,10 +149,17 @@ def pairs_step(
 ) -> Step:
   """Steps on pairs: cross-entropy, or with distill.method=logits the teacher's distributions."""
   d, m = config.distill, config.model
-  special = not writes_bos(config.task.template)
+  template, capacity = config.task.template, config.sampling.prompt_capacity
+  special = not writes_bos(template)
+
+  def encode(problem: Problem) -> Sequence[int]:
+    vision = run_lib.sees(config, learn.config)
+    return run_lib.encode_prompts([problem], template, learn.tokenizer, capacity, vision)[0]
 
   def rollouts_of(step: int) -> tuple[Rollouts, np.ndarray]:
-    rollouts = encode_pairs(draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special)
+    rollouts = encode_pairs(
+      draw(step), learn.tokenizer, mask_prompt=d.mask_prompt, special=special, encode=encode
+    )
     return rollouts, np.ones(len(rollouts.rewards), np.float32)
 
   def sft(step: int):
@@ -217,7 +241,8 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   draw = None if on_policy else pair_source(config, problems, heldout, learn.tokenizer)
   looks = heldout[: config.train.eval_problems] if d.eval_every else []
   template, capacity = config.task.template, config.sampling.prompt_capacity
-  looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity)
+  sees = run_lib.sees(config, learn.config)
+  looks_encoded = run_lib.encode_prompts(looks, template, learn.tokenizer, capacity, sees)
   engine = run_lib.make_engine(config, None, learn.config, learn.mesh)
 
   with contextlib.ExitStack() as stack:
@@ -249,7 +274,7 @@ def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
     pool = stack.enter_context(pool_of(config.verifier, workdir))
     held_out = open_source(config, engine, pool, learn.tokenizer, looks, looks_encoded)
     if draw is None:
-      encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity)
+      encoded = run_lib.encode_prompts(problems, template, learn.tokenizer, capacity, sees)
       own = open_source(config, engine, pool, learn.tokenizer, problems, encoded)
       take_step = on_policy_step(config, learn, own)
     else:

@@ -100,7 +100,14 @@ def logit_loss(
   def hidden(params: Params, model: ModelConfig, remat: str | bool) -> jax.Array:
     cast = jax.tree.map(lambda x: x.astype(compute_dtype), params)
     found, _ = forward(
-      cast, rows.tokens, positions, config=model, segments=rows.segments, remat=remat, mesh=mesh
+      cast,
+      rows.tokens,
+      positions,
+      config=model,
+      segments=rows.segments,
+      remat=remat,
+      mesh=mesh,
+      images=rows.images if model.vision is not None else None,
     )
     return found[:, :-1].reshape(b * (T - 1), -1)  # what predicts tokens 1 to T-1
 

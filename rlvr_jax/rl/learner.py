@@ -97,6 +97,10 @@ class Learner:
       rollouts, micro_tokens=t.micro_tokens, multiple=self.multiple, packing=t.packing
     )
 
+  def _cut(self, *batch: Any, **per_token: np.ndarray | None) -> Rows:
+    sees = {'vision': self.config.vision, 'multiple': self.multiple}
+    return micro_batches(*batch, **sees, **per_token)
+
   def logprobs(
     self, params: Params, rollouts: Rollouts, score: Callable | None = None
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +109,7 @@ class Learner:
     score: of another architecture's params (update.make_score).
     """
     layout = self._layout(rollouts)
-    rows = self._place(micro_batches(rollouts, None, layout))
+    rows = self._place(self._cut(rollouts, None, layout))
     found = (score or self.score)(params, rows, jnp.float32(self.run.sampling.temperature))
     logprobs, entropy = jax.device_get(found)
     return layout.restore(logprobs), layout.restore(entropy)
@@ -114,7 +118,7 @@ class Learner:
     """The critic's values f32[B,T], aligned as log-probs are."""
     assert self.values is not None
     layout = self._layout(rollouts)
-    rows = self._place(micro_batches(rollouts, None, layout))
+    rows = self._place(self._cut(rollouts, None, layout))
     return layout.restore(jax.device_get(self.values(self.state.critic.params, rows)))
 
   def prepare(
@@ -161,7 +165,7 @@ class Learner:
       part = batch.part(index)
       layout = self._layout(part.rollouts)
       keep, penalised = selected(self.algorithm, part, self.run.seed, (iteration, number))
-      rows = micro_batches(
+      rows = self._cut(
         part.rollouts,
         part.advantages,
         layout,
@@ -190,7 +194,7 @@ class Learner:
     assert self.critic_update is not None
     assert part.values is not None
     assert part.targets is not None
-    rows = micro_batches(part.rollouts, None, layout)
+    rows = self._cut(part.rollouts, None, layout)
     values, targets = (cast(jax.Array, layout.cut(x)) for x in (part.values, part.targets))
     critic, metrics = self.critic_update(
       self.state.critic, self._place(CriticRows(rows, values, targets)), temperature
@@ -212,7 +216,7 @@ class Learner:
 
   def rows(self, rollouts: Rollouts, advantages: np.ndarray | None = None) -> Rows:
     """Rollouts in packed micro-batches, with advantages f32[B] or f32[B,T]."""
-    return micro_batches(rollouts, advantages, self._layout(rollouts))
+    return self._cut(rollouts, advantages, self._layout(rollouts))
 
   def placed(self, rollouts: Rollouts) -> Rows:
     """The same without advantages, on the mesh."""

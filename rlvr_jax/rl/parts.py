@@ -15,6 +15,7 @@ import numpy as np
 from rlvr_jax.config import Config
 from rlvr_jax.eval.run import Scored
 from rlvr_jax.tasks import parts as file_parts
+from rlvr_jax.tasks.formats import think_box
 from rlvr_jax.tasks.load import environment_of
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem, Verdict
@@ -36,6 +37,7 @@ def _turns(scored: Scored, _: int) -> float:
 # of a completion and sampling.max_tokens; checks.py knows the same names
 PARTS: dict[str, Callable[[Scored, int], float]] = {
   'format': _says('correct', 'wrong'),  # an answer was found
+  'think_box': lambda scored, _: float(think_box(scored.text)),  # EasyR1's format: <think>, a box
   'wrong': _says('wrong'),
   'unparsed': _says('unparsed'),
   'timeout': _says('timeout'),

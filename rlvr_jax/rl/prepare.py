@@ -86,7 +86,7 @@ def prepare(
       config.sampling.max_tokens,
       config.reward.truncated_scale,
       config.reward.truncated_score,
-      rollouts,
+      rollouts.replace(images=None),  # numbers alone
       old if algorithm.kl_in == 'reward' else None,
       ref if algorithm.kl_in == 'reward' else None,
       values,

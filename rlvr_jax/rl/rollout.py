@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax.models.config import VisionConfig
+from rlvr_jax.models.images import images_of
 from rlvr_jax.rl.packing import Layout, bucket_length, packed_layout, plain_layout
+from rlvr_jax.rl.pictures import lay_images
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.rl.update import Rows
 
@@ -23,8 +26,9 @@ def assemble(
   """Rollouts of numpy arrays: prompt and completion contiguous, padded on the right to a bucket.
 
   prompts and completions are token ids, sampler_logprobs f32 per completion token; what is not
-  given is 0 (a group of its own for each row). sampled: bool per completion token, false on a
-  conversation's observations, which the mask leaves out; None for all.
+  given is 0 (a group of its own for each row). Prompts may have images (images.Pictured). sampled:
+  bool per completion token, false on a conversation's observations, which the mask leaves out; None
+  for all.
   """
   B = len(prompts)
   prompt_lengths = np.array([len(p) for p in prompts], np.int32)
@@ -56,7 +60,14 @@ def assemble(
     group=np.arange(B, dtype=np.int32) if group is None else np.asarray(group, np.int32),
     truncated=np.zeros(B, bool) if truncated is None else np.asarray(truncated, bool),
     valid=np.ones(B, bool),
+    images=_images(prompts),
   )
+
+
+def _images(prompts: Sequence[Sequence[int]]) -> np.ndarray | None:
+  found = np.empty(len(prompts), object)
+  found[:] = [images_of(prompt) for prompt in prompts]
+  return found if any(found) else None
 
 
 def layout_of(
@@ -74,13 +85,17 @@ def micro_batches(
   rollouts: Rollouts,
   advantages: np.ndarray | None,
   layout: Layout,
+  *,
+  vision: VisionConfig | None = None,
+  multiple: int = 1,
   **per_token: np.ndarray | None,
 ) -> Rows:
   """Rows [M,b,T] of rollouts [B,W] by their layout, numpy still.
 
   advantages: f32[B], or f32[B,W] where tokens of a rollout differ; None where rows are only scored.
   per_token: old_logprobs, ref_logprobs, keep, penalised [B,W], as in Rows. Rollouts that are not
-  valid have no completion mask.
+  valid have no completion mask. vision, multiple: of the model, and of the rows that its tower
+  sees, where rollouts have images.
   """
   mask = rollouts.completion_mask & np.asarray(rollouts.valid)[:, None]
   given = np.asarray(0 if advantages is None else advantages, np.float32)
@@ -99,6 +114,7 @@ def micro_batches(
     completion_mask=cut(mask),
     advantages=cut(np.where(mask, given, np.float32(0))),
     sampler_logprobs=cut(rollouts.sampler_logprobs),
+    images=None if vision is None else lay_images(rollouts, layout, vision, multiple),
     **{name: cut(x) for name, x in per_token.items()},
     **packed,
   )

@@ -17,7 +17,7 @@ from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.files import rows_of
 from rlvr_jax.tasks.problem import VERDICTS, Problem
 
-Pair = tuple[str, str]
+Pair = tuple[str | Problem, str]  # a prompt, or a problem whose prompt has images; a completion
 _IDS = ('problem_id', 'id', 'task_id')
 _TEXTS = ('completion', 'text', 'response', 'output')
 _STORED = ('task', 'problem_id', 'visit', 'sample', 'text', 'finish', 'verdict')
@@ -113,7 +113,7 @@ def read(
       continue
     seen.add((name, text))
     taken[name] += 1
-    pairs.append((prompt, text))
+    pairs.append((problem if problem is not None and problem.images else prompt, text))
   found = Taught(pairs, dict(left))
   if not pairs:
     raise ValueError(f'distill.source={source!r} leaves nothing to learn from: {found.describe()}')

@@ -78,8 +78,10 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   learn = learner.open_learner(config, algorithm, total_steps=learner.total_steps(config))
   template, capacity = config.task.template, config.sampling.prompt_capacity
   looks = heldout[: config.train.eval_problems]
+  vision = run_lib.sees(config, learn.config)
   prompts, look_prompts = (
-    run_lib.encode_prompts(some, template, learn.tokenizer, capacity) for some in (problems, looks)
+    run_lib.encode_prompts(some, template, learn.tokenizer, capacity, vision)
+    for some in (problems, looks)
   )
   identity = identity_of(config, not_identity(config))
   SampleStore(workdir / 'samples').check_writable()

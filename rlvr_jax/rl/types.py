@@ -22,6 +22,7 @@ class Rollouts(flax.struct.PyTreeNode):
   group: np.ndarray  # i32[B]
   truncated: np.ndarray  # bool[B]
   valid: np.ndarray  # bool[B] false on rows that only fill a shape
+  images: np.ndarray | None = None  # object[B] tuples of models/images.Image; None without any
 
 
 class TokenBatch(flax.struct.PyTreeNode):

@@ -14,6 +14,7 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.layers import wide
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
+from rlvr_jax.models.vision import Images
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
@@ -45,6 +46,7 @@ class Rows(flax.struct.PyTreeNode):
   positions: jax.Array | None = None  # i32[M,b,T] in the rollout
   segments: jax.Array | None = None  # i32[M,b,T] number of the rollout in its row
   rollout: jax.Array | None = None  # i32[M,b,T] number of it in its micro-batch, under b*T
+  images: Images | None = None  # [M,...] each: of the micro-batch's rollouts (rl/pictures.py)
 
 
 def state_shardings(state: Any, config: ModelConfig, mesh: Mesh) -> Any:
@@ -123,6 +125,7 @@ def rows_loss(
       remat=remat,
       chunk=chunk,
       mesh=mesh,
+      images=rows.images,
     )
   with jax.named_scope('loss'):
     batch, rollouts = flatten(rows, logprobs, entropy)
@@ -357,6 +360,7 @@ def make_score(
         temperature=temperature,
         chunk=chunk,
         mesh=mesh,
+        images=micro.images,
       )
 
     return map_rows(one, rows)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from rlvr_jax.models.config import VisionConfig
+from rlvr_jax.models.images import images_of, rope_positions
 from rlvr_jax.sampling.types import Item, Sampling
 
 MAX_STOPS = 8
@@ -28,7 +30,12 @@ def check_sampling(sampling: Sampling, capacity: int) -> None:
 
 
 def check_items(
-  items: Iterable[Item], sampling: Sampling, *, vocabulary: int, capacity: int
+  items: Iterable[Item],
+  sampling: Sampling,
+  *,
+  vocabulary: int,
+  capacity: int,
+  vision: VisionConfig | None = None,
 ) -> None:
   """ValueError for an item whose prompt, limit or forced tokens do not fit.
 
@@ -39,6 +46,7 @@ def check_items(
     prompt = item.prompt_ids
     if prompt not in checked:
       _check_prompt(prompt, item.problem, vocabulary, capacity)
+      _check_images(prompt, item.problem, vision)
       checked.add(prompt)
     if item.limit is not None and item.limit < 1:
       raise ValueError(f'limit={item.limit} for problem {item.problem} must be at least 1 token')
@@ -67,3 +75,20 @@ def _check_prompt(prompt: tuple[int, ...], problem: int, vocabulary: int, capaci
       f'prompt of problem {problem} has token ids from {min(prompt)} to {max(prompt)}, '
       f"but the model's vocabulary has {vocabulary}: tokenizer and model do not belong together"
     )
+
+
+def _check_images(prompt: tuple[int, ...], problem: int, vision: VisionConfig | None) -> None:
+  pictures = images_of(prompt)
+  if vision is None:
+    if pictures:
+      raise ValueError(
+        f'prompt of problem {problem} has {len(pictures)} images, which this model does not see; '
+        'name a model with a vision tower'
+      )
+    return
+  try:
+    rope_positions(prompt, [image.grid for image in pictures], vision)
+  except ValueError as error:
+    raise ValueError(f'prompt of problem {problem}: {error}') from error
+  if prompt[-1] == vision.image_id:
+    raise ValueError(f'prompt of problem {problem} ends with an image; text has to follow it')

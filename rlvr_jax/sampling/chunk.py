@@ -84,6 +84,7 @@ def _step(
       prompt_lengths=state.bank_lengths,
       axis=tensor,
       impl=impl,
+      ahead=state.bank_ahead,
     )
   with jax.named_scope('draw'):
     drawn = _choose(params, state, hidden, options, active, tensor, extras)

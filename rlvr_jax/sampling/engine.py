@@ -24,17 +24,12 @@ from rlvr_jax.sampling import layout, state
 from rlvr_jax.sampling.bank import Bank, Place, Prompt, place
 from rlvr_jax.sampling.check import MAX_STOPS, check_items, check_sampling
 from rlvr_jax.sampling.draw import Options
+from rlvr_jax.sampling.shapes import MIN_BUCKET, images_for, shape_of
 from rlvr_jax.sampling.types import Completion, Item, Sampling, Stats
 from rlvr_jax.sharding import row_parts
 
 STREAMS = {'train': 0, 'eval': 1, 'probe': 2}
-MIN_BUCKET = 16  # tokens: the smallest prefill program, and the smallest page
 _sample_keys = jax.jit(state.sample_keys)
-
-
-def bucket(length: int, capacity: int) -> int:
-  """The prefill size for a prompt: a function of its own length, never of its company."""
-  return min(capacity, max(MIN_BUCKET, 1 << (length - 1).bit_length()))
 
 
 class Engine:
@@ -192,7 +187,9 @@ class Engine:
 
   def _check(self, items: Iterable[Item], sampling: Sampling) -> None:
     V = self.config.vocab_size
-    check_items(items, sampling, vocabulary=V, capacity=self.prompt_capacity)
+    check_items(
+      items, sampling, vocabulary=V, capacity=self.prompt_capacity, vision=self.config.vision
+    )
 
   def _checked(self, items: Iterable[Item | None], sampling: Sampling) -> Iterator[Item | None]:
     for item in items:
@@ -227,22 +224,26 @@ class Engine:
     """Computes prompts into their rows, one a shard and call."""
     waiting = collections.deque(new)
     while waiting:
-      size = bucket(len(waiting[0][1]), self.prompt_capacity)
+      shape = shape_of(waiting[0][1], self.prompt_capacity, self.config.vision)
+      size = shape[0]
       tokens = np.zeros((self.shards, size), np.int32)
       length = np.ones(self.shards, np.int32)
       row = np.full(self.shards, self.bank_rows, np.int32)  # beyond the last: nothing to write
+      prompts: list[Prompt] = [(0,)] * self.shards
       for _ in range(len(waiting)):
         where, prompt = waiting.popleft()
         taken = row[where.shard] < self.bank_rows
-        if taken or bucket(len(prompt), self.prompt_capacity) != size:
+        if taken or shape_of(prompt, self.prompt_capacity, self.config.vision) != shape:
           waiting.append((where, prompt))
           continue
         tokens[where.shard, : len(prompt)] = prompt
         length[where.shard], row[where.shard] = len(prompt), where.row
+        prompts[where.shard] = prompt
         self.stats.prompts += 1
         self.stats.prefill_tokens += size
+      given = (tokens, length, row, *images_for(prompts, shape, self.config.vision))
       self._state = self._programs.prefill(
-        self.params, self._state, tokens, length, row, config=self.config, impl=self.decode_impl
+        self.params, self._state, *given, config=self.config, impl=self.decode_impl
       )
 
   def _decode(self, options: Options, stops: np.ndarray, extras: bool) -> chunk_lib.Emitted:

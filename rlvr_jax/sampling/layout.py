@@ -57,10 +57,10 @@ def programs_over(mesh: Mesh, layout: Any) -> Programs:
       check_vma=False,
     )
 
-  def prefill(params, state, tokens, length, row, *, config, impl):
-    ins = (whole, split, split, split, split)
+  def prefill(params, state, tokens, length, row, images=None, ahead=None, *, config, impl):
+    ins = (whole, *(split,) * 6)
     f = over(state_lib.prefill, ins, split, config=config, impl=impl)
-    return f(params, state, tokens, length, row)
+    return f(params, state, tokens, length, row, images, ahead)
 
   def run_chunk(params, state, options, stop_ids, *, config, steps, extras, impl):
     ins = (whole, split, whole, whole)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.decode import IMPLEMENTATIONS
 from rlvr_jax.models.transformer import Params, forward
+from rlvr_jax.models.vision import Images
 
 IDLE = -1
 
@@ -61,6 +62,7 @@ class State(flax.struct.PyTreeNode):
   cache: Any  # of the decode implementation
   bank_lengths: jax.Array  # i32[R] tokens whose keys and values the row holds (P-1)
   bank_last: jax.Array  # i32[R] the prompt's last token
+  bank_ahead: jax.Array | None  # i32[R] its next position less its length, where it may have images
   slots: Slots
   queue: Queue
   pool: Pool
@@ -105,6 +107,7 @@ def init_state(
     ),
     bank_lengths=zeros(bank_rows),
     bank_last=zeros(bank_rows),
+    bank_ahead=None if config.mrope is None else zeros(bank_rows),
     slots=Slots(
       item=entries(slots),
       token=zeros(slots),
@@ -144,6 +147,8 @@ def prefill(
   tokens: jax.Array,
   length: jax.Array,
   row: jax.Array,
+  images: Images | None = None,
+  ahead: jax.Array | None = None,
   *,
   config: ModelConfig,
   impl: str = 'xla_paged',
@@ -152,15 +157,16 @@ def prefill(
 
   tokens i32[1,Tb], right-padded; length i32[1] the prompt's true length (>= 1); row i32[1], R where
   there is nothing to write. The row then holds length-1 tokens; what padding wrote beyond is never
-  looked at.
+  looked at. images: the prompt's; ahead i32[1]: what its next position is ahead of its length.
   """
   positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-  _, kv = forward(params, tokens, positions, config=config, keep_kv=True)
+  _, kv = forward(params, tokens, positions, config=config, keep_kv=True, images=images)
   last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
   return state.replace(
     cache=IMPLEMENTATIONS[impl].write_prompts(state.cache, kv, row),
     bank_lengths=state.bank_lengths.at[row].set(length - 1, mode='drop'),
     bank_last=state.bank_last.at[row].set(last, mode='drop'),
+    bank_ahead=None if ahead is None else state.bank_ahead.at[row].set(ahead, mode='drop'),
   )
 
 

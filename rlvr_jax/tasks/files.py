@@ -96,7 +96,7 @@ def _parquet(path: Path, skip: tuple[str, ...]) -> Placed:
   try:
     with pq.ParquetFile(path) as file:
       columns = [name for name in file.schema_arrow.names if name not in skip]
-      for batch in file.iter_batches(batch_size=1024, columns=columns):
+      for batch in file.iter_batches(batch_size=256, columns=columns):
         for row in batch.to_pylist():
           yield f'{path}: row {number}', row
           number += 1

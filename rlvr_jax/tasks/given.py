@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlvr_jax.tasks import images
 from rlvr_jax.tasks.journal import problem_digest
 from rlvr_jax.tasks.jsonl import load_jsonl, problems_of
 from rlvr_jax.tasks.problem import Problem, check_unique
@@ -87,4 +88,6 @@ def check_remembered(path: Path, problems: list[Problem]) -> None:
 
 def _digest(problem: Problem) -> str:
   meta = {key: value for key, value in problem.meta.items() if key != 'verifier'}
-  return problem_digest(dataclasses.replace(problem, meta=meta)).hex()[:16]
+  own = problem_digest(dataclasses.replace(problem, meta=meta)).hex()
+  seen = images.digest(problem)
+  return hashlib.sha256(f'{own} {seen}'.encode()).hexdigest()[:16] if seen else own[:16]

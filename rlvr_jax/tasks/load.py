@@ -12,11 +12,13 @@ from rlvr_jax.tasks import (
   countdown,
   countdown_cot,
   environments,
+  images,
   jsonl,
   module,
   procedural,
   prompts,
   self_check,
+  shapes,
   user_file,
 )
 from rlvr_jax.tasks.datasets import load as datasets
@@ -24,7 +26,7 @@ from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.problem import Problem, check_unique
 
 # tasks that a model from scratch can be trained on: they have an alphabet and a corpus of their own
-FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot}
+FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot, 'shapes': shapes}
 TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
 _FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
 
@@ -124,6 +126,16 @@ def _splits(task: Mapping[str, Any], limit: int | None) -> dict[str, list[Proble
   return {'': problems}
 
 
+def _with_images(task: Mapping[str, Any], content: str) -> str:
+  """The hash of a file's content with that of the images that its rows name, if they do."""
+  fields = {k: v for k, v in task.get('fields', {}).items() if v}
+  if 'images' not in fields:
+    return content
+  problems = jsonl.load_jsonl(task['path'], task=task['name'], fields=fields, verifier='none')
+  text = json.dumps([content, *(images.digest(problem) for problem in problems)])
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _filters(task: Mapping[str, Any]) -> dict[str, Any]:
   """A benchmark's filters: task.params, and over them task.where, 'level=4,5; since=2024-08-01'."""
   # configs made for a file name its task in params
@@ -141,11 +153,13 @@ def _filters(task: Mapping[str, Any]) -> dict[str, Any]:
 def content_hash(task: Mapping[str, Any]) -> str:
   """Stands for what a task group's problem ids mean (16 hex): the files' bytes, or the parameters.
 
+  Of a file whose rows name images it stands for these too (ValueError for one that is not there).
   How many problems are made or used is left out, so that a store can be topped up with more.
   """
   if task['name'] in _FILES and not task.get('module'):
     with open(task['path'], 'rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+      content = hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+    return _with_images(task, content)
   if task['name'] in table.BENCHMARKS and not task.get('module'):
     return datasets.benchmark_hash(
       task['name'],
@@ -154,6 +168,8 @@ def content_hash(task: Mapping[str, Any]) -> str:
       params=_filters(task),
     )
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
+  if task['name'] == shapes.TASK and not task.get('module'):
+    params['rules'] = shapes.VERSION  # of drawing: another picture is another problem
   if task.get('module'):
     content = user_file.digest(Path(task['module']).expanduser())
     text = json.dumps(['module', content, params], sort_keys=True, default=str)

@@ -10,12 +10,30 @@ VerdictName = Literal['correct', 'wrong', 'unparsed', 'timeout', 'error']
 
 
 @dataclasses.dataclass(frozen=True)
+class Image:
+  """Where the bytes of an image are (images.py reads them, when they are asked for).
+
+  name is what messages call it. They are one of: data; the file at path, or its `member` where that
+  is a .zip; record (folder, split, number) of a prepared data set. sha256: of the bytes, where it
+  is known without reading them.
+  """
+
+  name: str
+  path: str = ''
+  member: str = ''
+  data: bytes = dataclasses.field(default=b'', repr=False)
+  record: tuple[str, str, int] | None = None
+  sha256: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
   """One dataset row.
 
   id is unique within its task. prompt is text, or chat messages ({'role', 'content'}) for the
   model's chat template. answer is what the task's verifier compares with (any JSON value);
-  meta is carried along untouched (any JSON values).
+  meta is carried along untouched (any JSON values). images stand where the prompt says <image>, in
+  order, or before it if it says so nowhere; verifiers, in their processes, do not get them.
   """
 
   id: str
@@ -23,6 +41,7 @@ class Problem:
   prompt: str | tuple[Mapping[str, str], ...]
   answer: Any
   meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  images: tuple[Image, ...] = ()
 
   @property
   def uid(self) -> int:

@@ -11,12 +11,22 @@ of the program's form.
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rlvr_jax.tasks.problem import Problem
 
 _STEP_BY_STEP = 'Please reason step by step, and put your final answer within \\boxed{}.'
+
+IMAGE_MARK = '<image>'
+IMAGE_PAD = '<|image_pad|>'
+IMAGE = f'<|vision_start|>{IMAGE_PAD}<|vision_end|>'  # what the chat template of Qwen2.5-VL writes
+
+_EASYR1 = (
+  'You FIRST think about the reasoning process as an internal monologue and then provide the final '
+  'answer. The reasoning process MUST BE enclosed within <think> </think> tags. The final answer '
+  'MUST BE put in \\boxed{}.'
+)
 
 # The two format texts of LiveCodeBench (lcb_runner/prompts/code_generation.py, PromptConstants).
 LCB_WITH_STARTER = (
@@ -80,14 +90,11 @@ TEMPLATES: dict[str, str] = {
     'Question: {input}\n\n{format}<|im_end|>\n'
     '<|im_start|>assistant\n```python'
   ),
-  # EasyR1's form of March 2025, one image: the paper's vision models.
+  # EasyR1's form of March 2025: the paper's vision models. A line ends behind the image.
   'easyr1': (
-    '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant. You '
-    'FIRST think about the reasoning process as an internal monologue and then provide the final '
-    'answer. The reasoning process MUST BE enclosed within <think> </think> tags. The final answer '
-    'MUST BE put in \\boxed{}.<|im_end|>\n'
-    '<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>\n{input}<|im_end|>\n'
-    '<|im_start|>assistant\n'
+    '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant. '
+    + _EASYR1
+    + '<|im_end|>\n<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n'
   ),
   # The problem and nothing else.
   'raw': '{input}',
@@ -131,10 +138,18 @@ CHATS: dict[str, Chat] = {
     'will generate a correct Python program that matches the specification and passes all '
     'tests.\n\n{input}{format}### Answer: (use the provided format with backticks)\n\n'
   ),
+  # EasyR1's form since (examples/format_prompt/math.jinja): the same words behind the question.
+  'easyr1-user': Chat('{stripped} ' + _EASYR1),
+  # MATH-Vision's own (models/Qwen-VL.py), which asks for the letter of an option.
+  'mathvision': Chat(
+    'Please solve the problem step by step and put your answer in one "\\boxed{}". If it is a '
+    'multiple choice question, only one letter is allowed in the "\\boxed{}".\n{input}\n'
+  ),
   # DAPO-Math-17k's own prompt, which its rows have lost here.
   'dapo': Chat(DAPO_BEFORE + '{input}' + DAPO_AFTER),
 }
 CHAT = 'chat'
+_BEHIND_IMAGES = {'easyr1': '\n'}  # what a template writes between leading images and the text
 _PREFIXES = {'livecodebench': '```python'} | {
   name: chat.prefix for name, chat in CHATS.items() if chat.prefix
 }
@@ -151,6 +166,10 @@ PAPER: dict[str, dict[str, str]] = {
   'easyr1': {'vision': 'easyr1'},
 }
 
+_MATHVISTA_CHOICE = (
+  'Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at '
+  'the end.'
+)
 _MATHVISTA_HINTS = {
   'integer': 'an integer answer and provide the final value, e.g., 1, 2, 3',
   'float 1': (
@@ -195,7 +214,8 @@ def render(problem: Problem, template: str, tokenizer: ChatTokenizer | None = No
 
   The result holds its special tokens as text: tokenize it without adding any more.
   Raises ValueError for an unknown template, for chat messages under another template than 'chat',
-  and under one of CHATS without a tokenizer or with one that carries no chat template.
+  under one of CHATS without a tokenizer or with one that carries no chat template, and for a text
+  with another number of IMAGE_MARK than the problem has images.
   """
   check_template(template)
   if not isinstance(problem.prompt, str) and template != CHAT:
@@ -203,9 +223,18 @@ def render(problem: Problem, template: str, tokenizer: ChatTokenizer | None = No
       f'problem {problem.task}/{problem.id} is a chat, template={template!r} is for text; use '
       f'template={CHAT!r}'
     )
+  written = _with_images(problem, template) if problem.images else problem
   if template in CHATS:
-    return _render_chat(problem, template, tokenizer)
-  return _fill(TEMPLATES[template], problem)
+    text = _render_chat(written, template, tokenizer)
+  else:
+    text = _fill(TEMPLATES[template], written)
+  if problem.images and text.count(IMAGE_PAD) != len(problem.images):
+    raise ValueError(
+      f'problem {problem.task}/{problem.id}: its prompt has {text.count(IMAGE_PAD)} times '
+      f'{IMAGE_PAD} for {len(problem.images)} images: its own text, or the chat template of the '
+      'tokenizer, does not fit; mend the text, or choose another task.template'
+    )
+  return text
 
 
 def check_template(template: str) -> None:
@@ -252,16 +281,43 @@ def paper_template(kind: str, family: str) -> str:
   return PAPER[family][kind]
 
 
+def lettered(options: Sequence[str]) -> str:
+  """Options as the harnesses write them, one a line: (A) 135, (B) 140."""
+  return '\n'.join(f'({chr(ord("A") + place)}) {option}' for place, option in enumerate(options))
+
+
 def mathvista_query(row: Mapping[str, Any]) -> str:
-  """MathVista's question of a free-form row, its hint first (evaluation/build_query.py)."""
+  """MathVista's query without examples, its hint first (evaluation/build_query.py)."""
+  unit = f' (Unit: {row["unit"]})' if row.get('unit') else ''
+  question = f'Question: {row["question"]}{unit}'
+  if row.get('choices'):
+    return f'{_MATHVISTA_CHOICE}\n{question}\nChoices:\n{lettered(row["choices"])}'
   kind = str(row.get('answer_type'))
   if kind == 'float':
     kind = f'float {int(row.get("precision") or 0)}'
   if kind not in _MATHVISTA_HINTS:
     raise ValueError(f'answer_type and precision {kind!r} have no hint ({list(_MATHVISTA_HINTS)})')
-  unit = f' (Unit: {row["unit"]})' if row.get('unit') else ''
   hint = f'Hint: Please answer the question requiring {_MATHVISTA_HINTS[kind]}, at the end.'
-  return f'{hint}\nQuestion: {row["question"]}{unit}'
+  return f'{hint}\n{question}'
+
+
+def _with_images(problem: Problem, template: str) -> Problem:
+  """The problem with IMAGE in its text for each of its images."""
+  text, count = problem.prompt, len(problem.images)
+  messages = () if isinstance(text, str) else text
+  said = text if isinstance(text, str) else ''.join(m['content'] for m in messages)
+  marks = said.count(IMAGE_MARK)
+  if marks not in (0, count):
+    raise ValueError(
+      f'problem {problem.task}/{problem.id}: its prompt says {IMAGE_MARK} {marks} times and it has '
+      f'{count} images; say it once for each, or nowhere'
+    )
+  if not isinstance(text, str):
+    placed = tuple({**m, 'content': m['content'].replace(IMAGE_MARK, IMAGE)} for m in messages)
+    return dataclasses.replace(problem, prompt=placed)
+  if not marks and template in TEMPLATES:
+    text = IMAGE * count + _BEHIND_IMAGES.get(template, '') + text
+  return dataclasses.replace(problem, prompt=text.replace(IMAGE_MARK, IMAGE))
 
 
 def _fill(template: str, problem: Problem) -> str:
@@ -287,6 +343,9 @@ def _render_chat(problem: Problem, template: str, tokenizer: ChatTokenizer | Non
       f'none); choose one of {", ".join(TEMPLATES)}'
     )
   messages, prefix = chat_messages(problem, template)
+  if problem.images and not any(IMAGE in message['content'] for message in messages):
+    asked = next((m for m in messages if m['role'] == 'user'), messages[-1])
+    asked['content'] = IMAGE * len(problem.images) + asked['content']
   opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
   return opened + prefix
 

@@ -51,6 +51,11 @@ VERIFIERS: dict[str, Verifier] = {
   'math': Verifier(
     'rlvr_jax.tasks.math:verify_math', 'strict-3', ('math-verify', 'latex2sympy2_extended', 'sympy')
   ),
+  'vision': Verifier(
+    'rlvr_jax.tasks.vision:verify_vision',
+    'vision-1+strict-3',
+    ('math-verify', 'latex2sympy2_extended', 'sympy'),
+  ),
   'paper': Verifier(
     'rlvr_jax.tasks.paper_grade:verify_paper',
     'paper-1',
@@ -65,6 +70,7 @@ VERIFIERS: dict[str, Verifier] = {
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
+  'shapes': Verifier('rlvr_jax.tasks.shapes:verify', 'shapes-1'),
 }
 
 # The pool's jobs that are no verifiers, named 'kind:name': the module has `version(name)` and

@@ -19,7 +19,10 @@ from rlvr_jax.tasks.registry import verifier_name, verifier_version
 log = logging.getLogger(__name__)
 
 MODES = ('auto', 'refuse', 'drop', 'off')
-AUTOMATIC = ('math',)  # verifiers that 'auto' asks: others are slow, or are wrong by design
+AUTOMATIC = (
+  'math',
+  'vision',
+)  # verifiers that 'auto' asks: others are slow, or are wrong by design
 RULES = 'golds-1'  # of this file; a change asks everything anew
 
 _MATH_JUNK = (
@@ -93,6 +96,10 @@ def probes(problem: Problem) -> tuple[str | None, tuple[str, ...]]:
     return (f'```python\n{solution}\n```' if solution else None), _CODE_JUNK
   gold = str(problem.answer)
   junk = tuple(text for text in _MATH_JUNK if gold not in text)
+  if options := problem.meta.get('options'):
+    place = (int(problem.meta['option']) + 1) % len(options)
+    if str(options[place]) != str(options[int(problem.meta['option'])]):
+      junk += (f'The answer is \\boxed{{{chr(ord("A") + place)}}}.',)
   return f'The answer is \\boxed{{{gold}}}.', junk
 
 

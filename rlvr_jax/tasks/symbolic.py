@@ -80,12 +80,13 @@ def same_equation(gold: tuple[str, str], given: tuple[str, str]) -> bool:
   import sympy
 
   try:
-    left = _read(gold[0]) - _read(gold[1])
+    sides = [_read(side) for side in gold]
   except UnreadableError:
     return False
-  right = _read(given[0]) - _read(given[1])
-  if not isinstance(left, sympy.Expr) or not isinstance(right, sympy.Expr):
+  sides += [_read(side) for side in given]
+  if not all(isinstance(side, sympy.Expr) for side in sides):  # (u, v) = (0, 0)
     return False
+  left, right = sides[0] - sides[1], sides[2] - sides[3]
   if left.free_symbols != right.free_symbols or not left.free_symbols:
     return False
   pairs = [(a, b) for a, b in _at_places(left, right) if a != 0 or b != 0]  # 0 of 0 says nothing

@@ -123,9 +123,13 @@ const browser = (() => {
         box.append(make('p', { class: 'note' }, 'Its completions are in the store beside the report; they were left out here to keep the file small.'));
         return;
       }
-      const [prompt, answer, completions] = entry;
+      const [prompt, answer, completions, images = []] = entry;
       const toggle = make('input', { type: 'checkbox', checked: source, onchange: (event) => fill(event.target.checked) });
       box.append(make('label', { class: 'note' }, toggle, ' show TeX as written'));
+      const shownImages = images.map((image, i) => (image.startsWith('data:image/')
+        ? make('img', { src: image, alt: `image ${i + 1} of problem ${problem.id}`, class: 'problem-image' })
+        : make('p', { class: 'note' }, image)));
+      if (images.length) box.append(make('div', { class: 'problem-images' }, ...shownImages));
       if (prompt) box.append(make('h4', {}, 'Prompt'), text(prompt, source));
       if (answer) box.append(make('p', { class: 'note' }, 'Reference: ', make('code', {}, answer)));
       box.append(...completions.flatMap((one) => completion(one, source)));

@@ -18,9 +18,11 @@
     const item = items[at], done = Object.keys(verdicts).length;
     document.getElementById('progress').textContent = `${done} of ${items.length} judged`;
     const labels = ['valid', 'invalid', 'unsure'].map((label) => make('button', { type: 'button', 'aria-pressed': String(verdicts[item.id] === label), onclick: () => judge(label) }, label));
+    const images = (item.images || []).map((image, i) => (image.startsWith('data:image/')
+      ? make('img', { src: image, alt: `image ${i + 1}`, class: 'problem-image' }) : make('p', { class: 'note' }, image)));
     document.getElementById('item').replaceChildren(
       make('h2', {}, `Completion ${at + 1} of ${items.length}`),
-      make('h3', {}, 'Problem'), make('pre', {}, ...renderMath(item.prompt)),
+      make('h3', {}, 'Problem'), make('div', { class: 'problem-images' }, ...images), make('pre', {}, ...renderMath(item.prompt)),
       make('p', { class: 'note' }, 'Reference: ', make('code', {}, item.reference)),
       make('h3', {}, 'Completion'), make('pre', {}, ...renderMath(item.completion)),
       make('div', { class: 'verdicts' }, ...labels,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rlvr_jax.tasks.datasets.rows import RowFunction
 from rlvr_jax.tasks.problem import Problem
@@ -17,13 +18,14 @@ class Source:
   """A file of one split. home: a URL, or 'hub:org/name@revision/path' of a Hugging Face data set.
 
   names: file names or patterns in a folder given by path, the first that is there; sha256 '' where
-  nobody here has seen the file.
+  nobody here has seen the file. copies: the checksums of other files with the same rows.
   """
 
   split: str
   home: str
   names: tuple[str, ...]
   sha256: str = ''
+  copies: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Benchmark:
 
   filters: task.params that choose among its rows -> the meta they compare with; window: the dates
   (from, before) taken unless params say otherwise. rows: problems in each split, where we or its
-  authors counted them. divide: makes the splits of a file that holds several. skip: Parquet columns
-  that are not read. repeating: its file holds problems many times, and each counts once.
+  authors counted them. divide: makes the splits of a file that holds several. usual: values of its
+  filters unless params say otherwise. repeating: its file holds problems many times, each counts
+  once.
   """
 
   about: str
@@ -46,13 +49,13 @@ class Benchmark:
   filters: Mapping[str, str] = dataclasses.field(default_factory=dict)
   window: tuple[str, str] = ('', '')
   divide: Callable[[list[Problem]], dict[str, list[Problem]]] | None = None
-  skip: tuple[str, ...] = ()
+  usual: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   repeating: bool = False
 
   @property
   def verifier(self) -> str:
     """The verifier of its problems (registry.py)."""
-    return 'math' if self.kind in ('math', 'vision') else 'code'
+    return self.kind if self.kind in ('math', 'vision') else 'code'
 
   @property
   def splits(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 tensorflow is never imported, tensorflow_datasets only where something is prepared or read. A
 prepared split lies under cache_dir(), named by the checksums of the files it was made from and of
-the code that made it; it is written whole, then renamed.
+the code that made it; it is written whole, then renamed. Images lie in a split of their own beside
+that of the problems (test, test_images), and are read one by one when they are asked for.
 """
 
 import contextlib
@@ -14,21 +15,24 @@ import json
 import logging
 import pickle
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvr_jax.tasks import code_rows, jsonl
+from rlvr_jax.tasks import code_rows, images, jsonl
 from rlvr_jax.tasks import files as files_module
 from rlvr_jax.tasks.datasets import benchmark as benchmark_module
-from rlvr_jax.tasks.datasets import rows, rows_code
+from rlvr_jax.tasks.datasets import pictures, rows, rows_code, rows_vision
 from rlvr_jax.tasks.datasets.benchmark import Benchmark
 from rlvr_jax.tasks.datasets.sources import Found, cache_dir
 from rlvr_jax.tasks.files import rows_of
-from rlvr_jax.tasks.problem import Problem, check_unique
+from rlvr_jax.tasks.problem import Image, Problem, check_unique
 from rlvr_jax.tasks.sandbox import codec
 from rlvr_jax.tasks.wire import problem_from_json, problem_to_json
 
+_IMAGES = '_images'  # behind a split's name: that of its images
+# of array_record, etils, json
+_UNREADABLE = (RuntimeError, ValueError, OSError, KeyError, IndexError, TypeError)
 VERSION = '1.0.0'  # of what ids mean; a change refuses stores of samples made before it
 
 
@@ -36,7 +40,8 @@ VERSION = '1.0.0'  # of what ids mean; a change refuses stores of samples made b
 class Prepared:
   """One split, prepared: its folder, the files it was made from, and what was left out of it.
 
-  left_out: reason -> how many rows do not belong to the benchmark. key stands for its files.
+  left_out: reason -> how many rows do not belong to the benchmark. key stands for its files and the
+  images that its rows name.
   """
 
   split: str
@@ -56,7 +61,8 @@ def prepare(name: str, benchmark: Benchmark, files: Sequence[Found]) -> dict[str
     group = tuple(file for file in files if file.split == source_split)
     names = benchmark.splits if benchmark.divide else (source_split,)
     key = _key(VERSION, name, *(file.sha256 for file in group))
-    made_by = _key(key, _code_digest())
+    stamps = [pictures.stamp(file.path) for file in group] if benchmark.kind == 'vision' else []
+    made_by = _key(key, _code_digest(), *filter(None, stamps))
     folders = {split: _folder(name, split, made_by) for split in names}
     if not all((folder / 'dataset_info.json').is_file() for folder in folders.values()):
       problems, left_out = read_rows(name, benchmark, group)
@@ -66,8 +72,15 @@ def prepare(name: str, benchmark: Benchmark, files: Sequence[Found]) -> dict[str
         check_unique(made)
         _build(name, split, made_by, made, left_out, benchmark)
     for split, folder in folders.items():
-      left_out = json.loads((folder / 'metadata.json').read_text())['left_out']
-      prepared[split] = Prepared(split, folder, key, group, left_out)
+      facts = json.loads((folder / 'metadata.json').read_text())
+      shown = facts.get('images')
+      prepared[split] = Prepared(
+        split,
+        folder,
+        _key(key, shown) if shown else key,
+        group,
+        facts['left_out'],
+      )
   return prepared
 
 
@@ -80,7 +93,7 @@ def read_rows(
   ids: set[str] = set()
   number = 0
   for file in files:
-    for where, row in rows_of(file.path, benchmark.skip):
+    for where, row in rows_of(file.path):
       try:
         made = benchmark.row(row, number, where)
       except (ValueError, SyntaxError, EOFError, zlib.error, pickle.UnpicklingError) as error:
@@ -96,7 +109,8 @@ def read_rows(
         continue
       ids.add(identity)
       meta = {**made.meta, 'verifier': benchmark.verifier}
-      problems.append(Problem(identity, name, made.prompt, made.answer, meta))
+      found = tuple(pictures.located(image, file.path) for image in made.images)
+      problems.append(Problem(identity, name, made.prompt, made.answer, meta, found))
   if not problems:
     raise ValueError(f'{files[0].path}: no row of this file belongs to {name} ({left_out})')
   return problems, left_out
@@ -104,18 +118,72 @@ def read_rows(
 
 def read_prepared(prepared: Prepared) -> list[Problem]:
   """The problems of a prepared split, in the order of its source."""
-  tfds = _tfds()
   try:
-    with _quiet():
-      source = tfds.builder_from_directory(prepared.folder).as_data_source(split=prepared.split)
-      records = source.__getitems__(range(len(source)))
-    return [problem_from_json(json.loads(record['problem'])) for record in records]
-  except (RuntimeError, ValueError, OSError, KeyError) as error:  # of array_record, etils, json
-    raise ValueError(
-      f'the prepared data in {prepared.folder} are damaged ({type(error).__name__}: '
-      f'{str(error).splitlines()[0] if str(error) else "no text"}); remove that folder, it will be '
-      'made again'
-    ) from error
+    source = _records(str(prepared.folder), prepared.split)
+    records = source.__getitems__(range(len(source)))
+    return [
+      _from_record(json.loads(record['problem']), prepared.folder, prepared.split)
+      for record in records
+    ]
+  except _UNREADABLE as error:
+    raise _damaged(prepared.folder, error) from error
+
+
+def read_image(folder: str, split: str, number: int) -> bytes:
+  """The bytes of one of a prepared split's images."""
+  try:
+    return _kept_open(folder, f'{split}{_IMAGES}')[number]['problem']
+  except _UNREADABLE as error:
+    raise _damaged(Path(folder), error) from error
+
+
+def _records(folder: str, split: str) -> Any:
+  """Random access to the records of a split."""
+  tfds = _tfds()
+  with _quiet():
+    return tfds.builder_from_directory(folder).as_data_source(split=split)
+
+
+_kept_open = functools.lru_cache(maxsize=16)(_records)  # of images, which are read one by one
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+  return ValueError(
+    f'the prepared data in {folder} are damaged ({type(error).__name__}: '
+    f'{str(error).splitlines()[0] if str(error) else "no text"}); remove that folder, it will be '
+    'made again'
+  )
+
+
+def _to_records(problems: Sequence[Problem]) -> tuple[list[str], list[Image], list[str]]:
+  """(records of problems, the images that are there, their checksums).
+
+  A record says of each image the number and checksum of its bytes, or where they were looked for in
+  vain. ValueError for an image that is too large to be taken.
+  """
+  records: list[str] = []
+  found: list[Image] = []
+  digests: list[str] = []
+  for problem in problems:
+    shown: list[dict[str, Any]] = []
+    for place, image in enumerate(problem.images):
+      if pictures.present(image):
+        digests.append(images.sha256(problem, place))
+        shown.append({'name': image.name, 'number': len(found), 'sha256': digests[-1]})
+        found.append(image)
+      else:
+        shown.append({'name': image.name, 'path': image.path, 'member': image.member})
+    records.append(json.dumps(problem_to_json(problem) | ({'images': shown} if shown else {})))
+  return records, found, digests
+
+
+def _from_record(record: dict[str, Any], folder: Path, split: str) -> Problem:
+  found = []
+  for image in record.pop('images', ()):
+    number = image.pop('number', None)
+    place = None if number is None else (str(folder), split, int(number))
+    found.append(Image(**image, record=place))
+  return dataclasses.replace(problem_from_json(record), images=tuple(found))
 
 
 def _key(*parts: str) -> str:
@@ -126,7 +194,8 @@ def _key(*parts: str) -> str:
 def _code_digest() -> str:
   """Of the modules that decide what a record says."""
   digest = hashlib.sha256()
-  for module in (benchmark_module, rows, rows_code, code_rows, codec, jsonl, files_module):
+  modules = (benchmark_module, rows, rows_code, rows_vision, pictures, code_rows, codec, jsonl)
+  for module in (*modules, files_module):
     digest.update(Path(str(module.__file__)).read_bytes())
   return digest.hexdigest()
 
@@ -155,13 +224,13 @@ def _builder_class() -> Any:
       """Nothing: no catalogue on the net knows these data sets."""
 
   class Benchmark(tfds.core.GeneratorBasedBuilder):
-    """Problems as JSON records, in order."""
+    """Problems as JSON records, in order, and the files of their images."""
 
     VERSION = tfds.core.Version(VERSION)
     pkg_dir_path = Path(__file__).parent
 
-    def __init__(self, records: list[str], split: str, facts: dict[str, Any], **options: Any):
-      self._records, self._split, self._facts = records, split, facts
+    def __init__(self, splits: dict[str, Iterable[Any]], facts: dict[str, Any], **options: Any):
+      self._splits, self._facts = splits, facts
       super().__init__(file_format='array_record', **options)
 
     def _info(self):
@@ -175,11 +244,11 @@ def _builder_class() -> Any:
       )
 
     def _split_generators(self, dl_manager):
-      return {self._split: self._generate_examples()}
+      return {split: self._generate_examples(of) for split, of in self._splits.items()}
 
-    def _generate_examples(self):
-      for number, record in enumerate(self._records):
-        yield number, {'problem': record}
+    def _generate_examples(self, records):
+      for number, record in enumerate(records):
+        yield number, {'problem': record}  # text or, of an image, the bytes of its file
 
   return Benchmark
 
@@ -195,17 +264,22 @@ def _build(
   folder = _folder(name, split, key)
   if (folder / 'dataset_info.json').is_file():
     return
-  facts = {
+  facts: dict[str, Any] = {
     'about': benchmark.about,
     'licence': benchmark.licence,
     'released': benchmark.released,
     'left_out': left_out,
   }
   tfds = _tfds()
-  records = [json.dumps(problem_to_json(problem)) for problem in problems]
+  records, found, digests = _to_records(problems)
+  splits: dict[str, Iterable[Any]] = {split: records}
+  if found:
+    splits[f'{split}{_IMAGES}'] = (images.read(image) for image in found)
+    without = sum(len(problem.images) for problem in problems) - len(found)
+    facts['images'] = _key(*digests, str(without))  # stands for the bytes of all of them
   config = tfds.core.BuilderConfig(name=f'{name}-{split}-{key}', version=VERSION)
   with _quiet():
-    builder = _builder_class()(records, split, facts, data_dir=cache_dir(), config=config)
+    builder = _builder_class()(splits, facts, data_dir=cache_dir(), config=config)
     try:
       builder.download_and_prepare()
     except OSError:

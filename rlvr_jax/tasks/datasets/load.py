@@ -110,9 +110,10 @@ def _check_params(name: str, benchmark: Benchmark, params: Mapping[str, Any]) ->
 
 
 def _wanted(problem: Problem, benchmark: Benchmark, params: Mapping[str, Any]) -> bool:
+  chosen = {**benchmark.usual, **params}
   for param, meta in benchmark.filters.items():
-    if param in params:
-      values = params[param]
+    if chosen.get(param, '') != '':
+      values = chosen[param]
       values = values if isinstance(values, list | tuple) else (values,)
       if problem.meta.get(meta) not in values:
         return False

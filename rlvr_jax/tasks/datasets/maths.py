@@ -1,6 +1,6 @@
 """Benchmarks and training sets of mathematics, with and without images."""
 
-from rlvr_jax.tasks.datasets import rows
+from rlvr_jax.tasks.datasets import rows, rows_vision
 from rlvr_jax.tasks.datasets.benchmark import RAW, RLLM, Benchmark, Source
 
 _PAPER = (
@@ -11,7 +11,7 @@ _GSM8K = (
   f'{RAW}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data'
 )
 _MATHRULER = f'{RAW}/hiyouga/MathRuler/14dadeb0e962ff707aba889c85979155d25245ce/data/aime_splits'
-_MATHV = f'{RAW}/mathllm/MATH-V/a1f5cc3add200c0cd080fad463e500f44ef1fb41/data'
+_FORM = {'form': 'question_type'}  # free_form or multi_choice
 _ZOO = 'hub:hkust-nlp/SimpleRL-Zoo-Data@main'
 
 
@@ -197,48 +197,52 @@ MATHS: dict[str, Benchmark] = {
 
 VISION: dict[str, Benchmark] = {
   'geometry3k': Benchmark(
-    "Geometry3K: the right choice's value is the gold; text and image paths",
+    "Geometry3K: the right choice's value is the gold",
     'vision',
     tuple(
       Source(
         split, f'https://lupantech.github.io/inter-gps/geometry3k/{name}.zip',
-        (name, f'{name}.zip', *(('examples',) if split == 'train' else ())),
+        (
+          name, f'{name}.zip', f'{split}-*.parquet', f'data/{split}-*.parquet',
+          *(('examples',) if split == 'train' else ()),
+        ),
       )
       for split, name in (('train', 'train'), ('validation', 'val'), ('test', 'test'))
     ),
-    rows.geometry3k,
+    rows_vision.geometry3k,
     'MIT', '2021-05-10', {'train': 2101, 'validation': 300, 'test': 601},
   ),
   'mathvista': Benchmark(
-    'MathVista testmini, free-form rows: 460 of 1000; text with its hint, and image paths',
+    "MathVista testmini, under its own query; by default its 460 free-form rows of 1000",
     'vision',
     (
       Source(
-        'test',
-        f'{RAW}/lupantech/MathVista/53d525874bdde205128e6b160b7357a88277d479/data/testmini.json',
-        ('testmini.json',),
-        'ab0148dca9d401c31cc47f29b3826eec28a76ff155a1c0878d81e8daf0413480',
+        'test', 'hub:AI4Math/MathVista@main/data/testmini-*.parquet',
+        ('testmini.json', 'testmini-*.parquet', 'data/testmini-*.parquet'),
+        copies=('ab0148dca9d401c31cc47f29b3826eec28a76ff155a1c0878d81e8daf0413480',),
       ),
     ),
-    rows.mathvista,
-    'CC BY-SA 4.0', '2023-10-03', {'test': 460}, {'type': 'answer_type'},
-    skip=('decoded_image',),
+    rows_vision.mathvista,
+    'CC BY-SA 4.0', '2023-10-03', {'test': 1000}, {'type': 'answer_type', **_FORM},
+    usual={'form': rows_vision.FREE},
   ),
   'mathvision': Benchmark(
-    'MATH-Vision testmini, free-form rows: 114 of 304; text and image paths',
+    'MATH-Vision testmini; by default its 114 free-form rows of 304',
     'vision',
-    (
+    tuple(
       Source(
-        'test', f'{_MATHV}/testmini.jsonl', ('testmini.jsonl',),
-        '449e238b768f702e2659543495f2c87ee1f41a9e9c013d174daf12029756227a',
-      ),
-      Source(
-        'full', f'{_MATHV}/test.jsonl', ('test.jsonl',),
-        '36608758db6205692f59423316ba281a4e2e5f23286452ae31739ed4278133a8',
-      ),
+        split, f'hub:MathLLMs/MathVision@main/data/{name}-*.parquet',
+        (f'{name}.jsonl', f'{name}-*.parquet', f'data/{name}-*.parquet'),
+        copies=(known,),
+      )
+      for split, name, known in (
+        ('test', 'testmini', '449e238b768f702e2659543495f2c87ee1f41a9e9c013d174daf12029756227a'),
+        ('full', 'test', '36608758db6205692f59423316ba281a4e2e5f23286452ae31739ed4278133a8'),
+      )
     ),
-    rows.mathvision,
-    'MIT', '2024-02-22', {'test': 114}, {'level': 'level', 'subject': 'subject'},
-    skip=('decoded_image',),
+    rows_vision.mathvision,
+    'MIT', '2024-02-22', {'test': 304, 'full': 3040},
+    {'level': 'level', 'subject': 'subject', **_FORM},
+    usual={'form': rows_vision.FREE},
   ),
 }  # fmt: skip

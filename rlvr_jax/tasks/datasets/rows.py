@@ -1,8 +1,8 @@
-"""What a row of each maths or vision data set says: its problem, gold and meta.
+"""What a row of each maths data set says: its problem, gold and meta (rows_vision.py: with images).
 
 A row function takes (row, number of the row in its file, where it is) and gives a Row, or the
-reason, a string, for which a row does not belong to the benchmark (multiple choice in the
-free-form subsets, no gold at all). An id of '' stands for the row's number.
+reason, a string, for which a row does not belong to the benchmark (no gold at all). An id of ''
+stands for the row's number.
 """
 
 import dataclasses
@@ -12,18 +12,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlvr_jax.tasks.jsonl import gold
-from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.prompts import DAPO_AFTER, DAPO_BEFORE, mathvista_query
+from rlvr_jax.tasks.problem import Image, Problem
+from rlvr_jax.tasks.prompts import DAPO_AFTER, DAPO_BEFORE
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A problem without its task, and with the id that it has within its split."""
+  """A problem without its task, and with the id that it has within its split.
+
+  Of an image whose bytes are not in the row, name says where it lies beside the file (pictures.py).
+  """
 
   id: str
   prompt: str | tuple[Mapping[str, str], ...]
   answer: Any
   meta: Mapping[str, Any]
+  images: tuple[Image, ...] = ()
 
 
 NO_GOLD = 'no gold answer'
@@ -40,7 +44,8 @@ def column(row: Mapping[str, Any], name: str, where: str) -> Any:
   return row[name]
 
 
-def _some(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def some(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+  """Those of the columns that say something."""
   return {name: row[name] for name in names if row.get(name) not in (None, '', [])}
 
 
@@ -55,7 +60,7 @@ def question_answer(
   def read(row: dict[str, Any], number: int, where: str) -> Row:
     text = column(row, question, where)
     identity = str(column(row, key, where)) if key else ''
-    return Row(identity, text, gold(column(row, answer, where), where), _some(row, *keep))
+    return Row(identity, text, gold(column(row, answer, where), where), some(row, *keep))
 
   return read
 
@@ -65,7 +70,7 @@ def math(row: dict[str, Any], number: int, where: str) -> Row | str:
 
   level is 1 to 5 (an LLM's difficulty of 0 to 5 in files without levels is `difficulty`).
   """
-  meta = _some(row, 'type', 'subject', 'difficulty')
+  meta = some(row, 'type', 'subject', 'difficulty')
   level = re.search(r'\d', str(row.get('level', '')))
   if level is not None:
     meta['level'] = int(level[0])
@@ -89,7 +94,7 @@ def contest(row: dict[str, Any], number: int, where: str) -> Row:
   text = str(value).strip()
   if re.fullmatch(r'\d+(\.0+)?', text):
     text = str(int(float(text)))
-  meta = _some(row, 'url', 'year', 'aime_number', 'problem_number', 'difficulty')
+  meta = some(row, 'url', 'year', 'aime_number', 'problem_number', 'difficulty')
   return Row('', column(row, 'problem', where), gold(text, where), meta)
 
 
@@ -100,7 +105,7 @@ def olympiad(row: dict[str, Any], number: int, where: str) -> Row:
     question = f'{context}\n{question}'
   answers = column(row, 'final_answer', where)
   answer = gold(answers[0] if isinstance(answers, list) else answers, where).strip('$ ')
-  meta = _some(row, 'subfield', 'unit', 'answer_type', 'is_multiple_answer')
+  meta = some(row, 'subfield', 'unit', 'answer_type', 'is_multiple_answer')
   if error := row.get('error'):
     meta['tolerance'] = float(error)
   return Row('', question, answer, {**meta, 'source_id': column(row, 'id', where)})
@@ -125,7 +130,7 @@ def simplerl(row: dict[str, Any], number: int, where: str) -> Row | str:
   )
   if answer is None:
     return NO_GOLD
-  return Row('', question, gold(answer, where), _some({**extra, **row}, 'level', 'subject'))
+  return Row('', question, gold(answer, where), some({**extra, **row}, 'level', 'subject'))
 
 
 def dapo(row: dict[str, Any], number: int, where: str) -> Row:
@@ -136,44 +141,6 @@ def dapo(row: dict[str, Any], number: int, where: str) -> Row:
   answer = row.get('solution') or (row.get('reward_model') or {}).get('ground_truth')
   identity = str((row.get('extra_info') or {}).get('index') or '')
   return Row(identity, text, gold(answer, where), {})
-
-
-def mathvista(row: dict[str, Any], number: int, where: str) -> Row | str:
-  """MathVista testmini, free-form rows only: 460 of 1000."""
-  if column(row, 'question_type', where) != 'free_form':
-    return 'multiple choice'
-  metadata = row.get('metadata') or {}
-  meta = {
-    **_some(row, 'answer_type', 'precision', 'unit'),
-    **_some(metadata, 'source', 'task', 'grade', 'skills'),
-    'images': [column(row, 'image', where)],
-  }
-  answer = gold(column(row, 'answer', where), where)
-  return Row(str(column(row, 'pid', where)), mathvista_query(row), answer, meta)
-
-
-def mathvision(row: dict[str, Any], number: int, where: str) -> Row | str:
-  """MATH-Vision, rows without options only: 114 of testmini's 304."""
-  if column(row, 'options', where):
-    return 'multiple choice'
-  meta = {**_some(row, 'level', 'subject'), 'images': [column(row, 'image', where)]}
-  answer = gold(column(row, 'answer', where), where)
-  return Row(str(column(row, 'id', where)), column(row, 'question', where), answer, meta)
-
-
-def geometry3k(row: dict[str, Any], number: int, where: str) -> Row:
-  """Geometry3K as a free-form question: the gold is the right choice's value."""
-  question = row.get('annotat_text') or column(row, 'problem_text', where)
-  choices, letter = column(row, 'choices', where), column(row, 'answer', where)
-  place = 'ABCD'.find(str(letter))
-  if not 0 <= place < len(choices):
-    raise ValueError(f'{where}: the answer {letter!r} is none of its {len(choices)} choices')
-  meta = {
-    **_some(row, 'unit', 'problem_type_goal', 'problem_type_graph'),
-    'choices': choices,
-    'images': [f'{column(row, "folder", where)}/img_diagram.png'],
-  }
-  return Row(str(column(row, 'id', where)), question, gold(choices[place], where), meta)
 
 
 # Splits that are ours to make. Each takes all problems of a file, in order.

@@ -81,7 +81,7 @@ def _source_of(place: Path, benchmark: Benchmark, wanted: Sequence[Source]) -> S
 
 def _found(source: Source, path: Path) -> Found:
   digest = _digest(path, _stamp(path))
-  return Found(source.split, path, digest, digest == source.sha256)
+  return Found(source.split, path, digest, digest in (source.sha256, *source.copies))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
