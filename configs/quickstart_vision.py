@@ -12,13 +12,12 @@ from configs import base, quickstart
 
 TEXTS = {
   'What was done': (
-    "A small model of Qwen2.5-VL's architecture was trained from scratch to read pictures of 56 "
-    'x 56 pixels: how many dots there are, how wide an angle is, where a point lies. A share of '
-    'the answers it learnt from (distill.noise) were guesses among all answers of their kind. GRPO '
-    'with a true verifier then trained it further. Both were sampled on pictures that no training '
-    'saw. '
-    'The question is that of arXiv 2504.13837 on vision: does RL solve what the base cannot, or '
-    'find sooner what the base finds with more tries?'
+    "A small model of Qwen2.5-VL's architecture was trained from scratch to read pictures of 56 x "
+    '56 pixels: how many dots, how wide an angle, where a point. A share of the answers it learnt '
+    'from (distill.noise) were guesses among all answers of their kind. GRPO with a true verifier '
+    'then trained it further. Both were sampled on pictures that no training saw. The question is '
+    'that of arXiv 2504.13837 on vision: does RL solve what the base cannot, or find sooner what '
+    'the base finds with more tries?'
   ),
   'What makes the effect': (
     'Every picture has one right answer among 5 to 16. A base that guesses among them finds almost '
@@ -31,12 +30,16 @@ TEXTS = {
 
 def get_config(arg: str = ''):
   config = quickstart.get_config()
-  config.model.init.architecture = 'qwen2_5_vl'
   config.task.name = 'shapes'
   config.task.holdout = 200
   for name in list(config.task.params):
     del config.task.params[name]
   config.task.params.update({'problems': 6000, 'seed': 1, 'size': 56})
+  config.model.init.update({'architecture': 'qwen2_5_vl', 'embed_dim': 64, 'mlp_dim': 160})
+  config.model.init.update({'num_layers': 2, 'num_heads': 4, 'num_kv_heads': 2, 'head_dim': 16})
+  config.model.init.vision.update({'embed_dim': 64, 'mlp_dim': 128, 'num_layers': 2})
+
+  # the base: supervised on the task's corpus, of which 40% are guesses
   config.distill.update({'steps': 800, 'batch': 64, 'learning_rate': 1e-3, 'noise': 0.4})
   config.distill.eval_every = 200
   config.distill.checkpoint_every = 400

@@ -27,7 +27,8 @@ def get_config(arg: str = ''):
     template='easyr1',
     n=128,
   )
-  config.sampling.prompt_capacity = 8192  # an image of 4 megapixels is 5,350 tokens
+  config.model.update({'min_pixels': 262_144, 'max_pixels': 4_194_304})  # as in training
+  config.sampling.prompt_capacity = 8192  # the largest image is 5,350 tokens
   config.train.micro_tokens = 65_536
   config.study.title = f"EasyR1's recipe on {task}: figure 4"
   return base.with_presets(config, arg)

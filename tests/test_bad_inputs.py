@@ -18,13 +18,13 @@ from rlvr_jax import config as config_lib
 from rlvr_jax.eval import run
 from rlvr_jax.models import hf, transformer
 from rlvr_jax.models.config import ModelConfig
-from rlvr_jax.tasks import jsonl
+from rlvr_jax.tasks import images, jsonl
 from rlvr_jax.tasks.datasets import sources
 from rlvr_jax.tasks.datasets.benchmark import Source
 from rlvr_jax.tasks.datasets.table import find
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.pool import VerifierPool
-from rlvr_jax.tasks.problem import Problem
+from rlvr_jax.tasks.problem import Image, Problem
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / 'docs' / 'bad_inputs.md'
 MODEL = ModelConfig('llama', 32, 8, 16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=4)
@@ -124,6 +124,34 @@ def prompt_longer_than_the_cache(tmp_path, model_dir):
   run.encode_prompts([problem], 'raw', cast(Any, letters), capacity=64)
 
 
+def _seen(data: bytes) -> Problem:
+  return Problem('p1', 'angles', 'How wide?', '60', images=(Image('a.png', data=data),))
+
+
+def missing_image(tmp_path, model_dir):
+  (tmp_path / 'x.jsonl').write_text('{"question": "How wide?", "answer": "60", "seen": "a.png"}\n')
+  (problem,) = jsonl.load_jsonl(tmp_path / 'x.jsonl', task='angles', fields={'images': 'seen'})
+  images.pixels(problem)
+
+
+def damaged_image(tmp_path, model_dir):
+  images.pixels(_seen(images.png(np.zeros((30, 30, 3), np.uint8))[:-30]))
+
+
+def unknown_kind_of_image(tmp_path, model_dir):
+  images.pixels(_seen(b'<svg xmlns="http://www.w3.org/2000/svg"/>'))
+
+
+def huge_image(tmp_path, model_dir):
+  images.pixels(_seen(images.png(np.zeros((100, 400_000, 3), np.uint8))))
+
+
+def images_for_a_model_that_cannot_see(tmp_path, model_dir):
+  letters = types.SimpleNamespace(hf=None, encode=lambda text, special: list(text.encode()))
+  problem = _seen(images.png(np.zeros((30, 30, 3), np.uint8)))
+  run.encode_prompts([problem], 'raw', cast(Any, letters), capacity=64)
+
+
 def unwritable_workdir(tmp_path, model_dir):
   (tmp_path / 'file').write_text('')
   config_lib.prepare_workdir(tmp_path / 'file' / 'run')
@@ -168,6 +196,11 @@ CASES = {
     benchmark_without_network,
     misspelt_key,
     prompt_longer_than_the_cache,
+    missing_image,
+    damaged_image,
+    unknown_kind_of_image,
+    huge_image,
+    images_for_a_model_that_cannot_see,
     unwritable_workdir,
     unknown_part_of_a_reward,
     task_file_without_problems,

@@ -26,6 +26,8 @@ COUNTS = {
   'Qwen/Qwen2.5-7B': 7_615_616_512,
   'Qwen/Qwen2.5-7B-Instruct-1M': 7_615_616_512,
   'Qwen/Qwen2.5-Math-7B': 7_615_616_512,
+  'Qwen/Qwen2.5-VL-3B-Instruct': 3_754_622_976,
+  'Qwen/Qwen2.5-VL-7B-Instruct': 8_292_166_656,
   'Qwen/Qwen2.5-32B': 32_763_876_352,
   'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B': 14_770_033_664,
   'meta-llama/Llama-3.1-8B': 8_030_261_248,
@@ -42,6 +44,7 @@ RECIPES = (
   'grpo_llama8b.py',
   'dapo_qwen32b.py',
   'oat_zero_qwen_math7b.py',
+  'grpo_qwen_vl7b.py',
   *(
     pytest.param(f'rlvr_omnimath_qwen7b.py:{name}', marks=[pytest.mark.check] * (name != 'ppo'))
     for name in ('ppo', 'grpo', 'reinforce_pp', 'rloo', 'remax', 'dapo')
@@ -59,6 +62,7 @@ STUDIES = (
   'study_deepcoder.py',
   'study_distill.py',
   'study_distill.py:general',
+  'study_vision.py:mathvision',
   'study_algorithms.py',
 )
 

@@ -3,10 +3,12 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from rlvr_jax import config as config_lib
 from rlvr_jax.eval import data, memorised
+from rlvr_jax.tasks import images
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES = [
@@ -95,3 +97,26 @@ def test_a_question_is_cut_at_a_word_and_nothing_is_lost():
 )
 def test_how_much_of_the_rest_is_written(completion, share):
   assert memorised.matched(completion, '  four five.') == share
+
+
+def test_images_are_measured_and_missing_ones_named(run, tmp_path):
+  row = {
+    'question': 'How many?', 'unit': None, 'precision': None, 'answer': '3', 'choices': None,
+    'question_type': 'free_form', 'answer_type': 'integer',
+  }  # fmt: skip
+  rows = [row | {'pid': str(n), 'image': f'images/{n}.png'} for n in (1, 2, 3, 4)]
+  (tmp_path / 'images').mkdir()
+  for n, side in ((1, 20), (2, 30), (4, 20)):
+    picture = images.png(np.full((side, 10, 3), side, np.uint8))
+    (tmp_path / 'images' / f'{n}.png').write_bytes(picture)
+  (tmp_path / 'testmini.json').write_text(json.dumps(rows))
+  found, text, _ = run(name='mathvista', path=str(tmp_path), template='easyr1')
+  assert found['images']['test']['images'] == 3
+  assert found['images']['test']['pixels'] == {'least': 200, 'median': 200, 'most': 300}
+  assert list(found['images']['test']['refused']) == ['3']
+  assert "problem mathvista/3, image 'images/3.png': there is no file" in text
+  assert found['prompt']['text'].count('<|image_pad|>') == 1
+  # the same question about another image is another problem
+  assert found['duplicates']['within'] == {'test': [['1', '4']]}
+  found, _, _ = run(name='shapes', path='', **{'task.params': {'problems': 9}})
+  assert found['images']['all']['pixels'] == {'least': 3136, 'median': 3136, 'most': 3136}

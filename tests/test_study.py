@@ -259,7 +259,7 @@ def test_the_quickstarts_whole_analysis_has_a_smoke_form(tmp_path):
 
 
 @pytest.mark.check
-@pytest.mark.parametrize('name', ['quickstart', 'quickstart_cot'])
+@pytest.mark.parametrize('name', ['quickstart', 'quickstart_cot', 'quickstart_vision'])
 def test_every_study_has_a_smoke_form(name, tmp_path):
   code, text = run(tmp_path / 'run', name, smoke=True)
   assert code == 0, text

@@ -1,6 +1,6 @@
 """job=data: prepares a task's problems and shows them; data.json, data.txt, data.html in workdir.
 
-Rows and splits, golds that fail the self-check, a rendered prompt, the lengths of prompts,
+Rows and splits, golds that fail the self-check, a rendered prompt, images, the lengths of prompts,
 duplicates between train and test (or a second task), and a memorisation probe of a model.
 """
 
@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlvr_jax.config import Config
+from rlvr_jax.tasks import images, prompts, self_check
 from rlvr_jax.tasks import overlap as overlap_lib
-from rlvr_jax.tasks import prompts, self_check
 from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.datasets.load import prepared_splits
 from rlvr_jax.tasks.load import load_problems
@@ -37,6 +37,8 @@ def data(config: Config, workdir: pathlib.Path) -> None:
   found |= _about(console, config, splits)
   found['self_check'] = _check(console, config, splits)
   found['prompt'] = _prompt(console, config, splits, tokenizer)
+  if images_of := _images(console, splits):
+    found['images'] = images_of
   found['lengths'] = _lengths(console, config, splits, tokenizer)
   found['duplicates'] = _duplicates(console, config, splits)
   if config.data.probe:
@@ -163,6 +165,35 @@ def _prompt(
   gold = json.dumps(problem.answer, ensure_ascii=False)
   console.print(Text(gold if len(gold) < 500 else f'{gold[:500]} ... {len(gold):,} characters'))
   return {'template': template, 'paper': families, 'id': problem.id, 'text': text}
+
+
+def _images(console: Console, splits: Mapping[str, Sequence[Problem]]) -> dict[str, Any]:
+  """Sizes of each split's images, and those that cannot be taken; {} where there are none."""
+  result: dict[str, Any] = {}
+  for split, problems in splits.items():
+    sizes: list[tuple[int, int]] = []
+    wrong: dict[str, str] = {}
+    for problem in problems:
+      try:
+        sizes += images.sizes(problem)
+      except ValueError as error:
+        wrong[problem.id] = str(error)
+    if not sizes and not wrong:
+      continue
+    result[split] = {'images': len(sizes), 'refused': wrong}
+    if not result.keys() - {split}:
+      console.rule('images')
+    if sizes:
+      counts = sorted(width * height for width, height in sizes)
+      result[split] |= {
+        'pixels': {'least': counts[0], 'median': counts[len(counts) // 2], 'most': counts[-1]},
+      }
+      said = ', '.join(f'{name} {value:,}' for name, value in result[split]['pixels'].items())
+      console.print(f'{split}: {len(sizes):,} images; pixels: {said}')
+    if wrong:
+      few = '\n  '.join(list(wrong.values())[:_EXAMPLES])
+      console.print(Text(f'{split}: the images of {len(wrong):,} problems are refused\n  {few}'))
+  return result
 
 
 def _lengths(

@@ -1,7 +1,8 @@
-"""Problems that two sets share: the same text, or long runs of the same words."""
+"""Problems that two sets share: the same text and images, or long runs of the same words."""
 
 import collections
 import dataclasses
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,7 @@ def overlap(first: Sequence[Problem], second: Sequence[Problem], n: int = 13) ->
   holders: dict[int, list[int]] = collections.defaultdict(list)
   for place, problem in enumerate(first):
     text = text_of(problem)
-    whole.setdefault(_squeezed(text), problem.id)
+    whole.setdefault(_whole(problem), problem.id)
     for gram in set(_grams(text, n)):
       holders[gram].append(place)
   same: list[tuple[str, str]] = []
@@ -58,7 +59,7 @@ def overlap(first: Sequence[Problem], second: Sequence[Problem], n: int = 13) ->
   too_short = 0
   for problem in second:
     text = text_of(problem)
-    twin = whole.get(_squeezed(text))
+    twin = whole.get(_whole(problem))
     grams = set(_grams(text, n))
     too_short += not grams
     if twin is not None:
@@ -73,14 +74,23 @@ def overlap(first: Sequence[Problem], second: Sequence[Problem], n: int = 13) ->
 
 
 def repeats(problems: Sequence[Problem]) -> list[tuple[str, str]]:
-  """Pairs of equal text within one set: the first of them, each of the later ones."""
+  """Pairs of equal text and images within one set: the first of them, each of the later ones."""
   seen: dict[str, str] = {}
   pairs = []
   for problem in problems:
-    twin = seen.setdefault(_squeezed(text_of(problem)), problem.id)
+    twin = seen.setdefault(_whole(problem), problem.id)
     if twin != problem.id:
       pairs.append((twin, problem.id))
   return pairs
+
+
+def _whole(problem: Problem) -> str:
+  """A problem's text, and what stands for its images: their bytes, or where they lie."""
+  seen = [
+    i.sha256 or (hashlib.sha256(i.data).hexdigest() if i.data else f'{i.path} {i.member} {i.name}')
+    for i in problem.images
+  ]
+  return ' '.join([_squeezed(text_of(problem)), *seen])
 
 
 def _squeezed(text: str) -> str:

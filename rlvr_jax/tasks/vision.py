@@ -11,6 +11,7 @@ unit              another unit than this one is wrong, none is right.
 Everything else is the strict verifier's (math.py), which also finds the answer (extract.py).
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -109,6 +110,7 @@ def _same_options(given: str, options: Sequence[str]) -> list[int]:
   return [place for place, option in enumerate(options) if _same(option, given)]
 
 
+@functools.lru_cache(maxsize=16_384)  # of many completions of a problem few answers differ
 def _same(gold: str, given: str) -> bool:
   gold, given = _braces(gold), _braces(given)
   if len(given) > max(_MAX_CHARACTERS, 4 * len(gold)) or not normalise(gold):
