@@ -23,7 +23,7 @@ demo: $(VENV)/.core
 	$(PY) main.py --config=configs/demo.py --workdir=runs/demo
 
 test: lint
-	JAX_PLATFORMS=cpu $(PY) -m pytest -m "not check"
+	JAX_PLATFORMS=cpu $(PY) -m pytest -m "not check" -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff format --check .

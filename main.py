@@ -54,7 +54,8 @@ def run(config: config_lib.Config) -> None:
   if needs_jax:
     from rlvr_jax import profiling  # jax from here on: what could be refused without it has been
 
-    profiling.enable_compile_cache()
+    if config.job != 'plan':  # programs for described devices cannot be loaded again
+      profiling.enable_compile_cache()
   metrics.quiet_libraries()
   job = getattr(importlib.import_module(module), function)
   w = config.watch

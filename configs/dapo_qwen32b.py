@@ -23,7 +23,8 @@ def get_config(arg: str = ''):
   config.task.params.update({'task': 'dapo'})
   config.task.verifier = 'math'
   config.task.holdout = 128
-  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 8})  # 8 kv heads
+  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 4})
+  config.sampling.tensor = 8  # devices that share the sampler's weights
   config.optimizer.learning_rate = 1e-6
   # the paper's 20 rollout steps (its script: 10), each of 16 optimizer steps
   config.optimizer.warmup_steps = 320
@@ -49,6 +50,7 @@ def get_config(arg: str = ''):
       'sampling.bank_rows': 8,
       'sampling.max_tokens': 64,
       'sampling.memory_gb': 0.0,
+      'sampling.tensor': 0,
       'mesh.tensor': 1,
     }
   )

@@ -11,9 +11,8 @@ MATH problems as JSONL with question and answer.
 :1gpu is the same on one GPU of 80 GB: adapters of rank 32 over frozen bfloat16 weights, an eighth
 of the prompts, 10 times the learning rate (all three ours; docs/memory.md has the bytes).
 
-As it is, it fits 64 chips of TPU v5e (16 GB each) and 8 of v5p (docs/plan.md): the weights of the
-sampler are split over mesh.tensor, not over fsdp. Where there is room, raise sampling.memory_gb:
---config.job=plan --config.plan.topology=v5p-16 says how far.
+As it is, it fits 64 chips of TPU v5e (16 GB each) and 8 of v5p (docs/plan.md). Where there is room,
+raise sampling.memory_gb: --config.job=plan --config.plan.topology=v5p-16 says how far.
 """
 
 from configs import base
@@ -29,7 +28,8 @@ def get_config(arg: str = ''):
   config.task.params.update({'task': 'simplerl'})
   config.task.verifier = 'math'
   config.task.holdout = 128
-  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 4})  # 4 kv heads
+  config.mesh.update({'data': 1, 'fsdp': -1, 'tensor': 2})
+  config.sampling.tensor = 4  # devices that share the sampler's weights: one has no room for them
   config.optimizer.learning_rate = 5e-7
   config.optimizer.weight_decay = 0.01
   config.train.update({'iterations': 120, 'prompts': 1024, 'group': 8, 'minibatch': 256})
@@ -41,7 +41,7 @@ def get_config(arg: str = ''):
   config.verifier.workers = 16
   if one_gpu:
     base.low_rank(config, rank=32, learning_rate=5e-6)
-    config.mesh.tensor = 1
+    config.mesh.tensor, config.sampling.tensor = 1, 0
     config.train.update({'prompts': 128, 'minibatch': 32, 'micro_tokens': 16_384})
     config.sampling.update({'slots': 128, 'bank_rows': 64, 'memory_gb': 48.0})
   config.smoke_values.update(
@@ -55,6 +55,7 @@ def get_config(arg: str = ''):
       'sampling.bank_rows': 8,
       'sampling.max_tokens': 64,
       'sampling.memory_gb': 0.0,
+      'sampling.tensor': 0,
       'mesh.tensor': 1,
     }
   )

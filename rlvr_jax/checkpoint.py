@@ -76,7 +76,10 @@ class Checkpointer:
   def __enter__(self) -> 'Checkpointer':
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, kind: type[BaseException] | None, error: Any, *_) -> None:
+    if error is not None and hosts.count() > 1:
+      hosts.tell_of(error)  # closing would wait for the others, who wait for this one
+      return
     self.close()
 
   def save(self, step: int, state: PyTree, host_state: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ class _Joined:
     self.is_lost = threading.Event()
     self.meetings = 0  # so far; each has a number in its name
     self.exit_code = 0
-    self.left = False
+    self.left = self.told = False
 
   def tell(self, **message: Any) -> None:
     """Says something to the watch. Also called by signal handlers, so it takes no lock."""
@@ -368,16 +368,25 @@ def together(code_of: Callable[[Exception], int]) -> Iterator[None]:
     if _joined is not None:
       barrier('the end of the run')
   except (Exception, KeyboardInterrupt) as error:
-    joined = _joined
-    if joined is None:
-      raise
-    # what a lost process leaves are broken connections: who it was may be heard later
-    broken = type(error).__name__ == 'JaxRuntimeError'
-    if joined.is_lost.wait(joined.silent_s + 5 if broken else 2):
-      _exit(EXIT_LOST)
-    joined.tell(kind='failed', why=f'{type(error).__name__}: {error}')
-    joined.exit_code = code_of(error) if isinstance(error, Exception) else 130
+    tell_of(error)
+    if _joined is not None:
+      _joined.exit_code = code_of(error) if isinstance(error, Exception) else 130
     raise
+
+
+def tell_of(error: BaseException) -> None:
+  """Tells the others, once, of an error that ends this process; to be called before it leaves
+  anything whose end waits for them. Where another has ended, this process does too.
+  """
+  joined = _joined
+  if joined is None or joined.told or isinstance(error, SystemExit):
+    return
+  # what a lost process leaves are broken connections: who it was may be heard later
+  broken = type(error).__name__ == 'JaxRuntimeError'
+  if joined.is_lost.wait(joined.silent_s + 5 if broken else 2):
+    _exit(EXIT_LOST)
+  joined.told = True
+  joined.tell(kind='failed', why=f'{type(error).__name__}: {error}')
 
 
 def _leave() -> None:

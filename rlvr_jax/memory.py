@@ -24,7 +24,7 @@ from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
-from rlvr_jax.sampling.budget import GIB, weight_bytes
+from rlvr_jax.sampling.budget import GIB, Budget, weight_bytes
 
 CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
 MANY = 512  # rollouts by which a layout is chosen
@@ -49,13 +49,26 @@ class Split(NamedTuple):
     """Parts that the learner's weights are split into."""
     return self.fsdp * self.tensor
 
+  def sampler(self, tensor: int) -> 'Split':
+    """The same devices as the sampler has them; tensor: sampling.tensor."""
+    size = self.rows * self.tensor
+    if tensor in (0, self.tensor):
+      return self
+    if size % tensor:
+      raise ValueError(f'sampling.tensor={tensor} does not divide the {size} devices')
+    return Split(size // tensor, 1, tensor)
 
-def phases(config: Config, model: ModelConfig, split: Split = Split()) -> Phases:  # noqa: B008
-  """Phase -> what it holds -> bytes on one device.
+
+def phases(
+  config: Config, model: ModelConfig, split: Split | None = None, *, kernel: bool = True
+) -> Phases:
+  """Phase -> what it holds -> bytes on one device; split None: the only one.
 
   hand_over: the sampler's weights are made. sample: they and the cache decode. score: log-probs of
-  the batch before the first step. learn: one micro-batch's gradient is added to the sum.
+  the batch before the first step. learn: one micro-batch's gradient is added to the sum. kernel:
+  bfloat16 attention is that of a GPU's kernel, which keeps a mask and no scores.
   """
+  split = split or Split()
   kept = _kept(config, model, split)
   sampler = _sampler(config, model, split)
   weights = {'sampler weights': sampler.pop('sampler weights')}
@@ -63,11 +76,17 @@ def phases(config: Config, model: ModelConfig, split: Split = Split()) -> Phases
   copy = {}
   if config.model.dtype != config.model.compute_dtype:
     copy = {'compute copy': weight_bytes(model, config.model.compute_dtype) // split.weights}
-  activations = _activations(config, model, split)
-  halves = {'scores': 2, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
+  activations = _activations(config, model, split, kernel)
+  halves = {'scores': 2, 'mask': 1, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
   forward = {k: int(v / halves[k]) for k, v in activations.items() if k in halves}
+  stacks = {}
+  if split != Split():  # of the layers, gathered over fsdp before they are taken apart
+    tensor = min(split.tensor, split.sampler(config.sampling.tensor).tensor)
+    size = model.num_layers * _layer_numbers(model) * _SIZE[config.model.compute_dtype]
+    stacks = {'gathered stacks': size // tensor}
+  making = weights | copy | stacks
   return {
-    'hand_over': kept | weights | copy | (sampler if not config.sampling.release else {}),
+    'hand_over': kept | making | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
     'score': kept | held | copy | forward,
     'learn': kept | held | copy | gradients(config, model, split) | activations,
@@ -121,17 +140,20 @@ def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   return {part: size // split.weights for part, size in found.items()}
 
 
+def sampler_budget(config: Config, model: ModelConfig, split: Split) -> Budget:
+  """The sampler's capacities and bytes over these devices."""
+  own = split.sampler(config.sampling.tensor)
+  return run_lib.budget_over(
+    config, model, shards=own.rows, tensor=own.tensor, decode_impl='xla_paged'
+  )
+
+
 def _sampler(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """The sampler's weights, cache and workspace."""
-  if split == Split():
-    budget = run_lib.engine_budget(config, model)
-  else:
-    budget = run_lib.budget_over(
-      config, model, shards=split.rows, tensor=split.tensor, decode_impl='xla_paged'
-    )
+  budget = sampler_budget(config, model, split)
   weights = budget.weights
   if config.lora.rank and config.model.compute_dtype == 'bfloat16':
-    weights += 2 * trained_count(config, model) // split.tensor
+    weights += 2 * trained_count(config, model) // split.sampler(config.sampling.tensor).tensor
   return {
     'sampler weights': weights,
     'cache': budget.bank + budget.pool,
@@ -169,14 +191,16 @@ def _packed_length(count: int, longest: int, micro_tokens: int, multiple: int) -
   return packing.pack(np.full(count, longest), micro_tokens=micro_tokens, multiple=multiple)[2]
 
 
-def _activations(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
+def _activations(config: Config, model: ModelConfig, split: Split, kernel: bool) -> dict[str, int]:
   """Of a micro-batch's forward and backward pass: what config.model.remat keeps."""
   c, size = model, _SIZE[config.model.compute_dtype]
   rows, T = micro_batch(config, split)
   tokens = rows * T
-  # of a block of queries, float32: scores, their softmax and the gradients of both
-  scores = 4 * 4 * rows * min(attention.BLOCK, T) * T * c.num_heads // split.tensor
-  found = {'scores': scores}
+  if kernel and size == 2 and config.model.attention_impl != 'einsum':
+    found = {'mask': 3 * rows * T * T}  # of packed rows: bool, and as a bias in bfloat16
+  else:  # of a block of queries, float32: scores, their softmax and the gradients of both
+    block = min(attention.BLOCK, T)
+    found = {'scores': 4 * 4 * rows * block * T * c.num_heads // split.tensor}
   if split.fsdp > 1:  # this layer and the next, gathered
     found['gathered layers'] = 2 * _layer_numbers(c) * size // split.tensor
   heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
@@ -216,9 +240,9 @@ GiB in each phase of an iteration, by arithmetic (`python -m rlvr_jax.memory CON
 of it measured; docs/plan.md holds the same arithmetic against compiled programs. A card sold as
 80 GB has 79.6 GiB, of which every phase here leaves 5 GB or more; jax takes three quarters of it
 unless `XLA_PYTHON_CLIENT_MEM_FRACTION=0.95` is set. A micro-batch has `train.micro_tokens` tokens,
-in rows of the longest rollout; `scores` are those of a block of queries. The cache is what
-`sampling.memory_gb` leaves beside the sampler's weights. With `sampling.release` the sampler's
-weights and cache are gone while the batch is scored and learnt from.
+in rows of the longest rollout; attention is cuDNN's, whose `mask` keeps packed rollouts apart. The
+cache is what `sampling.memory_gb` leaves beside the sampler's weights. With `sampling.release` the
+sampler's weights and cache are gone while the batch is scored and learnt from.
 """
 
 

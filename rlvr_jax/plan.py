@@ -8,11 +8,13 @@
 3. Operations, bytes sent by mesh axis, and the least time of an iteration (plan_roofline.py).
 """
 
+import dataclasses
 import json
 import logging
 import os
 import pathlib
 import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +24,6 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import memory, plan_text, plan_work
 from rlvr_jax import plan_compiled as compiled_lib
 from rlvr_jax.config import Config
-from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.known import KNOWN
@@ -30,11 +31,14 @@ from rlvr_jax.models.load import load_config
 from rlvr_jax.plan_advice import advise, least_sampler, room, split_of
 from rlvr_jax.plan_compiled import Compiled
 from rlvr_jax.plan_programs import Described, bytes_on_device, describe
-from rlvr_jax.plan_roofline import Topology, Work, seconds, topology_of, topology_of_devices
+from rlvr_jax.plan_roofline import NODE, Topology, Work, seconds, topology_of, topology_of_devices
+from rlvr_jax.rl import layouts
 from rlvr_jax.rl.scratch import from_scratch
+from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.sampling.budget import GIB, weight_bytes
 
 log = logging.getLogger(__name__)
+HOST = {True: 4, False: NODE}  # devices of a host: of TPUs, of GPUs
 PHASES = ('hand_over', 'sample', 'score', 'learn')
 
 
@@ -62,7 +66,9 @@ def make(config: Config, *, say: Any = None) -> dict[str, Any]:
   else:
     _stay_on_cpu()
     devices = compiled_lib.devices_of(topology)
-  given, config = config, least_sampler(config, model, split_of(config, len(devices)))
+  given = config
+  config = _settled(config, model, devices, _hbm(config, topology, devices))
+  config = least_sampler(config, model, split_of(config, len(devices)))
   described = describe(config, model, devices)
   made = compiled_lib.compile_all(described, say=say)
   hbm = _hbm(config, topology, devices)
@@ -76,7 +82,8 @@ def model_of(config: Config) -> ModelConfig:
   """The shape of the config's model: known by name, made from scratch, or read from its files."""
   if not config.model.name:
     return from_scratch(config)[0]
-  return KNOWN.get(config.model.name) or load_config(config.model.name)
+  model = KNOWN.get(config.model.name) or load_config(config.model.name)
+  return dataclasses.replace(model, attention_impl=config.model.attention_impl)
 
 
 def _stay_on_cpu() -> None:
@@ -99,17 +106,36 @@ def _hbm(config: Config, topology: Topology | None, devices: list[Any]) -> int:
 
 def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> dict[str, Any]:
   """A plan without a compiler."""
-  split = split_of(config, topology.chips)
-  given, config = config, least_sampler(config, model, split)
+  hosts: list[Any] = [
+    types.SimpleNamespace(process_index=i // HOST[bool(topology.name)])
+    for i in range(topology.chips)
+  ]
   hbm = int(config.plan.hbm_gb * GIB) or topology.hardware.hbm
-  phases = memory.phases(config, model, split)
+  given, config = config, _settled(config, model, hosts, hbm)
+  split = split_of(config, topology.chips)
+  config = least_sampler(config, model, split)
+  phases = memory.phases(config, model, split, kernel=not topology.name)
   micro = {
     learn: plan_work.micro_batch_work(config, model, split, learn=learn) for learn in (False, True)
   }
   works = _works(config, model, split, {}, micro)
   name = topology.name or f'{topology.kind}x{topology.chips}'
   report = _report(given, config, model, split, phases, hbm, works, topology, 'arithmetic', name)
-  return _refused(given, config, report | {'decode_impl': 'xla_paged'})
+  impl = 'xla_paged' if topology.name else 'pallas_gpu'
+  return _refused(given, config, report | {'decode_impl': impl})
+
+
+def _settled(config: Config, model: ModelConfig, devices: list[Any], hbm: int) -> Config:
+  """The config with the mesh that mesh.auto chooses, where it does."""
+  try:
+    return layouts.settled(config, algorithm_of(config), model=model, devices=devices, memory=hbm)
+  except (
+    ValueError
+  ) as error:  # planned as its other keys say, so that the plan says what is too much
+    log.warning('%s', error)
+    changed = config.copy_and_resolve_references()
+    config_lib.set_key(changed, 'mesh.auto', False, 'plan')
+    return changed.lock()
 
 
 def _refused(given: Config, planned: Config, report: dict[str, Any]) -> dict[str, Any]:
@@ -222,14 +248,12 @@ def _works(
 ) -> dict[str, Any]:
   """Counts, lengths and the work of each phase of an iteration on one device."""
   lengths = plan_work.lengths_of(config)
-  budget = run_lib.budget_over(
-    config, model, shards=split.rows, tensor=split.tensor, decode_impl='xla_paged'
-  )
+  budget, own = memory.sampler_budget(config, model, split), split.sampler(config.sampling.tensor)
   turns = plan_work.turns_of(config, split, budget, lengths)
-  decode = plan_work.decode_step_work(config, model, split, budget, turns, lengths)
+  decode = plan_work.decode_step_work(config, model, own, budget, turns, lengths)
   if 'chunk' in made and made['chunk'].fits:
     decode = Work(decode.flops, decode.hbm, made['chunk'].turn.sent)
-  prefill = plan_work.prefill_work(config, model, split, lengths)
+  prefill = plan_work.prefill_work(config, model, own, lengths)
   hand_over = plan_work.hand_over_work(config, model, split)
   if 'hand-over' in made and made['hand-over'].fits:
     hand_over = Work(0.0, hand_over.hbm, made['hand-over'].fixed.sent)
@@ -239,6 +263,7 @@ def _works(
   return {
     'lengths': lengths,
     'turns': turns,
+    'sampler': own,
     'phases': {
       'hand_over': hand_over,
       'sample': decode.times(turns.decode_steps).plus(prefill.times(turns.prefills)),
@@ -264,7 +289,10 @@ def _report(
   totals = {phase: sum(parts.values()) for phase, parts in phases.items()}
   lengths, turns = works['lengths'], works['turns']
   chips = split.rows * split.tensor
-  advice = advise(given, model, chips, hbm, totals, config)
+  kernel = how == 'arithmetic' and not (topology and topology.name)
+  auto = given.mesh.auto
+  base = config if auto else given
+  advice = advise(base, model, chips, hbm, totals, config, kernel=kernel, chosen=auto)
   said = room(config, model, split, hbm, totals) if advice is None else advice.text()
   report: dict[str, Any] = {
     'topology': name,
@@ -276,6 +304,7 @@ def _report(
     'config': config.name,
     'devices': chips,
     'mesh': split._asdict(),
+    'sampler_mesh': split.sampler(config.sampling.tensor)._asdict(),
     'phases': {phase: dict(parts) | {'all': totals[phase]} for phase, parts in phases.items()},
     'flops': {phase: work.flops for phase, work in works['phases'].items()},
     'collectives': {phase: dict(work.sent) for phase, work in works['phases'].items()},
@@ -287,7 +316,7 @@ def _report(
     'turns': {
       'completions': turns.completions,
       'decode_steps': turns.decode_steps,
-      'live_slots': turns.live * split.rows,
+      'live_slots': turns.live * split.sampler(config.sampling.tensor).rows,
       'scored_micro_batches': turns.scored,
       'steps': turns.steps,
       'micro_batches': turns.micro_batches,
@@ -305,7 +334,8 @@ def _report(
 def _times(works: Mapping[str, Any], topology: Topology, split: Split) -> dict[str, Any]:
   """Seconds of each phase by the roofline, of the iteration, and rates."""
   by_phase = {
-    phase: seconds(work, topology, split._asdict()) for phase, work in works['phases'].items()
+    phase: seconds(work, topology, (works['sampler'] if phase == 'sample' else split)._asdict())
+    for phase, work in works['phases'].items()
   }
   turns, lengths = works['turns'], works['lengths']
   iteration = sum(one['seconds'] for one in by_phase.values())

@@ -7,7 +7,6 @@ from typing import Any
 
 from rlvr_jax import memory
 from rlvr_jax.config import Config, set_key
-from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.rl import packing
@@ -69,8 +68,9 @@ def least_sampler(config: Config, model: ModelConfig, split: Split) -> Config:
     try:
       memory.phases(changed, model, split)
       return changed
-    except ValueError:
-      if not memory_gb or memory_gb > MOST_GIB:
+    except ValueError as error:
+      ours = str(error).startswith('sampling.memory_gb')
+      if not ours or not memory_gb or memory_gb > MOST_GIB:
         raise
       memory_gb = math.floor(memory_gb * 2 + 1) / 2
       changed = _with(config, [('sampling.memory_gb', memory_gb)])
@@ -83,17 +83,20 @@ def advise(
   hbm: int,
   found: Mapping[str, int],
   priced: Config,
+  *,
+  kernel: bool,
+  chosen: bool = False,
 ) -> Advice | None:
   """What to change; None where every phase fits.
 
   found: bytes of each phase. Arithmetic says by how much a change lowers them; where what was found
   is more than arithmetic has (a compiler's temporaries), the difference stays. priced: the config
-  that was planned, see least_sampler.
+  that was planned, see least_sampler. chosen: the mesh is that of mesh.auto.
   """
   if max(found.values()) <= hbm:
     return None
   split = split_of(config, chips)
-  own = memory.phases(priced, model, split)
+  own = memory.phases(priced, model, split, kernel=kernel)
   more = {name: max(0, found[name] - sum(own[name].values())) for name in found}
   phase = max(found, key=lambda name: found[name])
   parts = own[phase] | {'temporaries of the compiler': more[phase]}
@@ -102,7 +105,8 @@ def advise(
   def largest(candidate: Config, chips: int) -> int | None:
     """Bytes of the largest phase; None where the values do not go together."""
     try:
-      each = memory.phases(candidate, model, _valid(candidate, model, chips))
+      own = _valid(candidate, model, chips)
+      each = memory.phases(candidate, model, own, kernel=kernel)
     except ValueError:
       return None
     return max(sum(held.values()) + more[name] for name, held in each.items())
@@ -112,6 +116,7 @@ def advise(
     keys = tuple((key, value) for key, value, _ in changes)
     size = largest(_with(config, keys), chips)
     assert size is not None
+    keys += tuple(_beside(config, dict(keys), chosen))
     return Advice(phase, part, keys, tuple(why for *_, why in changes), size, chips)
   size = None
   while chips < MOST_CHIPS:
@@ -123,6 +128,20 @@ def advise(
 
 
 Change = tuple[str, Any, str]
+
+
+def _beside(config: Config, changes: Mapping[str, Any], chosen: bool) -> Iterator[tuple[str, Any]]:
+  """What has to be given beside a change of layout, so that it is what was meant."""
+  if not any(key.startswith('mesh.') or key == 'sampling.tensor' for key in changes):
+    return
+  if config.mesh.fsdp != -1:
+    yield 'mesh.fsdp', -1
+  if chosen:
+    yield 'mesh.auto', False
+    for key in ('mesh.data', 'mesh.tensor', 'sampling.tensor'):
+      if key not in changes:
+        group, leaf = key.split('.')
+        yield key, config[group][leaf]
 
 
 def _changes(
@@ -198,10 +217,11 @@ def _candidates(
     yield 'model.logprob_chunk', 256, 'fewer logits at once'
   if split.data > 1:
     yield 'mesh.data', 1, 'weights and moments are split over all devices'
-  tensor = split.tensor * 2
-  while tensor <= chips:
+  if not learning:
+    for tensor in _doubles(split.sampler(s.tensor).tensor, chips):
+      yield 'sampling.tensor', tensor, "more devices share the sampler's weights and heads"
+  for tensor in _doubles(split.tensor, chips):
     yield 'mesh.tensor', tensor, 'weights, heads and vocabulary are split further'
-    tensor *= 2
   if o.moment_dtype != 'bfloat16':
     yield 'optimizer.moment_dtype', 'bfloat16', "half of the first moment's bytes"
   if o.second_moment_dtype != 'bfloat16':
@@ -212,6 +232,12 @@ def _candidates(
     yield 'model.dtype', 'bfloat16', 'the weights below the adapters do not train'
   if t.prompts and s.max_tokens > 1024:
     yield 'sampling.max_tokens', s.max_tokens // 2, 'shorter completions, which changes the task'
+
+
+def _doubles(size: int, most: int) -> Iterator[int]:
+  while size * 2 <= most:
+    size *= 2
+    yield size
 
 
 def _smaller_cache(
@@ -239,10 +265,8 @@ def room(
   own = sum(memory.phases(config, model, split)['sample'].values())
   more = {'sample': max(0, found['sample'] - own)}
   for key, value, _ in _smaller_cache(config, model, split, hbm, more):
-    now, then = (
-      run_lib.budget_over(c, model, shards=split.rows, tensor=split.tensor, decode_impl='xla_paged')
-      for c in (config, _with(config, [(key, value)]))
-    )
+    pair = config, _with(config, [(key, value)])
+    now, then = (memory.sampler_budget(c, model, split) for c in pair)
     if then.pages * then.page > now.pages * now.page:
       return (
         f'There is room: --config.{key}={value} would decode {then.slots:,} completions at once, '
@@ -256,6 +280,8 @@ def _with(config: Config, changes: Sequence[tuple[str, Any]]) -> Config:
   changed = config.copy_and_resolve_references()
   for key, value in changes:
     set_key(changed, key, value, 'advice')
+    if key in ('mesh.data', 'mesh.tensor'):
+      set_key(changed, 'mesh.fsdp', -1, 'advice')
     if key == 'sampling.memory_gb' and value:
       set_key(changed, 'sampling.pages', 0, 'advice')
   return changed.lock()
@@ -271,6 +297,10 @@ def _valid(config: Config, model: ModelConfig, chips: int) -> Split:
   ):
     if size % split.tensor:
       raise ValueError(f'mesh.tensor={split.tensor} does not divide the {size} {what}')
-  if config.sampling.slots % split.rows or model.embed_dim % split.fsdp:
-    raise ValueError(f'mesh {split} divides neither slots nor weights')
+  sampler = split.sampler(config.sampling.tensor)
+  sizes = model.num_heads, model.mlp_dim, model.vocab_size
+  if config.sampling.slots % sampler.rows or any(size % sampler.tensor for size in sizes):
+    raise ValueError(f"the sampler's layout {sampler} does not divide its slots or weights")
+  if model.embed_dim % split.fsdp:
+    raise ValueError(f'mesh.fsdp={split.fsdp} does not divide embed_dim={model.embed_dim}')
   return split

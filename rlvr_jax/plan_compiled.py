@@ -57,21 +57,26 @@ def devices_of(topology: Topology) -> list[Any]:
   """The topology's devices as libtpu describes them; ValueError where there is no libtpu."""
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # no question to a cloud's metadata server
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  # a plan takes no TPU, so that several may be made at once, and beside a run
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  # hosts have four chips by default, of which a single one has to be told that it is alone
+  host: dict[str, Any] = {'chips_per_host_bounds': (1, 1, 1)} if topology.chips == 1 else {}
   try:
-    return list(topologies.get_topology_desc(platform='tpu', topology_name=topology.name).devices)
+    described = topologies.get_topology_desc(platform='tpu', topology_name=topology.name, **host)
+    return list(described.devices)
   except (RuntimeError, ValueError, jax.errors.JaxRuntimeError) as error:
     text = str(error).splitlines()[0]
     if 'not installed' in text or 'libtpu.so' in text:
       raise ValueError(MISSING.format(topology.name)) from error
-    raise ValueError(f'plan.topology={topology.name!r}: libtpu does not know it: {text}') from error
+    raise ValueError(f'plan.topology={topology.name!r}: libtpu says: {text}') from error
 
 
 def compile_all(described: Described, *, say: Any = None) -> list[Compiled]:
   """Every program, in order; say(text) is told of each when it is done."""
-  shape = {} if described.mesh is None else dict(described.mesh.shape)
   found = []
   for program in described.programs:
-    one = compile_one(program, shape)
+    mesh = described.sampler_mesh if program.phase == 'sample' else described.mesh
+    one = compile_one(program, {} if mesh is None else dict(mesh.shape))
     if say is not None:
       state = 'compiled' if one.fits else 'does not fit, says the compiler'
       say(f'{one.name}: {state}, {one.total / GIB:.2f} GiB while it runs, {one.seconds:.0f} s')

@@ -58,6 +58,7 @@ class Described:
 
   model: ModelConfig
   mesh: Mesh | None
+  sampler_mesh: Mesh | None
   programs: tuple[Program, ...]
   held: dict[str, Any]
   shape: tuple[int, ...]
@@ -94,9 +95,10 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
   if algorithm.reference and state.lora is None:
     held['reference'] = _cast(state.params, config.model.compute_dtype)
 
-  sampler_params, hand_over = _hand_over(config, computed, place)
+  sampler = _Place(sharding.sampler_mesh(place.mesh, config.sampling.tensor), devices[0])
+  sampler_params, hand_over = _hand_over(config, computed, sampler)
   engine = run_lib.make_engine(config, None, model, place.mesh)
-  chunk, prefill, sampler_state = _sampler(config, engine, sampler_params, place)
+  chunk, prefill, sampler_state = _sampler(config, engine, sampler_params, sampler)
   held |= {'sampler params': sampler_params, 'sampler state': sampler_state}
   programs = [hand_over, prefill, chunk]
   trained = ('params', 'adapters')
@@ -112,7 +114,13 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
     uses = ('critic params', 'critic optimizer')
     programs.append(Program('critic step', 'learn', critic.update, args, {}, uses))
   return Described(
-    model, place.mesh, tuple(programs), held, step.tokens.shape, str(engine.decode_impl)
+    model=model,
+    mesh=place.mesh,
+    sampler_mesh=sampler.mesh,
+    programs=tuple(programs),
+    held=held,
+    shape=step.tokens.shape,
+    decode_impl=str(engine.decode_impl),
   )
 
 

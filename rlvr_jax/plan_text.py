@@ -40,6 +40,9 @@ def _size(size: float, unit: int = GIB) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
   mesh = ', '.join(f'{axis} {size}' for axis, size in report['mesh'].items())
+  if report['sampler_mesh'] != report['mesh']:
+    own = ', '.join(f'{axis} {size}' for axis, size in report['sampler_mesh'].items() if size > 1)
+    mesh += f"; the sampler's: {own}"
   how = 'compiled' if report['how'] == 'compiled' else 'BY ARITHMETIC, not compiled'
   return (
     f'# {report["model"]} on {report["topology"]} ({how})\n\n'

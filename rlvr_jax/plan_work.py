@@ -71,19 +71,20 @@ def turns_of(config: Config, split: Split, budget: Budget, lengths: Lengths) -> 
   t, algorithm = config.train, algorithm_of(config)
   completions = t.prompts * t.group
   rows, T = memory.micro_batch(config, split)
+  shards = split.sampler(config.sampling.tensor).rows
   tokens = rows * split.rows * T * FILL
   if not t.packing:
     tokens = rows * split.rows * lengths.total
   per_step = (t.minibatch or t.prompts) * t.group
   steps = t.epochs * -(-t.prompts // (t.minibatch or t.prompts))
   scorers = int(algorithm.scored_first or steps > 1) + int(algorithm.reference)
-  slots = budget.slots / split.rows
-  held = budget.pages / split.rows * budget.page
-  live = min(slots, held / lengths.completion, completions / split.rows)
+  slots = budget.slots / shards
+  held = budget.pages / shards * budget.page
+  live = min(slots, held / lengths.completion, completions / shards)
   return Turns(
     completions=completions,
-    prefills=-(-t.prompts // split.rows),
-    decode_steps=math.ceil(completions / split.rows * lengths.completion / live),
+    prefills=-(-t.prompts // shards),
+    decode_steps=math.ceil(completions / shards * lengths.completion / live),
     live=live,
     scored=scorers * math.ceil(completions * lengths.total / tokens),
     steps=steps,
@@ -193,8 +194,7 @@ def prefill_work(config: Config, model: ModelConfig, split: Split, lengths: Leng
 def hand_over_work(config: Config, model: ModelConfig, split: Split) -> Work:
   """The learner's weights read, cast and written as the sampler has them."""
   whole = weight_bytes(model, config.model.compute_dtype)
-  mine = whole / split.tensor
-  sent: Mapping[str, float] = {}
-  if split.fsdp > 1:
-    sent = {'fsdp': mine * (split.fsdp - 1) / split.fsdp}
+  mine = whole / split.sampler(config.sampling.tensor).tensor
+  held = min(mine, whole / split.weights)  # of it, what lies on the device already
+  sent: Mapping[str, float] = {'fsdp': mine - held} if mine > held else {}
   return Work(0.0, weight_bytes(model, config.model.dtype) / split.weights + 2 * mine, sent)

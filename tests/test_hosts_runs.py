@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from loops import TINY, model
-from processes import Run
+from processes import Run, script
 
 from rlvr_jax import hosts
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.metrics import read_metrics, repeatable
 
-pytestmark = pytest.mark.check
+pytestmark = [pytest.mark.check, pytest.mark.timeout(1800)]  # of which a run may take 500
 
 # a coin for a reward: an untrained model then has something to learn from
 TRAIN = {**TINY, 'job': 'train', 'reward.control': 'random', 'train.report': 8}
@@ -131,7 +131,7 @@ def test_every_kind_of_run_is_the_same_in_two_processes(alone, changes):
   assert_same_curve(*(alone.parent / f'{name}_{count}' for count in (1, 2)))
 
 
-def wait_for(run: Run, rows: int, limit_s: float = 200) -> None:
+def wait_for(run: Run, rows: int, limit_s: float = 400) -> None:
   """Until metrics.jsonl has so many rows."""
   path = run.workdir / 'metrics.jsonl'
   until = time.monotonic() + limit_s
@@ -147,6 +147,7 @@ def test_a_killed_process_is_named_and_another_start_goes_on(alone, victim):
   run = train(workdir, 2, **{'train.iterations': 1000})
   wait_for(run, 3)
   run.started[victim].kill()
+  run.started[victim].wait()
   killed = time.monotonic()
   other = run.started[1 - victim]
   assert other.wait(60) != 0
@@ -179,14 +180,28 @@ def test_a_signal_to_one_saves_all(alone):
   assert_same_curve(alone, workdir)
 
 
-def test_an_error_in_one_process_ends_all(alone):
-  """The second cannot write its verdicts."""
-  workdir = alone.parent / 'error'
-  (workdir / 'verdicts-1.jsonl').mkdir(parents=True)
-  run = train(workdir, 2)
-  assert run.wait(120) == [hosts.EXIT_LOST, 2]
-  assert 'ended with an error: IsADirectoryError' in run.out(0)
-  assert 'error: ' in run.out(1)
+FAILING = """
+import loops
+from rlvr_jax.rl import learner, train
+
+steps = learner.Learner.steps
+def failing(self, *args, iteration, **kwargs):
+  if iteration == 2 and hosts.index() == 1:  # while the checkpoint of step 2 is being written
+    raise ValueError('the second has had enough')
+  return steps(self, *args, iteration=iteration, **kwargs)
+
+learner.Learner.steps = failing
+hosts.start(config)
+with hosts.together(lambda error: 2):
+  train.train(loops.config(**{'sampling.slots': 32}), tmp_path / 'run')
+"""
+
+
+def test_an_error_in_one_process_ends_all(tmp_path):
+  (first, out), (second, other) = script(tmp_path, FAILING, 2, limit_s=500)
+  assert 'ended with an error: ValueError: the second has had enough' in out, out
+  assert 'ValueError: the second has had enough' in other
+  assert (first, second) == (hosts.EXIT_LOST, 2)
 
 
 @pytest.fixture(scope='module')
@@ -259,10 +274,21 @@ def test_a_study_in_several_processes_is_that_of_one(alone):
     Run(workdir, count, **{**STUDY, 'sampling.slots': SLOTS * count}).check()
     found[count] = json.loads((workdir / 'results.json').read_text())
     assert (workdir / 'report.html').is_file()
+  # the search for a temperature of equal entropy turns on the last digits of what it measures
+  same = [name for name in found[1]['models'] if '@' not in name]
+  assert same == ['base', 'rl']
   for count in (2, 4):
-    assert draws(alone.parent / f'study_{count}') == draws(alone.parent / 'study_1')
-    for name, one in found[1]['models'].items():
-      assert found[count]['models'][name]['pass_at_k'] == one['pass_at_k']
+    mine, its = (draws(alone.parent / f'study_{n}') for n in (count, 1))
+    assert mine.keys() == its.keys()
+    assert {k: v for k, v in mine.items() if k[0] in same} == {
+      k: v for k, v in its.items() if k[0] in same
+    }
+    for name in same:
+      for kind in (lambda x: x['pass_at_k'], lambda x: x['exact']['pass_at_k']):
+        mine, its = (kind(found[n]['models'][name]) for n in (count, 1))
+        np.testing.assert_allclose(list(mine.values()), list(its.values()), rtol=1e-3)
     assert found[count]['coverage'] == found[1]['coverage']
-    mine, its = (found[n]['perplexity'] for n in (count, 1))
-    assert json.dumps(mine).count(':') == json.dumps(its).count(':')
+    for mine, its in zip(*(found[n]['perplexity']['perplexity'] for n in (count, 1)), strict=True):
+      numbers = [key for key in its if isinstance(its[key], float)]
+      assert numbers
+      np.testing.assert_allclose([mine[k] for k in numbers], [its[k] for k in numbers], rtol=1e-3)

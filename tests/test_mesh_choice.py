@@ -67,7 +67,8 @@ def test_the_first_mesh_that_fits_is_chosen(devices, memory, need):
 
 def chosen(module, devices, hbm, **changes):
   """(mesh.data, fsdp, tensor, sampling.tensor) that a config gets for a described slice."""
-  config = config_lib.resolve(module.get_config(), {'mesh.auto': True} | changes)
+  free = {'mesh.auto': True, 'sampling.tensor': 0, 'sampling.memory_gb': 0.0}
+  config = config_lib.resolve(module.get_config(), free | changes)
   described = [type('Device', (), {'process_index': i // 4}) for i in range(devices)]
   found = settled(
     config, algorithm_of(config), model=KNOWN[config.model.name], devices=described, memory=int(hbm)

@@ -115,7 +115,8 @@ def test_nothing_grows_with_the_iterations(here, whole):
   """After warm-up: memory, open files, threads, compiled programs, arrays, files of the workdir."""
   held = [json.loads(line) for line in (here / 'whole.held').read_text().splitlines()]
   assert len(held) == ITERATIONS
-  late = {key: np.array([row[key] for row in held[100:]]) for key in held[0]}
+  # the allocator itself grows for two hundred iterations or so, ever more slowly
+  late = {key: np.array([row[key] for row in held[250:]]) for key in held[0]}
   index = np.arange(len(late['rss_kb']))
   slope = np.polyfit(index, late['rss_kb'], 1)[0]
   # what does grow: half a KB for a completion never judged before, some 27 KB for a checkpoint
@@ -124,7 +125,7 @@ def test_nothing_grows_with_the_iterations(here, whole):
   assert len(set(late['compiled'])) == 1
   for key, most in (('files', 40), ('threads', 64), ('arrays', 400)):
     assert late[key].max() <= most
-    first, last = late[key][:200], late[key][200:]
+    first, last = late[key][:125], late[key][125:]
     assert np.percentile(last, 90) <= np.percentile(first, 90) + 2, key
 
   kept = sorted(int(path.name) for path in (whole / 'checkpoints').iterdir())

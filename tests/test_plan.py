@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import plan, plan_compiled, plan_roofline, plan_work
+from rlvr_jax import plan, plan_compiled, plan_roofline, plan_table, plan_text, plan_work
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.rl import learner
@@ -120,9 +120,13 @@ CASES = {
                                     'mesh__tensor': 1}, 'sampling.memory_gb'),
   'rows': (SEVEN, 'v5e:8x8', {'train__micro_tokens': 1_000_000}, 'train.micro_tokens'),
   'remat': (SEVEN, 'v5e:8x8', {'model__remat': 'none'}, 'model.remat'),
-  'weights': (SEVEN, 'v5e:8x8', {'mesh__tensor': 1}, 'mesh.tensor'),
+  'weights': (SEVEN, 'v5e:8x8', {'sampling__tensor': 1}, 'sampling.tensor'),
+  'scores': (SEVEN, 'v5e:8x8', {'mesh__tensor': 1, 'model__logprob_chunk': 256,
+                                'plan__hbm_gb': 14.0}, 'mesh.tensor'),
+  'chosen': (SEVEN, 'v5e:8x8', {'mesh__auto': True, 'train__kl_coef': 0.0}, 'mesh.tensor'),
   'released': (SEVEN, 'v5e:8x8', {'sampling__release': False}, 'sampling.release'),
-  'one GPU': (SEVEN, 'h100', {'mesh__tensor': 1, 'sampling__memory_gb': 40.0}, 'lora.rank'),
+  'one GPU': (SEVEN, 'h100', {'mesh__tensor': 1, 'sampling__tensor': 0,
+                              'sampling__memory_gb': 40.0}, 'lora.rank'),
   'replicas': (SEVEN, 'v5e:8x8', {'mesh__data': 16}, 'mesh.data'),
   'thirty-two': ('configs/dapo_qwen32b.py', 'v5p-64', {'sampling__memory_gb': 90.0},
                  'sampling.memory_gb'),
@@ -166,16 +170,13 @@ def test_unused_memory_is_spoken_of():
   assert 'There is room: --config.sampling.memory_gb=' in report['advice'][0]
 
 
-def test_the_command_prints_a_plan_and_writes_it(tmp_path):
+def test_a_plan_is_printed_and_written(tmp_path, capsys):
   out = tmp_path / 'deep' / 'out.json'
-  command = [
-    sys.executable, 'main.py', f'--config={SEVEN}', '--config.job=plan',
-    '--config.plan.topology=h100x64', f'--config.plan.json={out}', f'--workdir={tmp_path}',
-    '--config.plan.hbm_gb=10',
-  ]  # fmt: skip
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-  assert 'BY ARITHMETIC' in done.stdout
-  assert 'it DOES NOT FIT' in done.stdout
+  values = {'plan__topology': 'h100x64', 'plan__json': str(out), 'plan__hbm_gb': 10.0}
+  plan.plan(of(SEVEN, **values), tmp_path)
+  printed = capsys.readouterr().out
+  assert 'BY ARITHMETIC' in printed
+  assert 'it DOES NOT FIT' in printed
   found = json.loads(out.read_text())
   assert found['topology'] == 'h100x64'
   assert found['fits'] is False
@@ -187,6 +188,12 @@ def test_the_command_prints_a_plan_and_writes_it(tmp_path):
   assert (
     abs(found['iteration_seconds'] - sum(p['seconds'] for p in found['seconds'].values())) < 1e-6
   )
+
+
+def test_the_table_of_the_page_is_what_the_command_writes():
+  found = plan_text.table(plan_table.rows(plan_table.SHOWN))
+  page = (ROOT / 'docs' / 'plan.md').read_text()
+  assert found in page, 'python -m rlvr_jax.plan_table, into docs/plan.md'
 
 
 def test_without_libtpu_the_message_says_how_to_get_it(monkeypatch):
@@ -215,8 +222,8 @@ def test_topologies_by_shape_by_slice_and_by_count():
 
 
 def test_a_mesh_that_does_not_divide_the_devices_is_refused():
-  with pytest.raises(ValueError, match=r'mesh\.tensor=4 does not divide 2 devices'):
-    plan.make(of(SEVEN, plan__topology='h100x2'))
+  with pytest.raises(ValueError, match=r'mesh\.tensor=2 does not divide 3 devices'):
+    plan.make(of(SEVEN, plan__topology='h100x3'))
 
 
 @pytest.mark.parametrize(
