@@ -120,7 +120,7 @@ def alone(completion):
   whole = (*prompt, *completion.tokens)
   tokens[0, : len(whole)] = whole
   laid, _ = images.lay_prompts([prompt], [images.images_of(prompt)], TOWER, length=64)
-  found, _ = _score(params, tokens, vision.Images(*map(jnp.asarray, laid)), config=config)
+  found, _ = _score(params, tokens, vision.images_from(laid), config=config)
   return np.asarray(found)[0, len(prompt) : len(whole)]
 
 
@@ -148,6 +148,7 @@ def test_a_prompt_is_encoded_once_and_sampler_equals_learner():
   assert tuple(first[0].item.prompt_ids) != first[0].item.prompt_ids
 
 
+@pytest.mark.check
 def test_company_order_and_slots_change_no_token():
   """Exactly, under other chunks and orders with as many slots; in another engine, row by row."""
   _, completions = drawn()
@@ -159,7 +160,7 @@ def test_company_order_and_slots_change_no_token():
     np.testing.assert_array_equal(a.logprobs, b.logprobs)
 
 
-@pytest.mark.parametrize('packing', [False, True])
+@pytest.mark.parametrize('packing', [pytest.param(False, marks=pytest.mark.check), True])
 def test_the_learners_rows_give_the_samplers_logprobs(packing):
   config, params = model()
   rollouts = batch()
@@ -205,7 +206,7 @@ def changed(before, after):
   return {path[0].key for path, leaf in jax.tree.leaves_with_path(moved) if leaf}
 
 
-@pytest.mark.parametrize('frozen', [(), ('^vision/',)])
+@pytest.mark.parametrize('frozen', [pytest.param((), marks=pytest.mark.check), ('^vision/',)])
 def test_the_tower_trains_or_is_frozen(frozen):
   before, state, metrics = updated(Trained(frozen=frozen), rows_of)
   assert metrics['skipped'] == 0
@@ -213,6 +214,7 @@ def test_the_tower_trains_or_is_frozen(frozen):
   assert 'layers' in changed(before, state.params)
 
 
+@pytest.mark.check
 def test_adapters_train_over_a_model_that_sees():
   before, state, metrics = updated(Trained(Adapter(2, 4.0)), rows_of)
   assert metrics['skipped'] == 0

@@ -276,7 +276,7 @@ def test_old_and_new_config_forms_agree():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'model_type': 'mamba'}, r"model_type='mamba'.*known: llama, qwen2, qwen3"),
+    ({'model_type': 'mamba'}, r"model_type='mamba'.*known: llama, qwen2, qwen2_5_vl, qwen3"),
     ({'model_type': None}, r'model_type=None'),
     ({'hidden_size': None, 'vocab_size': '9'}, r'missing or not an integer: vocab_size, hidden'),
     ({'rope_scaling': {'type': 'yarn', 'factor': 4.0}}, r"rope scaling 'yarn'.*remove"),

@@ -67,8 +67,8 @@ def encode_prompts(
   """
   if vision is None and (seen := [p.id for p in problems if p.images]):
     raise ValueError(
-      f'{len(seen)} of {len(problems)} problems have images, e.g. {seen[0]!r}, which this model '
-      'does not see; name a model with a vision tower'
+      f'{len(seen)} of {len(problems)} problems have images, e.g. {seen[0]!r}, which are not '
+      'seen here; name a model with a vision tower, and a job that samples or trains'
     )
   hf: Any = tokenizer.hf  # its own return type covers every way of asking
   text = not prompts.writes_bos(template)

@@ -55,11 +55,17 @@ def rules_of(
 ) -> Rules | None:
   """The rules by a config's task group, None where completions are not answered.
 
-  Raises ValueError for an environment that is not known and a template that cannot go on.
+  Raises ValueError for an environment that is not known, a template that cannot go on, and problems
+  with images, whose prompts do not grow.
   """
   name = environment_of(task)
   if not name:
     return None
+  if seen := [problem.id for problem in problems if problem.images]:
+    raise ValueError(
+      f'task.environment={name!r}: {len(seen)} problems have images, e.g. {seen[0]!r}, and are '
+      "answered once; set task.environment=''"
+    )
   found = environments.find(name)
   hf: Any = tokenizer.hf
   return Rules(

@@ -8,7 +8,7 @@ runs it once a prompt.
 
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.struct
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from rlvr_jax.models.attention import BLOCK, scores
 from rlvr_jax.models.config import VisionConfig
+from rlvr_jax.models.images import Laid
 from rlvr_jax.models.layers import apply_rope, dot, rms_norm
 from rlvr_jax.sharding import ROWS, constrain
 
@@ -36,6 +37,11 @@ class Images(flax.struct.PyTreeNode):
   owner: jax.Array  # i32[R,W]
   source: jax.Array  # i32[B,T]
   positions: jax.Array  # i32[B,3,T]
+
+
+def images_from(laid: Laid) -> Images:
+  """The Images of what images.py laid out; numpy still, on a device from the program on."""
+  return Images(*cast(tuple[Any, ...], laid))
 
 
 class VisionBlock(nn.Module):

@@ -5,13 +5,14 @@ import numpy as np
 from rlvr_jax.models.config import VisionConfig
 from rlvr_jax.models.images import (
   Image,
+  Laid,
   bucket_windows,
   lay_rows,
   rope_positions,
   source_of,
   window_count,
 )
-from rlvr_jax.models.vision import Images
+from rlvr_jax.models.vision import Images, images_from
 from rlvr_jax.rl.packing import Layout, first_fit_decreasing
 from rlvr_jax.rl.types import Rollouts
 
@@ -58,7 +59,7 @@ def lay_images(
   assert len(laid) == M
   pixels, places, owner = (np.stack(arrays) for arrays in zip(*laid, strict=True))
   along = np.stack([layout.cut(positions[:, axis]) for axis in range(3)], axis=2)
-  return Images(pixels, places, owner, layout.cut(source + 1) - 1, along)
+  return images_from(Laid(pixels, places, owner, layout.cut(source + 1) - 1, along))
 
 
 def _rows(images: list[Image], sizes: dict[Image, int], windows: int) -> list[list[Image]]:

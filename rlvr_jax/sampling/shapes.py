@@ -6,7 +6,7 @@ import numpy as np
 
 from rlvr_jax.models.config import VisionConfig
 from rlvr_jax.models.images import bucket_windows, images_of, lay_prompts, window_count
-from rlvr_jax.models.vision import Images
+from rlvr_jax.models.vision import Images, images_from
 from rlvr_jax.sampling.bank import Prompt
 
 MIN_BUCKET = 16  # tokens: the smallest prefill program, and the smallest page
@@ -42,4 +42,4 @@ def images_for(
   # each is computed by a shard of its own, which has one row of windows
   begin = np.arange(len(prompts), dtype=np.int32) * (laid.pixels.shape[1] // vision.unit)
   source = np.where(laid.source >= 0, laid.source - begin[:, None], -1)
-  return Images(*laid._replace(source=source)), ahead
+  return images_from(laid._replace(source=source)), ahead

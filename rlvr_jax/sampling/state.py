@@ -161,12 +161,15 @@ def prefill(
   """
   positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
   _, kv = forward(params, tokens, positions, config=config, keep_kv=True, images=images)
+  if ahead is not None:
+    assert state.bank_ahead is not None
+    ahead = state.bank_ahead.at[row].set(ahead, mode='drop')
   last = jnp.take_along_axis(tokens, length[:, None] - 1, axis=1)[:, 0]
   return state.replace(
     cache=IMPLEMENTATIONS[impl].write_prompts(state.cache, kv, row),
     bank_lengths=state.bank_lengths.at[row].set(length - 1, mode='drop'),
     bank_last=state.bank_last.at[row].set(last, mode='drop'),
-    bank_ahead=None if ahead is None else state.bank_ahead.at[row].set(ahead, mode='drop'),
+    bank_ahead=ahead,
   )
 
 
