@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+import tiny
 
 from rlvr_jax.eval.fill import Subject, sample_into_store
 from rlvr_jax.eval.samples import SampleStore
@@ -29,6 +30,7 @@ class FakeEngine:
     self, rng: random.Random, *, slots: int = 4, ahead: int = 4, kill=lambda count: None
   ):
     self.slots, self.stats, self.prompt_capacity = slots, Stats(), 64
+    self.config = tiny.CONFIG
     self.pulled: list[tuple[int, int]] = []
     self._rng, self._ahead, self._kill = rng, ahead, kill
 
