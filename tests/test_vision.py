@@ -105,22 +105,30 @@ def test_logits_equal_hf(strict, name, form):
 
 
 def test_text_alone_is_the_text_model(strict):
-  """No images, or rows without any: bit for bit what ordinary positions give."""
+  """Without images, bit for bit what ordinary positions give."""
   config, params, golden = load('tied')
-  tokens, given, _ = laid('tied', [3, 4], length=32)
+  tokens, _, _ = laid('tied', [3, 4], length=32)
   positions = np.broadcast_to(np.arange(32, dtype=np.int32), (2, 32))
   plain, _ = run(params, tokens, positions, config=config)
   three, _ = run(params, tokens, np.stack([positions] * 3), config=config)
   np.testing.assert_array_equal(plain, three)
-  pictured, _ = run(params, tokens, None, config=config, images=given)
-  np.testing.assert_array_equal(pictured, plain)
   text = dataclasses.replace(config, vision=None, mrope=None, architecture='qwen2')
   without = {name: leaf for name, leaf in params.items() if name != 'vision'}
   np.testing.assert_array_equal(run(without, tokens, positions, config=text)[0], plain)
   np.testing.assert_allclose(logits(params, plain)[0, :19], golden['logits_3'], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', [CHECK('tied'), 'untied'])
+@pytest.mark.check
+def test_rows_without_images_beside_none_are_text():
+  config, params, _ = load('tied')
+  tokens, given, _ = laid('tied', [3, 4], length=32)
+  positions = np.broadcast_to(np.arange(32, dtype=np.int32), (2, 32))
+  plain, _ = run(params, tokens, positions, config=config)
+  pictured, _ = run(params, tokens, None, config=config, images=given)
+  np.testing.assert_array_equal(pictured, plain)
+
+
+@pytest.mark.parametrize('name', [CHECK('tied'), CHECK('untied')])
 def test_bucket_and_company_change_nothing(strict, name):
   config, params, golden = load(name)
   expected = golden['merged_1']
@@ -151,7 +159,7 @@ def test_long_rows_go_a_block_of_queries_at_a_time(monkeypatch):
     {'full_layers': ()},
     CHECK({'full_layers': (0, 1, 2)}),
     CHECK({'window': 32}),
-    {'mean': (0.5, 0.5, 0.5)},
+    CHECK({'mean': (0.5, 0.5, 0.5)}),
   ],
 )
 def test_a_forgotten_feature_would_show(change):
@@ -165,6 +173,7 @@ def test_a_forgotten_feature_would_show(change):
   assert np.abs(merged[here] - golden['merged_1']).max() > 0.01
 
 
+@pytest.mark.check
 def test_gradients_reach_the_tower_and_padding_has_none():
   config, params, _ = load('tied')
   tokens, given, _ = laid('tied', [0, 3], length=48)

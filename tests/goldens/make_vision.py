@@ -122,7 +122,7 @@ def randomize(model, generator):
     elif 'embed_tokens' in name:
       parameter.data = noise
     else:
-      parameter.data = 1.5 * noise / parameter[0].numel() ** 0.5
+      parameter.data = 1.2 * noise / parameter[0].numel() ** 0.5
   model.tie_weights()
 
 
