@@ -2,9 +2,9 @@
 
 B1 bandwidth, B2 roofline, B5 gain of sharing prompts, B8 HF's generate with a static cache. Random
 weights of the shapes of Qwen2.5-1.5B and 7B in bfloat16; no file is needed. Ends within 8 minutes:
-what would begin too late is left out and named. BENCH_PARTS chooses parts by name: large, small,
-sharing, most, hf. Without a GPU there are no gates. BENCH_TINY=1 runs the same code on tiny shapes
-on any device, to try the code and not the device.
+what would begin too late is left out and named. BENCH_PARTS chooses parts by name: kernels, large,
+small, sharing, most, hf. Without a GPU there are no gates. BENCH_TINY=1 runs the same code on tiny
+shapes on any device, to try the code and not the device.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import numpy as np
 
 from bench import _schedule
 from bench._engine import items_of, random_prompts
+from bench._kernels import kernel_gates
 from bench._measure import at_least, best_of, chosen
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import Params, init_params, unstack
@@ -74,7 +75,7 @@ REAL = Scale(
   samples=32,
   copy=1 << 30,
   side=8192,
-  expected={'large': 150, 'small': 60, 'sharing': 60, 'most': 110, 'hf': 180},
+  expected={'kernels': 40, 'large': 150, 'small': 60, 'sharing': 60, 'most': 110, 'hf': 180},
 )
 TINY = Scale(
   small=('tiny', _qwen(512, 32, 64, 2, 4, 2, 8, tied=True)),
@@ -90,7 +91,7 @@ TINY = Scale(
   samples=2,
   copy=1 << 16,
   side=64,
-  expected=dict.fromkeys(('large', 'small', 'sharing', 'most', 'hf'), 0.0),
+  expected=dict.fromkeys(('kernels', 'large', 'small', 'sharing', 'most', 'hf'), 0.0),
 )
 
 
@@ -353,6 +354,7 @@ def main() -> Gates:
     print(f'{what}: done after {time.perf_counter() - begin:.0f} s', flush=True)
 
   part = functools.partial
+  case('kernels', 'the kernels', part(kernel_gates, limits.bandwidth, tiny=tiny))
   name, config = scale.large
   if 'large' in parts:
     params = make_params(config)

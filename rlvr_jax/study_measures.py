@@ -156,7 +156,8 @@ def _draw_all(own, workdir: pathlib.Path, one: Measured, problems: list[Problem]
 def load(own: config_lib.Config) -> sample_lib.Loaded:
   """The model of a measured model's config; without a name, the one that training begins with."""
   if own.model.name:
-    return load_model(own.model.name, dtype=own.model.compute_dtype)
+    m = own.model
+    return load_model(m.name, dtype=m.compute_dtype, attention_impl=m.attention_impl)
   return learner.open_model(own, None)
 
 

@@ -76,7 +76,10 @@ def measure_model(config: Config, path: str, problems: Sequence[Problem], *, nam
 
   name enters the keys of the draws (sampling.coupling=common leaves it out).
   """
-  model_config, params, tokenizer = load_model(path, dtype=config.model.compute_dtype)
+  m = config.model
+  model_config, params, tokenizer = load_model(
+    path, dtype=m.compute_dtype, attention_impl=m.attention_impl
+  )
   mesh = run_lib.sampling_mesh(config, model_config)
   capacity = config.sampling.prompt_capacity
   encoded = run_lib.encode_prompts(

@@ -66,7 +66,9 @@ class TokenScores:
   ranks: np.ndarray | None = None
 
 
-def load(name: str, *, dtype: str, mesh: Mesh | None) -> tuple[ModelConfig, Params, Tokenizer]:
+def load(
+  name: str, *, dtype: str, mesh: Mesh | None, attention_impl: str = 'auto'
+) -> tuple[ModelConfig, Params, Tokenizer]:
   """A model laid out for scoring, over the mesh if there is one."""
 
   def placed(config: ModelConfig) -> Any:
@@ -75,7 +77,10 @@ def load(name: str, *, dtype: str, mesh: Mesh | None) -> tuple[ModelConfig, Para
     replicate = KV_PATHS if config.num_kv_heads % mesh.shape['tensor'] else None
     return shardings(shapes, TRAIN_RULES, mesh, replicate=replicate)
 
-  return load_model(name, dtype=dtype, shardings=placed if mesh is not None else None, merged=True)
+  shardings_of = placed if mesh is not None else None
+  return load_model(
+    name, dtype=dtype, shardings=shardings_of, merged=True, attention_impl=attention_impl
+  )
 
 
 def row_length(longest: int) -> int:

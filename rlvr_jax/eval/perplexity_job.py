@@ -266,7 +266,9 @@ def open_model(
       )
   hosts.say(f'perplexity: loading {name} ({path})')
   dtype = config.model.compute_dtype
-  model_config, params, tokenizer = likelihood.load(path, dtype=dtype, mesh=mesh)
+  model_config, params, tokenizer = likelihood.load(
+    path, dtype=dtype, mesh=mesh, attention_impl=config.model.attention_impl
+  )
   weights = weights_of(config, path)
   return Scoring(name, path, weights, model_config, params, tokenizer, settings, limits)
 

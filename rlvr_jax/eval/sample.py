@@ -214,7 +214,8 @@ def draw(
   name = name or config.evaluate.name or store_name(full_name(config.model.name))
   store = SampleStore(workdir / 'samples')
   if loaded is None:
-    loaded = load_model(config.model.name, dtype=config.model.compute_dtype)
+    m = config.model
+    loaded = load_model(m.name, dtype=m.compute_dtype, attention_impl=m.attention_impl)
     weights = weights_of(config, config.model.name)
   model_config, params, tokenizer = loaded
   mesh = run_lib.sampling_mesh(config, model_config)

@@ -22,6 +22,15 @@ _QWEN_7B = ModelConfig(
   qkv_bias=True,
   max_positions=131_072,
 )
+_QWEN_3B = ModelConfig(
+  **_QWEN_SMALL,
+  embed_dim=2048,
+  mlp_dim=11_008,
+  num_layers=36,
+  num_heads=16,
+  num_kv_heads=2,
+  rope_theta=1e6,
+)
 _QWEN_14B = dataclasses.replace(
   _QWEN_7B,
   embed_dim=5120,
@@ -53,15 +62,7 @@ KNOWN: dict[str, ModelConfig] = {
     rope_theta=1e6,
     max_positions=131_072,
   ),
-  'Qwen/Qwen2.5-3B': ModelConfig(
-    **_QWEN_SMALL,
-    embed_dim=2048,
-    mlp_dim=11_008,
-    num_layers=36,
-    num_heads=16,
-    num_kv_heads=2,
-    rope_theta=1e6,
-  ),
+  'Qwen/Qwen2.5-3B': _QWEN_3B,
   'Qwen/Qwen2.5-7B': _QWEN_7B,
   'Qwen/Qwen2.5-7B-Instruct-1M': dataclasses.replace(
     _QWEN_7B, rope_theta=1e7, rms_eps=1e-5, max_positions=1_010_000
@@ -69,15 +70,8 @@ KNOWN: dict[str, ModelConfig] = {
   'Qwen/Qwen2.5-Math-7B': dataclasses.replace(_QWEN_7B, rope_theta=1e4, max_positions=4096),
   'Qwen/Qwen2.5-32B': dataclasses.replace(_QWEN_14B, mlp_dim=27_648, num_layers=64),
   'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B': _QWEN_14B,
-  'Qwen/Qwen2.5-VL-3B-Instruct': ModelConfig(
-    **(_QWEN_SMALL | _QWEN_VL),
-    embed_dim=2048,
-    mlp_dim=11_008,
-    num_layers=36,
-    num_heads=16,
-    num_kv_heads=2,
-    rope_theta=1e6,
-    vision=dataclasses.replace(_TOWER, out_dim=2048),
+  'Qwen/Qwen2.5-VL-3B-Instruct': dataclasses.replace(
+    _QWEN_3B, **_QWEN_VL, vision=dataclasses.replace(_TOWER, out_dim=2048)
   ),
   'Qwen/Qwen2.5-VL-7B-Instruct': dataclasses.replace(_QWEN_7B, **_QWEN_VL, vision=_TOWER),
   'meta-llama/Llama-3.1-8B': ModelConfig(

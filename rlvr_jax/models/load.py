@@ -149,8 +149,11 @@ def load_model(
   shardings: Any = None,
   check_finite: bool = True,
   merged: bool = False,
+  attention_impl: str = 'auto',
 ) -> tuple[ModelConfig, Params, Tokenizer]:
   """(ModelConfig, params in the learner's stacked form, Tokenizer) of a model.
+
+  attention_impl: of rows, a name in models/attention.py, kept in the ModelConfig.
 
   shardings: a tree like params of jax Shardings, or a function ModelConfig -> such a tree. A run
   that trained adapters gives params with the adapters merged in float32, attached in bfloat16
@@ -158,7 +161,7 @@ def load_model(
   """
   source = resolve(name)
   if source.reference is not None:
-    return _load_checkpoint(source.reference, dtype, shardings, merged)
+    return _load_checkpoint(source.reference, dtype, shardings, merged, attention_impl)
   if source.kind == 'gguf':
     file = gguf.GGUFFile(source.path)
     config, tokenizer = gguf.read_config(file), gguf_tokenizer(file)
@@ -170,11 +173,11 @@ def load_model(
   placed = shardings(config) if callable(shardings) else shardings
   with tensors:
     params = load_params(tensors, config, dtype, placed, check_finite=check_finite)
-  return config, params, tokenizer
+  return dataclasses.replace(config, attention_impl=attention_impl), params, tokenizer
 
 
 def _load_checkpoint(
-  reference: runs.Reference, dtype: str, shardings: Any, merged: bool
+  reference: runs.Reference, dtype: str, shardings: Any, merged: bool, attention_impl: str
 ) -> tuple[ModelConfig, Params, Tokenizer]:
   config, record = runs.read_config(reference), runs.read_record(reference)
   placed = shardings(config) if callable(shardings) else shardings
@@ -182,6 +185,7 @@ def _load_checkpoint(
     params = _load_adapted(reference, record, dtype, placed, merged)
   else:
     params = runs.load_params(reference, config, dtype, placed)
+  config = dataclasses.replace(config, attention_impl=attention_impl)
   return config, params, _hf_tokenizer(reference.form, config)
 
 

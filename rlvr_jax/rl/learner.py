@@ -271,8 +271,10 @@ def open_model(config: Config, mesh: Mesh | None) -> tuple[ModelConfig, Params, 
     return None if mesh is None else _placed(model_config, config.model.dtype, mesh)
 
   if config.model.name:
-    found = load_model(config.model.name, dtype=config.model.dtype, shardings=placed, merged=True)
-    return dataclasses.replace(found[0], attention_impl=config.model.attention_impl), *found[1:]
+    m = config.model
+    return load_model(
+      m.name, dtype=m.dtype, shardings=placed, merged=True, attention_impl=m.attention_impl
+    )
   model_config, tokenizer = from_scratch(config)
   make = jax.jit(
     lambda key: init_params(key, model_config, config.model.dtype),
