@@ -15,6 +15,7 @@ from rlvr_jax.sampling.budget import GIB
 MOST_CHIPS = 4096
 MOST_GIB = 4096
 WELL_USED = 0.8  # share of HBM below which room for the sampler is spoken of
+COPY = 0.5  # of the cache, from which on a compiler's temporaries are taken to be copies of it
 SPARE = 0.95  # of what is free that an advised sampling.memory_gb takes
 
 
@@ -45,6 +46,27 @@ class Advice:
       f'{self.phase} does not fit, mostly for its {self.part}: {keys} ({"; ".join(self.why)}). '
       f'Then the largest phase takes {self.bytes / GIB:.2f} GiB by arithmetic'
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class More:
+  """What was found above arithmetic: bytes by phase, or in sampling so many copies of the cache."""
+
+  fixed: Mapping[str, int]
+  copies: float
+
+  def of(self, phase: str, held: Mapping[str, int]) -> int:
+    """Bytes beside what a phase holds by arithmetic."""
+    if phase == 'sample' and self.copies:
+      return int(self.copies * held['cache'])
+    return self.fixed[phase]
+
+
+def _more(own: memory.Phases, found: Mapping[str, int]) -> More:
+  fixed = {name: max(0, found[name] - sum(own[name].values())) for name in found}
+  cache = own['sample']['cache']
+  # a compiler that writes the cache in another layout holds it twice
+  return More(fixed, fixed['sample'] / cache if fixed['sample'] > COPY * cache else 0.0)
 
 
 def split_of(config: Config, chips: int) -> Split:
@@ -97,9 +119,9 @@ def advise(
     return None
   split = split_of(config, chips)
   own = memory.phases(priced, model, split, kernel=kernel)
-  more = {name: max(0, found[name] - sum(own[name].values())) for name in found}
+  more = _more(own, found)
   phase = max(found, key=lambda name: found[name])
-  parts = own[phase] | {'temporaries of the compiler': more[phase]}
+  parts = own[phase] | {'temporaries of the compiler': more.of(phase, own[phase])}
   part = max(parts, key=lambda name: parts[name])
 
   def largest(candidate: Config, chips: int) -> int | None:
@@ -109,7 +131,7 @@ def advise(
       each = memory.phases(candidate, model, own, kernel=kernel)
     except ValueError:
       return None
-    return max(sum(held.values()) + more[name] for name, held in each.items())
+    return max(sum(held.values()) + more.of(name, held) for name, held in each.items())
 
   changes = _changes(config, model, chips, hbm, phase, more, largest)
   if changes:
@@ -150,7 +172,7 @@ def _changes(
   chips: int,
   hbm: int,
   phase: str,
-  more: Mapping[str, int],
+  more: More,
   largest: Any,
 ) -> list[Change]:
   """The first candidate that is enough; else as few as are, in the order of what they cost."""
@@ -197,7 +219,7 @@ def _candidates(
   chips: int,
   hbm: int,
   phase: str,
-  more: Mapping[str, int],
+  more: More,
 ) -> Iterator[Change]:
   """Changes that may help, the cheapest first; each is checked before it is advised."""
   t, s, o = config.train, config.sampling, config.optimizer
@@ -241,7 +263,7 @@ def _doubles(size: int, most: int) -> Iterator[int]:
 
 
 def _smaller_cache(
-  config: Config, model: ModelConfig, split: Split, hbm: int, more: Mapping[str, int]
+  config: Config, model: ModelConfig, split: Split, hbm: int, more: More
 ) -> Iterator[Change]:
   """A cache of what is left on a device beside everything else."""
   try:
@@ -249,10 +271,13 @@ def _smaller_cache(
   except ValueError:  # not even one slot fits what the config gives the sampler
     held = memory.phases(_with(config, [('sampling.memory_gb', 0.0)]), model, split)['sample']
   sampler = ('sampler weights', 'cache', 'sampler workspace')
-  others = sum(size for part, size in held.items() if part not in sampler) + more['sample']
-  left = math.floor((hbm - others) * SPARE / GIB * 2) / 2
-  if left > 0:
-    yield 'sampling.memory_gb', left, 'the cache takes what is left; fewer completions at once'
+  others = sum(size for part, size in held.items() if part not in sampler)
+  left = hbm - others - (0 if more.copies else more.fixed['sample'])
+  for share in (1, 0.75, 0.5, 0.375, 0.25) if more.copies else (1,):
+    memory_gb = math.floor(left * share * SPARE / GIB * 2) / 2
+    if memory_gb > 0:
+      why = 'the cache takes what is left; fewer completions at once'
+      yield 'sampling.memory_gb', memory_gb, why
 
 
 def room(
@@ -262,8 +287,8 @@ def room(
   sampling = config.sampling
   if not sampling.memory_gb or found['sample'] > WELL_USED * hbm:
     return None
-  own = sum(memory.phases(config, model, split)['sample'].values())
-  more = {'sample': max(0, found['sample'] - own)}
+  own = memory.phases(config, model, split)
+  more = _more({'sample': own['sample']}, {'sample': found['sample']})
   for key, value, _ in _smaller_cache(config, model, split, hbm, more):
     pair = config, _with(config, [(key, value)])
     now, then = (memory.sampler_budget(c, model, split) for c in pair)

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import plan, plan_compiled, plan_roofline, plan_table, plan_text, plan_work
+from rlvr_jax import (
+  memory,
+  plan,
+  plan_advice,
+  plan_compiled,
+  plan_roofline,
+  plan_table,
+  plan_text,
+  plan_work,
+)
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
 from rlvr_jax.rl import learner
@@ -150,6 +159,21 @@ def test_a_number_that_makes_it_not_fit_is_named_with_one_that_does(case):
   again = plan.make(better)
   assert again['fits'], (report['advice'], again['advice'])
   assert again['advised'] == {}
+
+
+def test_copies_of_the_cache_shrink_with_it():
+  config = of(SEVEN, plan__topology='v5e:8x8', sampling__memory_gb=12.0)
+  model, hbm = plan.model_of(config), plan_roofline.HARDWARE['v5e'].hbm
+  split = plan_advice.split_of(config, 64)
+  own = memory.phases(config, model, split, kernel=False)
+  found = {name: sum(parts.values()) for name, parts in own.items()}
+  found['sample'] += own['sample']['cache']  # as a compiler does that changes its layout
+  said = plan_advice.advise(config, model, 64, hbm, found, config, kernel=False)
+  assert said is not None
+  assert dict(said.changes).keys() == {'sampling.memory_gb'}
+  better = of(SEVEN, **{key.replace('.', '__'): value for key, value in said.changes})
+  held = memory.phases(better, model, split, kernel=False)['sample']
+  assert sum(held.values()) + held['cache'] <= hbm
 
 
 def test_too_few_devices_are_told_how_many_would_do():
