@@ -13,7 +13,8 @@ from rlvr_jax.models import attention_gpu, paged
 from rlvr_jax.models.cache import KVCache
 
 LAYERS = 28  # calls that one program makes, so that its launch costs nothing
-# name -> slots, bank rows, kv heads, queries of each, head dim, prompt, pages a slot, sampled tokens
+# name -> slots, bank rows, kv heads, queries of each, head dim, tokens of a prompt, pages a slot,
+# sampled tokens
 SHAPES = {
   '7B, 256 slots, 4 prompts of 512': (256, 4, 4, 7, 128, 512, 32, 1024),
   '7B, 256 slots, a prompt of 512 each': (256, 256, 4, 7, 128, 512, 2, 64),
@@ -31,15 +32,15 @@ def inputs(shape: tuple[int, ...], page: int) -> tuple[Any, ...]:
   def normal(i: int, *sizes: int) -> jax.Array:
     return jax.random.normal(jax.random.key(i), sizes, jnp.bfloat16)
 
-  layer = (
-    normal(0, R, K, H, Tp), normal(1, R, K, Tp, H), normal(2, N, K, H, page), normal(3, N, K, page, H)
-  )  # fmt: skip
+  bank = normal(0, R, K, H, Tp), normal(1, R, K, Tp, H)
+  layer = *bank, normal(2, N, K, H, page), normal(3, N, K, page, H)
   rng = np.random.default_rng(0)
   table = rng.permutation(N).reshape(S, M)
   rows = np.arange(S) * R // S
-  i32 = [jnp.asarray(x, jnp.int32) for x in (rows, np.full(S, sampled), table)]
+  rows, lengths, table = (jnp.asarray(x, jnp.int32) for x in (rows, np.full(S, sampled), table))
+  slots = paged.Slots(rows, lengths, table, jnp.ones(S, bool))
   queries = normal(4, S, K * G, H), normal(5, S, K, H), normal(6, S, K, H)
-  return queries, layer, paged.Slots(*i32, jnp.ones(S, bool)), jnp.full(R, Tp - 1, jnp.int32)
+  return queries, layer, slots, jnp.full(R, Tp - 1, jnp.int32)
 
 
 def _layers(run: Callable, queries: Any, layer: Any, plan: Any) -> jax.Array:

@@ -13,7 +13,7 @@ def processes() -> dict[str, Any]:
       'detect': True,  # ask the cluster for what is not given
       'wait_s': 300.0,  # seconds to wait for the others at the start
       'silent_s': 20.0,  # seconds without a sign of life after which a process is taken for lost
-      'barrier_s': 3600.0,  # seconds to wait for the others on the way: the slowest one's delay
+      'barrier_s': 86_400.0,  # seconds to wait for the others on the way: the slowest one's delay
       'watch_port': 0,  # of the watch beside process 0; 0: the coordinator's plus or minus 1000
     },
   }

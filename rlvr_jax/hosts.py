@@ -7,6 +7,7 @@ this costs nothing. jax is imported where it is needed: a laptop without it can 
 """
 
 import atexit
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_jax import graceful
+from rlvr_jax import graceful, watch
 from rlvr_jax.config import Config, flatten
 from rlvr_jax.hosts_find import Place, alone_on_node, find
 
@@ -222,20 +223,43 @@ def barrier(name: str) -> None:
   from jax._src import distributed
   from jax.errors import JaxRuntimeError
 
-  _joined.meetings += 1
-  here = f'rlvr_jax/{_joined.meetings}'
+  joined = _joined
+  joined.meetings += 1
+  here = f'rlvr_jax/{joined.meetings}'
   client = distributed.global_state.client
   assert client is not None
   client.key_value_set(f'{here}/{index()}', name)
   try:
-    client.wait_at_barrier(here, int(1000 * _joined.timeout_s))
+    _in_thread(lambda: client.wait_at_barrier(here, int(1000 * joined.timeout_s)))
   except JaxRuntimeError as error:
     if 'DEADLINE_EXCEEDED' not in str(error):
       raise
     there = {int(key.rpartition('/')[2]): at for key, at in client.key_value_dir_get(here)}
-    raise TimeoutError(_missing(name, there, _joined)) from error
+    raise TimeoutError(_missing(name, there, joined)) from error
   if is_first():
     client.key_value_delete(f'{here}/')
+
+
+def _in_thread(wait: Callable[[], Any]) -> None:
+  """Returns when `wait` has, or raises what it did.
+
+  Handlers of signals run only while the main thread is in Python, and who waits does not hang.
+  """
+  done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+  def work() -> None:
+    try:
+      wait()
+    except Exception as error:
+      done.set_exception(error)
+    else:
+      done.set_result(None)
+
+  # no executor, which would be waited for when the program ends
+  threading.Thread(target=work, name='barrier', daemon=True).start()
+  while not concurrent.futures.wait([done], timeout=1.0).done:
+    watch.tick()
+  done.result()
 
 
 def _missing(name: str, there: dict[int, str], joined: _Joined) -> str:

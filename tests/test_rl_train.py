@@ -178,6 +178,7 @@ def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
   dump = np.load(skips.dump_path(tmp_path, 2))
   assert dump['tokens'].shape == dump['completion_mask'].shape
   assert np.isinf(dump['advantages']).any()
+  assert all(dump[name].dtype != object for name in dump)
 
   learn = loops.open_tiny(config)
   start = jax.tree.map(np.asarray, learn.state)

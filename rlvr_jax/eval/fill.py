@@ -40,7 +40,7 @@ class Subject:
   encoded: token ids of the problems' prompts by `template`. weights stands for the model's content
   (load.fingerprint), data for the problems' (tasks.load): samples of other weights, or of other
   problems under the same ids, are refused, never mixed. rules: of conversations, if completions are
-  answered.
+  answered. pixels: least and most of an image as the model sees it, where problems have images.
   """
 
   name: str
@@ -52,6 +52,7 @@ class Subject:
   weights: str
   data: str
   rules: turns.Rules | None = None
+  pixels: tuple[int, int] | None = None
 
   @property
   def task(self) -> str:
@@ -84,6 +85,8 @@ def sample_into_store(
     sampling, seed=seed, coupling=coupling, stream='eval', rules=subject.rules
   )
   settings |= {'weights': subject.weights, 'data': subject.data}
+  if subject.pixels:
+    settings['pixels'] = list(subject.pixels)
   ledger = Ledger(
     store,
     subject.name,

@@ -170,6 +170,8 @@ class Ledger:
     others = sorted({*self._folder.glob(SPOOL.replace('.', '*.'))} - {own})
     names = [*shards.SCHEMA.names, *shards.EXTRAS.names]
     for path in [own] * own.exists() + others:
+      if not path.exists():
+        continue  # its process has stored what it held since
       shards.check_same(shards.read_metadata(path), self._metadata, path, 'the samples to be drawn')
       rows = [Row(**fields) for fields in shards.read_shard(path, names).to_pylist()]
       if path == own:

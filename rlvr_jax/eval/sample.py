@@ -222,9 +222,8 @@ def draw(
   if show and show_settings:
     print_settings(config, model_config, problems, store.root / name / problems[0].task)
   capacity = config.sampling.prompt_capacity
-  encoded = run_lib.encode_prompts(
-    problems, config.task.template, tokenizer, capacity, run_lib.sees(config, model_config)
-  )
+  sees = run_lib.sees(config, model_config)
+  encoded = run_lib.encode_prompts(problems, config.task.template, tokenizer, capacity, sees)
   if data == 'by problem':
     check_remembered(store.root / name / problems[0].task / 'problems.json', list(problems))
   sampler_params = hand_over_locally(None, params, mesh)
@@ -241,6 +240,7 @@ def draw(
     weights,
     data,
     rules_of(config.task, problems, tokenizer, capacity),
+    (sees.min_pixels, sees.max_pixels) if sees and any(p.images for p in problems) else None,
   )
 
   def fill() -> preflight.Price | None:

@@ -103,8 +103,8 @@ def _pixel_rules(processor: Mapping[str, Any]) -> dict[str, Any]:
   found = processor.get('image_processor', processor)
   size = found.get('size') or {}
   rules = {
-    'min_pixels': found.get('min_pixels', size.get('shortest_edge')),
-    'max_pixels': found.get('max_pixels', size.get('longest_edge')),
+    'min_pixels': found.get('min_pixels') or size.get('shortest_edge'),
+    'max_pixels': found.get('max_pixels') or size.get('longest_edge'),
     'mean': found.get('image_mean') and tuple(found['image_mean']),
     'std': found.get('image_std') and tuple(found['image_std']),
   }

@@ -177,6 +177,11 @@ def forward(
     raise ValueError(f'model.remat={remat!r}: known are {", ".join(REMAT)}')
   block = Block(config)
   if images is not None:
+    if config.vision is None:
+      raise ValueError(
+        'these rows have images, which a model without a vision tower does not see; name a model '
+        '(or distill.teacher) with one'
+      )
     positions = jnp.moveaxis(images.positions, 1, 0)
   rope = rope_angles(positions, config)
 

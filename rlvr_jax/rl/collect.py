@@ -106,16 +106,26 @@ class Source:
     """The completions of all processes, whose verdicts this one's pool learns."""
     if hosts.count() == 1:
       return found
+    bare = [dataclasses.replace(s, completion=with_prompt(s.completion, ())) for s in found]
     with self.phases('exchange'):
-      everyone = hosts.exchange((found, self.pool.news()), 'the drawn completions')
+      everyone = hosts.exchange((bare, self.pool.news()), 'the drawn completions')
     for number, (_, news) in enumerate(everyone):
       if number != hosts.index():
         self.pool.learn(news)
-    return [scored for part, _ in everyone for scored in part]
+    return [self._with_prompt(scored) for part, _ in everyone for scored in part]
+
+  def _with_prompt(self, scored: Scored) -> Scored:
+    one = scored.completion
+    return dataclasses.replace(scored, completion=with_prompt(one, self.encoded[one.item.problem]))
 
   def item(self, index: int, visit: int, sample: int) -> Item:
     """One completion of a problem to be drawn."""
     return Item(index, self.problems[index].uid, visit, sample, self.encoded[index])
+
+
+def with_prompt(one: Completion, prompt: Sequence[int]) -> Completion:
+  """The completion with these prompt ids; () to be sent, since every process has the prompts."""
+  return dataclasses.replace(one, item=dataclasses.replace(one.item, prompt_ids=prompt))
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:

@@ -28,7 +28,7 @@ from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.rl import ends, learner, observe, rollout, skips, teacher_data
 from rlvr_jax.rl.algorithms import ALGORITHMS
-from rlvr_jax.rl.collect import Source, batch_of, open_source, share, train_sampling
+from rlvr_jax.rl.collect import Source, batch_of, open_source, share, train_sampling, with_prompt
 from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
 from rlvr_jax.rl.identity import identity_of
 from rlvr_jax.rl.layouts import settled
@@ -152,9 +152,14 @@ def pairs_step(
   template, capacity = config.task.template, config.sampling.prompt_capacity
   special = not writes_bos(template)
 
+  vision, known = run_lib.sees(config, learn.config), {}
+
   def encode(problem: Problem) -> Sequence[int]:
-    vision = run_lib.sees(config, learn.config)
-    return run_lib.encode_prompts([problem], template, learn.tokenizer, capacity, vision)[0]
+    key = problem.task, problem.id  # each is drawn again and again, and images are read and hashed
+    if key not in known:
+      found = run_lib.encode_prompts([problem], template, learn.tokenizer, capacity, vision)
+      known[key] = found[0]
+    return known[key]
 
   def rollouts_of(step: int) -> tuple[Rollouts, np.ndarray]:
     rollouts = encode_pairs(
@@ -202,13 +207,14 @@ def on_policy_step(config: config_lib.Config, learn: learner.Learner, source: So
     draws = batch_of(step * d.batch, d.batch, config.seed, len(source.problems))
     items = [source.item(index, visit, 0) for index, visit in draws]
     place = {(item.problem, item.visit): i for i, item in enumerate(items)}
-    own = list(source.engine.run(share(items), sampling, stream='train'))
+    engine = source.engine
+    own = [with_prompt(one, ()) for one in engine.run(share(items), sampling, stream='train')]
     drawn = sorted(
       (one for part in hosts.exchange(own, 'the drawn completions') for one in part),
       key=lambda one: place[one.item.problem, one.item.visit],
     )
     rollouts = rollout.assemble(
-      [one.item.prompt_ids for one in drawn],
+      [source.encoded[one.item.problem] for one in drawn],
       [one.tokens for one in drawn],
       sampler_logprobs=[one.logprobs for one in drawn],
       truncated=[one.truncated for one in drawn],

@@ -107,7 +107,7 @@ def logit_loss(
       segments=rows.segments,
       remat=remat,
       mesh=mesh,
-      images=rows.images if model.vision is not None else None,
+      images=rows.images,
     )
     return found[:, :-1].reshape(b * (T - 1), -1)  # what predicts tokens 1 to T-1
 

@@ -72,7 +72,7 @@ def grace(config: Config) -> float:
   """Seconds from a signal until sampling is given up; inf: never, as in a run of many processes,
   which would not do so together."""
   wanted = config.watch.grace_seconds
-  return wanted if wanted and jax.process_count() == 1 else math.inf
+  return wanted if wanted and hosts.count() == 1 else math.inf
 
 
 def save_once(checkpoints: Checkpointer, step: int, save: Callable[[int], None]) -> None:

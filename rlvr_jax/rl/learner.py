@@ -81,7 +81,8 @@ class Learner:
 
   def refresh(self, engine: Engine) -> None:
     """Hands the current params over to the engine, over its old copy, in the compute dtype."""
-    old, engine.params = engine.params, None
+    # over several processes nothing is written over: the old copy goes before the new one is made
+    old, engine.params = (engine.params if hosts.count() == 1 else None), None
     now = _as_dtype(self.params, self.run.model.compute_dtype)
     own = sampler_mesh(self.mesh, self.run.sampling.tensor)
     engine.load(hand_over_locally(old, now, own))

@@ -30,7 +30,8 @@ def count_skips(
   if hosts.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
     dump = io.BytesIO()
-    np.savez(dump, advantages=advantages, **dataclasses.asdict(rollouts))
+    names = (f.name for f in dataclasses.fields(rollouts) if f.name != 'images')  # no numbers
+    np.savez(dump, advantages=advantages, **{name: getattr(rollouts, name) for name in names})
     paths.write_whole(path, dump.getvalue())
     for old in sorted(path.parent.glob('iteration-*.npz'))[:-MOST_DUMPS]:
       old.unlink()

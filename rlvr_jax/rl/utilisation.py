@@ -62,7 +62,7 @@ class PerToken(NamedTuple):
 
 
 def per_token(config: ModelConfig) -> PerToken:
-  """Of a model. The head counts, the embedding's look-up does not."""
+  """Of a model's decoder. The head counts, the look-up of embeddings and images do not."""
   c = config
   attention = c.embed_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
   layer = attention + 3 * c.embed_dim * c.mlp_dim
@@ -127,8 +127,7 @@ def of_iteration(
   valid = np.asarray(rollouts.valid)
   lengths = (rollouts.prompt_lengths + rollouts.completion_lengths)[valid]
   t = config.train
-  several = t.epochs > 1 or 0 < t.minibatch < t.prompts
-  scored = int(several or algorithm.scored_first) + int(algorithm.reference)
+  scored = int(row['steps'] > 1 or algorithm.scored_first) + int(algorithm.reference)
   learning = learn_flops(
     one, lengths, epochs=t.epochs, scored=scored, adapters=bool(config.lora.rank)
   )

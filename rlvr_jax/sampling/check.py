@@ -46,7 +46,8 @@ def check_items(
     prompt = item.prompt_ids
     if prompt not in checked:
       _check_prompt(prompt, item.problem, vocabulary, capacity)
-      _check_images(prompt, item.problem, vision)
+      if not item.start:  # what a conversation goes on from holds completions, which are text
+        _check_images(prompt, item.problem, vision)
       checked.add(prompt)
     if item.limit is not None and item.limit < 1:
       raise ValueError(f'limit={item.limit} for problem {item.problem} must be at least 1 token')

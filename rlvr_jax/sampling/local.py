@@ -41,11 +41,10 @@ def hand_over_locally(old: Params | None, params: Params, mesh: Mesh | None) -> 
   """layout.hand_over for the sampler of this process.
 
   params: on this process's devices alone, or on a mesh over all, which `mesh` then is. Of several
-  processes each gets a whole copy (split over tensor only) on its own devices; old is let go first.
+  processes each gets a whole copy (split over tensor only) on its own devices; old is None there.
   """
   if hosts.count() == 1:
     return hand_over(old, params, mesh)
-  del old
   own = local_mesh(mesh)
   if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
     return hand_over(None, params, own)
