@@ -9,12 +9,14 @@ It needs ml_collections only, no jax. A key that is misspelt here or on the comm
   return base.with_presets(config, arg)                       # configs/x.py:clip_higher,runlocal
 """
 
+import functools
 import re
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs.boundary import boundary
 from configs.operations import operations
 from configs.planning import planning
 from configs.processes import processes
@@ -27,9 +29,8 @@ def get_config(arg: str = '') -> Config:
   """The whole config with its defaults, locked: only the groups of config.FREE_GROUPS grow."""
   config = _every_key()
   config.lock()
-  free = (config.smoke_values, config.task.params, config.reward.parts, config.study.arms)
-  for group in (*free, config.study.models, config.study.texts):
-    group.unlock()
+  for group in config_lib.FREE_GROUPS:
+    functools.reduce(getattr, group.split('.'), config).unlock()
   return with_presets(config, arg)
 
 
@@ -42,6 +43,7 @@ def _every_key() -> Config:
       'dry_run': False,  # stop after the checks; a job that samples: after its 1% pilot
       'smoke': False,  # apply smoke_values: the same code path, minutes instead of hours
       'smoke_values': dotted({}),  # dotted key -> value
+      **boundary(),  # full and benchmark: configs/boundary.py
       'run': '',  # job=export: what is exported, a run (runs/x@step:300) or any other model
       'to': '',  # the directory that it becomes
       'to_dtype': '',  # of its weights; '': the run's own, float32 for merged adapters

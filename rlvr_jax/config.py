@@ -29,7 +29,8 @@ from rlvr_jax.config_keys import ADDED, OPEN, RULES
 Config = Any
 
 FREE_GROUPS = (
-  'smoke_values', 'study.arms', 'study.models', 'study.texts', 'task.params', 'reward.parts',
+  'smoke_values', 'full_values', 'study.arms', 'study.models', 'study.texts', 'task.params',
+  'reward.parts', 'benchmark.families', 'benchmark.common', 'benchmark.methods',
 )  # fmt: skip
 JOBS = {
   'train': 'rlvr_jax.rl.train:train',
@@ -37,6 +38,7 @@ JOBS = {
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
+  'benchmark': 'rlvr_jax.benchmark:benchmark',
   'data': 'rlvr_jax.eval.data:data',
   'export': 'rlvr_jax.export:export',
   'score': 'rlvr_jax.eval.score:score',
@@ -49,7 +51,7 @@ JOBS = {
 SERVED = 'rlvr_jax.eval.served:evaluate'  # of the jobs sample and evaluate, where a server draws
 WITHOUT_JAX = ('score', 'compare', 'power')
 # Jobs whose dry_run goes as far as the preflight: a pilot, and what the rest will cost.
-SAMPLING_JOBS = ('sample', 'evaluate', 'study')
+SAMPLING_JOBS = ('sample', 'evaluate', 'study', 'benchmark')
 PACKAGES = (
   'rlvr_jax',
   'jax',
@@ -71,7 +73,8 @@ PACKAGES = (
 )
 # Keys that change where or how a run is watched, and none of its numbers.
 UNSEEN_BY_RESULTS = (
-  'name', 'dry_run', 'smoke', 'smoke_values', 'profile', 'metrics', 'watch', 'hosts',
+  'name', 'dry_run', 'smoke', 'smoke_values', 'full', 'full_values', 'benchmark',
+  'profile', 'metrics', 'watch', 'hosts',
   'verifier.workers', 'verifier.sandbox', 'verifier.allow_unsafe',
   'train.checkpoint_every', 'train.keep', 'train.store_rollouts', 'train.export',
   'train.keep_best', 'distill.export', 'distill.checkpoint_every', 'sampling.extras',
@@ -169,20 +172,21 @@ def _fit(key: str, value: Any, now: Any, kind: type, source: str) -> Any:
 
 
 def resolve(config: Config, overrides: Mapping[str, Any] | None = None) -> Config:
-  """The config that a job runs with: a locked copy with smoke values applied, and checked.
+  """The config that a job runs with: a locked copy with full and smoke values, and checked.
 
   overrides are the user's explicit dotted keys (config_flags has applied them once already; they
-  win over smoke_values too, which is why they are applied again). Raises ValueError, see set_key
+  win over those too, which is why they are applied again). Raises ValueError, see set_key
   and check.
   """
   overrides = dict(overrides or {})
   config = ConfigDict(config).copy_and_resolve_references()
   for key, value in overrides.items():
     set_key(config, key, value, 'override')
-  if config.smoke:
-    for key, value in config.smoke_values.to_dict().items():
-      if key not in overrides:
-        set_key(config, key, value, 'smoke_values')
+  for name in ('full', 'smoke'):
+    if config[name]:
+      for key, value in config[f'{name}_values'].to_dict().items():
+        if key not in overrides:
+          set_key(config, key, value, f'{name}_values')
   check(config)
   return config.lock()
 
@@ -194,12 +198,12 @@ def check(config: Config) -> None:
   check_values(config)
   if list(config.mesh.values()).count(-1) > 1:
     raise ValueError(f'mesh={dict(config.mesh)}: only one axis can be -1 (the rest of the devices)')
-  if config.job in ('train', 'study', 'distill', 'plan'):
+  if config.job in ('train', 'study', 'distill', 'plan', 'benchmark'):
     _check_train(config)
   checks.check(config)
   if config.job in SAMPLING_JOBS:
     check_stopping(config.evaluate.n, config.sampling.first, config.sampling.stop_after)
-  if config.job in ('evaluate', 'study'):
+  if config.job in ('evaluate', 'study', 'benchmark'):
     _check_evaluate(config)
 
 
@@ -260,7 +264,7 @@ def _check_train(config: Config) -> None:
     )
   if train.group == 1 and train.algorithm == 'grpo':
     raise ValueError('train.group=1: grpo compares completions of one prompt; use at least 2')
-  if config.job != 'study' and (sampling.first or sampling.stop_after):
+  if config.job not in ('study', 'benchmark') and (sampling.first or sampling.stop_after):
     raise ValueError(
       f'sampling.first={sampling.first}, sampling.stop_after={sampling.stop_after}: early stopping '
       f'would bend the groups that job={config.job} learns from; it is for the jobs '

@@ -11,6 +11,7 @@ An arm of study.arms is a set of dotted keys, and of these words:
   role     rl | distilled | teacher | base, as it is compared; by default what the job makes of it
   part     which question of the study it belongs to (PARTS)
   label    what differs, as figures call it
+  method   what its seeds are pooled under; by default train.algorithm
 
 A value 'arm:NAME' stands for what that arm leaves: its model, or of a sampling arm its store.
 Nothing here needs jax.
@@ -31,7 +32,7 @@ ROLES = ('base', 'rl', 'distilled', 'instruct', 'teacher')
 PARTS = (
   'algorithms', 'dynamics', 'kl', 'group', 'control', 'distillation', 'prior', 'temperature',
 )  # fmt: skip
-WORDS = ('job', 'from', 'measure', 'final', 'role', 'part', 'label')
+WORDS = ('job', 'from', 'measure', 'final', 'role', 'part', 'label', 'method')
 MODEL_WORDS = ('path', 'role', 'template', 'algorithm', 'seed', 'step', 'part', 'label')
 BASE, SCRATCH = 'base', 'scratch'
 _STEP = re.compile(r'(?P<name>[^@]+)@(step:(?P<step>\d+)|(?P<share>\d+(\.\d+)?)%)')
@@ -67,6 +68,7 @@ class Stage:
   role: str = 'rl'
   part: str = ''
   label: str = ''
+  method: str = ''
 
   @property
   def needs(self) -> list[str]:
@@ -189,6 +191,7 @@ def _stage(name: str, given: Mapping[str, Any]) -> Stage:
     role,
     part,
     str(words.get('label', '')),
+    str(words.get('method', '')),
   )
 
 
@@ -318,7 +321,8 @@ def _measured_of(config: Config, stage: Stage) -> list[Measured]:
     'label': stage.label,
   }
   if stage.job == 'train':
-    trained['algorithm'] = str(stage.values.get('train.algorithm', config.train.algorithm))
+    row = str(stage.values.get('train.algorithm', config.train.algorithm))
+    trained['algorithm'] = stage.method or row
   steps = sorted(set(stage.measure) - ({last} if stage.final else set()))
   found = [
     Measured(

@@ -8,6 +8,7 @@
 4. The report: report.html, results.json, problems.csv, problems.parquet.
 """
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -30,22 +31,48 @@ from rlvr_jax.tasks.problem import Problem
 log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+  """The models of a study that ran, and what its report needs beside them."""
+
+  models: list[ModelResult]
+  problems: list[Problem]
+  headline: tuple[str, ...]
+  configs: Mapping[str, config_lib.Config]
+  clock: study_stages.Clock
+  extra: Mapping[str, Any]
+
+
 def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Runs what is missing of the study in workdir and writes its report.
 
   Stages that are done are not run again; a stage that was killed goes on from its last checkpoint,
   sampling from the store. SIGTERM or Ctrl-C saves and ends the study, with exit code 0 or 130.
   """
+  if config.dry_run:
+    _preflight(config, workdir)
+    hosts.say('dry_run: ends here; what the pilot drew is stored')
+    return
+  measured = measure(config, workdir)
+  if hosts.is_first():
+    write(config, workdir, measured)
+
+
+def _preflight(config: config_lib.Config, workdir: pathlib.Path):
+  """Refuses what does not fit and says the price: (stages, their configs, models, problems)."""
   stages = stages_lib.table(config)
   subjects = stages_lib.measured(config, stages)
   configs = {s.name: study_stages.stage_config(config, workdir, stages, s) for s in stages}
-  headline = headline_of(config, subjects)
+  headline_of(config, subjects)
   problems = sample_lib.evaluation_problems(config)
-  clock = study_stages.Clock(workdir)
   say_price(config, workdir, problems, stages, subjects)
-  if config.dry_run:
-    return
+  return stages, configs, subjects, problems
 
+
+def measure(config: config_lib.Config, workdir: pathlib.Path) -> Measurements:
+  """All of a study but its report."""
+  stages, configs, subjects, problems = _preflight(config, workdir)
+  clock = study_stages.Clock(workdir)
   for number, stage in enumerate(stages, 1):
     with clock.stage(stage.name):
       study_stages.run(
@@ -63,8 +90,7 @@ def study(config: config_lib.Config, workdir: pathlib.Path) -> None:
     with clock.stage('perplexity and reach'):
       extra['perplexity'] = study_measures.perplexity(config, workdir, subjects)
   clock.write()
-  if hosts.is_first():
-    write(config, workdir, models, problems, headline, configs, clock, extra)
+  return Measurements(models, problems, headline_of(config, subjects), configs, clock, extra)
 
 
 def headline_of(config: config_lib.Config, subjects: Sequence[Measured]) -> tuple[str, ...]:
@@ -123,21 +149,12 @@ def say_price(
       hosts.say(f'price of sampling all {len(names)}, as if each wrote like base:')
       hosts.say('\n'.join(preflight.describe(found, times=len(names))))
     hosts.say(f'not included: {not_included}')
-  if config.dry_run:
-    hosts.say('dry_run: ends here; what the pilot drew is stored')
 
 
-def write(
-  config: config_lib.Config,
-  workdir: pathlib.Path,
-  models: Sequence[ModelResult],
-  problems: Sequence[Problem],
-  headline: tuple[str, ...],
-  configs: Mapping[str, config_lib.Config],
-  clock: study_stages.Clock,
-  extra: Mapping[str, Any],
-) -> None:
+def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measurements) -> None:
   """Analyses the samples and writes the report beside them."""
+  models, problems, headline = measured.models, measured.problems, measured.headline
+  configs, clock, extra = measured.configs, measured.clock, measured.extra
   trained = {name: one for name, one in configs.items() if one.job == 'train'}
   rows = {
     name: metrics_lib.read_metrics(stages_lib.folder_of(workdir, name) / 'metrics.jsonl')

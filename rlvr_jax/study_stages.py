@@ -17,6 +17,7 @@ from rlvr_jax.eval.tables import Table
 from rlvr_jax.models.load import fingerprint
 from rlvr_jax.rl import teacher_data
 from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
+from rlvr_jax.rl.identity import rules_of
 from rlvr_jax.rl.train import NOT_IDENTITY, train
 from rlvr_jax.stages import BASE, SCRATCH, Stage
 from rlvr_jax.tasks.load import content_hash, load_problems
@@ -65,6 +66,8 @@ def identity(
     found['from'] = str(stage.start)
   if start:
     found['content of start'] = start
+  if stage.job == 'train':
+    found |= rules_of(staged)
   if stage.job == 'distill' and staged.distill.source:
     found['content of distill.source'] = teacher_data.content(staged.distill.source)
   del config

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from rlvr_jax.eval.intervals import RESAMPLES, Band, mean_interval
+from rlvr_jax.eval.intervals import RESAMPLES, Band, difference_interval, mean_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +35,31 @@ def seeds_interval(
   With one seed it is that of the problems alone.
   """
   values = np.asarray(values, np.float64)
-  count = len(values)
   problems = mean_interval(values.mean(axis=0), level=level, resamples=resamples, seed=seed)
+  return _with_seeds(problems, values.mean(axis=1), level, 0.0)
+
+
+def seeds_difference(
+  differences: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Band:
+  """The same of paired differences f64[S, P, K] in [-1, 1], both of one seed and one problem."""
+  differences = np.asarray(differences, np.float64)
+  problems = difference_interval(
+    differences.mean(axis=0), level=level, resamples=resamples, seed=seed
+  )
+  return _with_seeds(problems, differences.mean(axis=1), level, -1.0)
+
+
+def _with_seeds(problems: Band, means: np.ndarray, level: float, lowest: float) -> Band:
+  """A band over problems, widened by the spread of the seeds' means f64[S, K]."""
+  count = len(means)
   if count < 2:
     return problems
-  means = values.mean(axis=1)
   half = stats.t.ppf((1 + level) / 2, count - 1) * means.std(axis=0, ddof=1) / np.sqrt(count)
   low = problems.value - np.hypot(problems.value - problems.low, half)
   high = problems.value + np.hypot(problems.high - problems.value, half)
   method = tuple(f'{name} + t over {count} seeds' for name in problems.method)
-  return Band(problems.value, np.maximum(low, 0.0), np.minimum(high, 1.0), method)
+  return Band(problems.value, np.maximum(low, lowest), np.minimum(high, 1.0), method)
 
 
 def gather(

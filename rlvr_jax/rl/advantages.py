@@ -9,6 +9,7 @@ from rlvr_jax.rl import credit as credit_lib
 from rlvr_jax.rl.algorithms import BASELINES, SCALES, Algorithm
 from rlvr_jax.rl.groups import GroupStats, group_stats, pool
 from rlvr_jax.rl.returns import gae, returns, whiten
+from rlvr_jax.tasks import user_file
 
 WITHIN_GROUP = ('group_mean', 'loo', 'length_weighted')  # 0 advantage for a constant group
 
@@ -179,6 +180,10 @@ def _credited(
   kind = algorithm.credit
   if kind == 'identity':
     return score
+  if file := user_file.split(kind):
+    function = user_file.find(*file, f'train.credit={kind!r}')
+    value = function(score, group_stats(score, group, valid, groups), group)
+    return credit_lib.checked(value, score, kind)
   counted = score if kind == 'best_gap' else credit_lib.is_right(score).astype(score.dtype)
   stats = group_stats(counted, group, valid, groups)
   value = credit_lib.credit(score, stats, group, kind, k=algorithm.pass_k)

@@ -6,6 +6,7 @@ Formulas, papers and config lines: docs/algorithms.md.
 import dataclasses
 
 from rlvr_jax.rl import kl
+from rlvr_jax.tasks import user_file
 
 CREDITS = ('identity', 'signed', 'pkpo', 'pkpo_loo', 'passk_train', 'best_gap')
 BASELINES = ('none', 'group_mean', 'loo', 'greedy', 'length_weighted', 'batch_mean')
@@ -206,7 +207,9 @@ def _check_values(row: Algorithm) -> None:
   }
   for cell, values in known.items():
     value = getattr(row, cell)
-    if value not in values:
+    if cell == 'credit' and user_file.split(value):
+      user_file.find(*user_file.place(value, values, f'train.credit={value!r}'), 'train.credit')
+    elif value not in values:
       raise ValueError(f'train.{cell}={value!r}: known are {", ".join(values)}')
   bounds = {
     'pass_k': (row.pass_k >= 1, 'must be at least 1'),

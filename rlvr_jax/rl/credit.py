@@ -61,6 +61,17 @@ def credit(
   raise ValueError(f'train.credit={kind!r}: known are {", ".join(KINDS)}')
 
 
+def checked(value: object, score: jax.Array, kind: str) -> jax.Array:
+  """What a function of a user's file gave for scores f[B]; ValueError unless it is f[B] as well."""
+  found = jnp.asarray(value)
+  if found.shape != score.shape or not jnp.issubdtype(found.dtype, jnp.floating):
+    raise ValueError(
+      f'train.credit={kind!r} returned {found.dtype}{list(found.shape)} for scores '
+      f'{score.dtype}{list(score.shape)}; return one float a completion'
+    )
+  return found
+
+
 def _best_gap(score: jax.Array, stats: GroupStats, group: jax.Array) -> jax.Array:
   best = score == stats.largest[group]
   groups = stats.count.shape[0]

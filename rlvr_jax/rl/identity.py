@@ -11,6 +11,7 @@ from rlvr_jax.config import Config
 from rlvr_jax.models.load import fingerprint
 from rlvr_jax.rl import parts as reward_parts
 from rlvr_jax.rl import teacher_data
+from rlvr_jax.tasks import user_file
 from rlvr_jax.tasks.load import content_hash
 
 
@@ -19,13 +20,21 @@ def identity_of(config: Config, exclude: Sequence[str]) -> dict[str, Any]:
   found = config_lib.identity(config, exclude=exclude)
   found['content of task'] = content_hash(config.task)
   if config.job == 'train':
-    found |= reward_parts.contents(config)
+    found |= rules_of(config)
   if config.distill.source and config.job == 'distill':
     found['content of distill.source'] = _source_hash(config.distill.source)
   if config.distill.teacher and config.job == 'distill':
     found['content of distill.teacher'] = fingerprint(config.distill.teacher)[:16]
   if config.model.name:
     found['content of model.name'] = fingerprint(config.model.name)[:16]
+  return found
+
+
+def rules_of(config: Config) -> dict[str, str]:
+  """What stands for the user's files that training's rewards and advantages are made by."""
+  found = reward_parts.contents(config)
+  if file := user_file.split(config.train.credit or ''):
+    found['content of train.credit'] = user_file.version(*file)
   return found
 
 

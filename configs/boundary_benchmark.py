@@ -1,0 +1,54 @@
+"""Which training keeps what the base can solve: methods at one budget of tokens, one leaderboard.
+
+  python main.py --config=configs/boundary_benchmark.py --workdir=runs/boundary
+
+Two families of small tasks; in each one base, trained from scratch, and every method from it with
+five seeds, all with the same number of sampled tokens. Base and models are sampled 1024 times on
+200 held-out problems. leaderboard.html says which methods beat GRPO at one try and are not
+inferior to the base at 1024. Killed, the same command goes on. docs/boundary_benchmark.md.
+
+Another method: --config.benchmark.add=my_method.py. All methods and families: --config.full.
+"""
+
+from configs import base, quickstart
+from configs.families import FAMILIES
+from configs.methods import METHODS, TIMED
+
+COMMON = {
+  'optimizer.schedule': 'constant',
+  'optimizer.warmup_steps': 0,
+  'optimizer.learning_rate': 3e-4,
+  'critic.learning_rate': 1e-3,
+}
+
+
+def get_config(arg: str = ''):
+  config = quickstart.get_config()
+  config.job = 'benchmark'
+  config.study.title = 'Training methods and the reasoning boundary'
+  for group in (config.study.texts, config.study.arms):
+    for name in list(group):
+      del group[name]
+  config.study.run_arms = ()
+  config.train.update({'eval_every': 0, 'iterations': 400, 'checkpoint_every': 200, 'keep': 1})
+  config.train.store_rollouts = False
+  config.evaluate.update({'n': 1024, 'headline_k': 256, 'problems': 200})
+
+  config.benchmark.families.update(base.dotted(FAMILIES))
+  config.benchmark.methods.update(base.dotted(METHODS))
+  config.benchmark.common.update(base.dotted(COMMON))
+  config.benchmark.run_families = ('countdown', 'paths')
+  config.benchmark.run_methods = TIMED
+  config.full_values.update(
+    {'benchmark.run_families': tuple(FAMILIES), 'benchmark.run_methods': tuple(METHODS)}
+  )
+  config.smoke_values.update(
+    {
+      'benchmark.run_families': ('countdown',),
+      'benchmark.seeds': 1,
+      'benchmark.tokens': 6_000,
+      'benchmark.k': 64,
+      'benchmark.reports': False,
+    }
+  )
+  return base.with_presets(config, arg)

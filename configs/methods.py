@@ -1,0 +1,38 @@
+"""The methods of the boundary benchmark: what each sets on top of GRPO's plain run.
+
+A method is a dict of dotted keys, the words of a study's arm (docs/studies.md), and `label`.
+Another one comes by --config.benchmark.add=my_method.py (docs/how_to.md).
+"""
+
+from typing import Any
+
+
+def row(name: str, label: str, **cells: Any) -> dict[str, Any]:
+  """A row of docs/algorithms.md, with cells of train."""
+  values = {f'train.{key}': value for key, value in cells.items()}
+  return {'train.algorithm': name, **values, 'label': label}
+
+
+BASELINES = {
+  'ppo': row('ppo', 'critic, GAE'),
+  'grpo': row('grpo', 'the reference'),
+  'reinforce_pp': row('reinforce_pp', 'whitened over the batch'),
+  'rloo': row('rloo', 'leave-one-out baseline'),
+  'remax': row('remax', 'greedy baseline'),
+  'dapo': row('dapo', 'clip higher, dynamic sampling'),
+}
+METHODS = {
+  **BASELINES,
+  'grpo_kl': row('grpo', 'KL to the base, 0.1', kl_in='loss', kl_kind='k3_st', kl_coef=0.1),
+  'pkpo': row('pkpo_loo', 'gradient of pass@8', pass_k=8),
+  'passk_training': row('passk_training', 'pass@4 as the reward', pass_k=4),
+  'nsr': row('nsr', 'learns from wrong ones alone'),
+  'w_reinforce': row('w_reinforce', 'right ones count a tenth'),
+  'clip_cov': row('clip_cov', 'tokens of high covariance left out'),
+  'kl_cov': row('kl_cov', 'tokens of high covariance held'),
+  'entropy': row('grpo', 'entropy bonus, 0.01', entropy_coef=0.01),
+  'random': {'reward.control': 'random', **row('grpo', 'control: a coin as the verifier')},
+}
+TIMED = (
+  *BASELINES, 'grpo_kl', 'pkpo', 'passk_training', 'w_reinforce', 'nsr', 'kl_cov', 'random',
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""job=benchmark: training methods at one budget of tokens, held against their base and GRPO.
+
+For each family of tasks a study (study.py) in WORKDIR/FAMILY: the base, and every method with every
+seed from it. Then one leaderboard over all (eval/leaderboard.py): leaderboard.html, results.json.
+What is done is not done again: another method, seed or family only adds what it needs.
+"""
+
+import pathlib
+
+from rlvr_jax import benchmark_table as table
+from rlvr_jax import config as config_lib
+from rlvr_jax import hosts, stages, study, study_stages
+from rlvr_jax import metrics as metrics_lib
+from rlvr_jax.eval import leaderboard, leaderboard_page
+from rlvr_jax.eval.leaderboard import Family, Rules, Trained
+from rlvr_jax.eval.publish import provenance
+from rlvr_jax.rl.train import algorithm_of
+from rlvr_jax.stages import BASE
+
+TOKENS = 'tokens/drawn'  # of an iteration, in metrics.jsonl
+
+
+def benchmark(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Runs what is missing of the benchmark in workdir and writes its page.
+
+  ValueError for a family or method that does not fit, before anything is computed.
+  """
+  b = config.benchmark
+  rules = Rules(
+    b.k, b.margin, b.reference, config.evaluate.confidence, config.evaluate.bootstrap, config.seed
+  )
+  studies = {name: table.study_of(config, name) for name in table.families(config)}
+  for name, one in studies.items():
+    check_arms(one, workdir / name)
+  methods = list(table.methods(config))
+  models = len(methods) * b.seeds
+  hosts.say(
+    f'{len(studies)} families ({", ".join(studies)}) x {len(methods)} methods '
+    f'({", ".join(methods)}) x {b.seeds} seeds: {len(studies) * models} models of '
+    f'{b.tokens:,} sampled tokens each, measured by {config.evaluate.n:,} samples a problem'
+  )
+  if config.dry_run:
+    hosts.say('dry_run: the config is sound; nothing was computed')
+    return
+  families, seconds, done = [], 0.0, {}
+  for name, one in studies.items():
+    folder = config_lib.prepare_workdir(workdir / name)
+    if hosts.is_first():
+      config_lib.save(one, folder)
+    hosts.say(f'family {name}')
+    done[name] = study.measure(one, folder)
+    seconds += done[name].clock.seconds
+    if hosts.is_first():
+      families.append(_scored(config, name, folder, done[name], rules))
+      _write(config, workdir, families, rules, seconds)  # what is known so far
+  if b.reports and hosts.is_first():
+    for name, measured in done.items():
+      study.write(studies[name], workdir / name, measured)
+  hosts.say(leaderboard.sentence(families, rules) if hosts.is_first() else '')
+
+
+def check_arms(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Refuses what does not fit in any arm of a study, before the first one runs."""
+  rows = stages.table(config)
+  for stage in rows:
+    staged = study_stages.stage_config(config, workdir, rows, stage)
+    if stage.job == 'train':
+      algorithm_of(staged)
+
+
+def _scored(
+  config: config_lib.Config,
+  name: str,
+  folder: pathlib.Path,
+  measured: study.Measurements,
+  rules: Rules,
+) -> Family:
+  there = {model.name: model for model in measured.models}
+  methods = {
+    method: [
+      Trained(
+        seed,
+        there[table.arm(method, seed)].counts,
+        sampled_tokens(stages.folder_of(folder, table.arm(method, seed))),
+      )
+      for seed in range(1, config.benchmark.seeds + 1)
+    ]
+    for method in table.methods(config)
+  }
+  return leaderboard.score(name, there[BASE].counts, methods, rules)
+
+
+def sampled_tokens(folder: pathlib.Path) -> int:
+  """Tokens that a run's training sampled, from its metrics."""
+  return round(
+    sum(row.get(TOKENS, 0) for row in metrics_lib.read_metrics(folder / 'metrics.jsonl'))
+  )
+
+
+def _write(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  families: list[Family],
+  rules: Rules,
+  seconds: float,
+) -> None:
+  leaderboard_page.write(
+    workdir,
+    families,
+    rules,
+    title=config.study.title or 'Training methods and the reasoning boundary',
+    labels=table.labels(config),
+    seconds=seconds,
+    provenance=provenance(config),
+    texts=list(config.study.texts.items()),
+  )

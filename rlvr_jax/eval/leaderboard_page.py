@@ -1,0 +1,193 @@
+"""The leaderboard as people see it: one page of tables and figures, and its results.json."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from rlvr_jax.eval import figures, leaderboard
+from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot
+from rlvr_jax.eval.findings import signed
+from rlvr_jax.eval.leaderboard import Family, Row, Rules, Triple
+from rlvr_jax.eval.report import Section, write_report
+from rlvr_jax.eval.results import write_json
+from rlvr_jax.eval.tables import Table, interval
+
+
+def write(
+  workdir: pathlib.Path,
+  families: Sequence[Family],
+  rules: Rules,
+  *,
+  title: str,
+  labels: Mapping[str, str],
+  seconds: float,
+  provenance: Mapping[str, Any],
+  texts: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+  """Writes leaderboard.html and results.json into workdir; returns the latter.
+
+  labels: what each method is, in a few words. texts: (heading, paragraphs) said first.
+  """
+  found = {**leaderboard.document(families, rules), 'labels': dict(labels), 'seconds': seconds}
+  write_json(workdir / 'results.json', found)
+  write_report(
+    workdir / 'leaderboard.html',
+    title=title,
+    subtitle=(
+      f'{len(labels)} methods, {len(families[0].rows[0].seeds)} training seeds each, '
+      f'{" and ".join(f"{f.problems} problems of {f.name}" for f in families)}, '
+      f'n = {families[0].n:,} samples a problem, {rules.level:.0%} intervals; '
+      f'{seconds / 3600:.1f} h in all'
+    ),
+    sections=[
+      Section(
+        'What was found',
+        [found['finding'], _caveat(families)],
+        tables=[_standings(families, rules)],
+      ),
+      *(Section(heading, text.split('\n\n')) for heading, text in texts),
+      *(_family(family, rules, labels) for family in families),
+    ],
+    provenance=provenance,
+    closing=[Section('Methods and limits', _limits(rules))],
+  )
+  return found
+
+
+def _caveat(families: Sequence[Family]) -> str:
+  seeds = len(families[0].rows[0].seeds)
+  if seeds > 1:
+    return (
+      f'Intervals cover the choice of problems and of {seeds} training seeds. Each method is held '
+      'to the rule by itself: of many methods without any effect one in forty would beat the '
+      'reference by chance.'
+    )
+  return 'One training seed: these are models, not methods; another seed may differ.'
+
+
+def _standings(families: Sequence[Family], rules: Rules) -> Table | None:
+  rows = [
+    [
+      one.method,
+      ', '.join(one.beats) or 'nowhere',
+      ', '.join(one.keeps) or 'nowhere',
+      'yes' if one.wins else 'no',
+    ]
+    for one in leaderboard.standings(families, rules)
+  ]
+  if not rows:
+    return None
+  return Table(
+    'Over the families that discriminate',
+    ['method', f'beats {rules.reference} at pass@1', f'keeps pass@{rules.k:,}', 'both, everywhere'],
+    rows,
+  )
+
+
+def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
+  n = family.n
+  telling = (
+    f'{rules.reference} is shown to be inferior to the base at k = {rules.k:,}: the family tells '
+    'methods apart that keep the boundary from those that do not.'
+    if family.discriminates
+    else f'Cannot discriminate: {rules.reference} is not shown to be inferior to the base at '
+    f'k = {rules.k:,}. No method is ranked by this family.'
+  )
+  base = ['base', '', *map(interval, (family.first, family.last, family.area)), *(None,) * 8]
+  rows = [base, *(_cells(row, labels) for row in family.rows)]
+  table = Table(
+    family.name,
+    [
+      'method', 'what it is', 'pass@1', f'pass@{rules.k:,}', 'area', f'pass@1, points against '
+      f'{rules.reference}', f'pass@{rules.k:,}, points against base', 'one-sided bound', 'lost',
+      'gained', 'tokens', 'beats', 'keeps',
+    ],
+    rows,
+    f'Area: mean of pass@k over log k from 1 to {rules.k:,}. Lost and gained: of {family.problems} '
+    f'problems, those that only the base, only the method solved in {n:,} draws (mean over seeds). '
+    f'Tokens: sampled while training. Beats: above {rules.reference} at pass@1, the interval above '
+    f'0. Keeps: the one-sided {rules.level:.0%} bound is above -{100 * rules.margin:g} points.',
+    sortable=True,
+  )  # fmt: skip
+  link = f'The models, their curves and completions: {family.name}/report.html beside this page.'
+  return Section(family.name.capitalize(), [telling, link], [plane(family, rules)], [table])
+
+
+def _cells(row: Row, labels: Mapping[str, str]) -> list[Any]:
+  return [
+    row.method,
+    labels.get(row.method, ''),
+    *map(interval, (row.first, row.last, row.area)),
+    _points(row.gain),
+    _points(row.change),
+    signed(100 * row.bound, 1),
+    row.lost,
+    row.gained,
+    round(row.tokens),
+    row.beats if row.gain is not None else None,
+    row.keeps,
+  ]
+
+
+def _points(triple: Triple | None) -> str | None:
+  if triple is None:
+    return None
+  value, low, high = (signed(100 * x, 1) for x in triple)
+  return f'{value} ({low} to {high})'
+
+
+@figures.drawn
+def plane(family: Family, rules: Rules) -> Plot:
+  """Each method by what it gains at pass@1 over the reference and changes at pass@k."""
+  count = len(family.rows)
+  figure = Figure(figsize=(6.4, 4.6 + 0.2 * -(-count // 3)), layout='constrained')
+  axes = figure.subplots()
+  axes.axvline(0, color='#666666', linewidth=1)
+  axes.axhline(0, color='#666666', linewidth=1)
+  axes.axhline(-100 * rules.margin, color='#D55E00', linewidth=1, linestyle='--')
+  for place, row in enumerate(family.rows):
+    x, y = (_ends(row.gain or (0.0, 0.0, 0.0)), _ends(row.change))
+    axes.errorbar(
+      x[0], y[0], xerr=x[1], yerr=y[1], color=COLOURS[place % len(COLOURS)],
+      marker=MARKERS[(place + place // len(COLOURS)) % len(MARKERS)], markersize=7, capsize=2,
+      elinewidth=1, linestyle='none', label=row.method,
+    )  # fmt: skip
+  shown = FuncFormatter(lambda v, _: f'{v:+g}')
+  axes.xaxis.set_major_formatter(shown)
+  axes.yaxis.set_major_formatter(shown)
+  axes.set_xlabel(f'pass@1 against {rules.reference}, points')
+  axes.set_ylabel(f'pass@{rules.k:,} against the base, points')
+  axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9)
+  return Plot(
+    f'plane_{family.name}',
+    f'{family.name.capitalize()}: one try against many',
+    f'Up and to the right is better. Dashed: the margin of {100 * rules.margin:g} points. Bars: '
+    f'{rules.level:.0%} intervals over problems and seeds.',
+    figures.to_svg(figure),
+  )
+
+
+def _ends(triple: Triple) -> tuple[float, np.ndarray]:
+  """(value, distances of the ends f64[2, 1]) in points."""
+  value, low, high = (100 * x for x in triple)
+  return value, np.array([[value - low], [high - value]])
+
+
+def _limits(rules: Rules) -> list[str]:
+  return [
+    'Every method starts from the same base of a family and samples the same number of tokens in '
+    'training (its last iteration may pass the budget). Learning rate and batch are the same for '
+    'all unless the method itself sets them: a method may do better at others.',
+    'pass@k is the unbiased estimate of each problem. Intervals combine the one over problems '
+    "(bootstrap, or Clopper-Pearson and MOVER near the ends) with Student's t over the seeds' "
+    'means. Differences are paired by problem, and between methods by seed.',
+    f'Non-inferiority: the lower end of the two-sided {2 * rules.level - 1:.0%} interval of '
+    f'pass@{rules.k:,} less that of the base lies above -{100 * rules.margin:g} points. The margin '
+    'is fixed in the config.',
+    'One base a family: what is said holds for that base. The bases are small models trained from '
+    'scratch; nothing here says how a method does on a large one.',
+  ]

@@ -1,0 +1,106 @@
+"""The benchmark's table of studies, a newcomer's method, and one small run of all of it."""
+
+import json
+import pathlib
+
+import pytest
+
+from configs import boundary_benchmark
+from rlvr_jax import benchmark, benchmark_table, stages
+from rlvr_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / 'docs' / 'examples' / 'my_method.py'
+
+
+def tiny(**changes):
+  values = {
+    'benchmark.run_families': ('countdown',),
+    'benchmark.run_methods': ('grpo', 'remax'),
+    'benchmark.seeds': 2,
+    'benchmark.tokens': 2_000,
+    'benchmark.k': 16,
+    'benchmark.reports': False,
+    'distill.steps': 30,
+    'distill.batch': 64,
+    'distill.eval_every': 0,
+    'train.prompts': 8,
+    'train.group': 8,
+    'task.holdout': 12,
+    'evaluate.problems': 12,
+    'evaluate.n': 16,
+    'evaluate.headline_k': 4,
+    'claims.k': 4,
+    'sampling.slots': 64,
+    'sampling.bank_rows': 32,
+    **changes,
+  }
+  return config_lib.resolve(boundary_benchmark.get_config(), values)
+
+
+def test_every_family_and_method_of_the_config_makes_a_study():
+  for full in (False, True):
+    config = config_lib.resolve(boundary_benchmark.get_config(), {'full': full})
+    methods = benchmark_table.methods(config)
+    assert len(methods) >= 12
+    assert all(benchmark_table.labels(config).values())
+    for family in benchmark_table.families(config):
+      study = benchmark_table.study_of(config, family)
+      arms = stages.table(study)
+      assert len(arms) == 1 + 5 * len(methods)
+      assert {a.values.get('train.tokens') for a in arms[1:]} == {config.benchmark.tokens}
+
+
+def test_an_arm_has_its_methods_values_over_the_common_ones():
+  config = tiny()
+  config.benchmark.methods['grpo']['optimizer.learning_rate'] = 1e-5
+  study = benchmark_table.study_of(config, 'countdown')
+  rates = {name: arm['optimizer.learning_rate'] for name, arm in study.study.arms.items()}
+  assert rates == {'grpo-1': 1e-5, 'grpo-2': 1e-5, 'remax-1': 3e-4, 'remax-2': 3e-4}
+  measured = stages.measured(study, stages.table(study))
+  assert [one.algorithm for one in measured] == [None, 'grpo', 'grpo', 'remax', 'remax']
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'benchmark.run_methods': ('grpo', 'remx')}, "names 'remx'.*did you mean 'remax'"),
+    ({'benchmark.run_methods': ('remax',)}, "benchmark.reference='grpo' is none of the methods"),
+    ({'benchmark.run_families': ()}, 'benchmark.run_families is empty'),
+    ({'benchmark.add': 'nowhere.py'}, 'there is no file'),
+    ({'benchmark.add': 'nowhere.txt'}, 'is not a Python file'),
+  ],
+)
+def test_what_is_not_in_the_tables_is_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    benchmark_table.study_of(tiny(**changes), 'countdown')
+
+
+def test_a_newcomers_file_is_under_40_lines_and_a_mistake_in_it_is_named(tmp_path):
+  lines = EXAMPLE.read_text().splitlines()
+  assert len(lines) < 40
+  text = EXAMPLE.read_text()
+  assert text in (ROOT / 'docs' / 'how_to.md').read_text()
+  wrong = tmp_path / 'wrong.py'
+  wrong.write_text(text.replace("'train.scale'", "'train.skale'"))
+  with pytest.raises(ValueError, match=r"rare-1.*there is no key 'train.skale'.*'train.scale'"):
+    benchmark.benchmark(tiny(**{'benchmark.add': str(wrong)}), tmp_path)
+  assert not (tmp_path / 'countdown').exists()
+
+
+@pytest.mark.check
+def test_a_newcomers_method_joins_what_was_measured_before(tmp_path, capsys):
+  config = tiny()
+  benchmark.benchmark(config, tmp_path)
+  before = (tmp_path / 'countdown' / 'arms' / 'grpo-1' / 'finished.json').stat().st_mtime_ns
+  first = (tmp_path / 'results.json').read_text()
+  benchmark.benchmark(tiny(**{'benchmark.add': str(EXAMPLE)}), tmp_path)
+  found, old = json.loads((tmp_path / 'results.json').read_text()), json.loads(first)
+  rows = {row['method']: row for row in found['methods']}
+  assert set(rows) == {'grpo', 'remax', 'rare'}
+  for row in old['methods']:
+    assert rows[row['method']] == row
+  after = (tmp_path / 'countdown' / 'arms' / 'grpo-1' / 'finished.json').stat().st_mtime_ns
+  assert after == before
+  assert all(2_000 <= row['tokens'] < 4_000 for row in rows.values())
+  assert 'rare' in (tmp_path / 'leaderboard.html').read_text()
