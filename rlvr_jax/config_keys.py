@@ -67,6 +67,7 @@ ADDED = {
   'task.turns': 4,
   'task.where': '',
   'train.keep_every': 0,
+  'train.tokens': 0,
 }
 
 
@@ -113,6 +114,7 @@ RULES = {
   'sampling.stop_after': _NOT_NEGATIVE,
   'sampling.coupling': _one_of('independent', 'common'),
   'train.iterations': _POSITIVE,
+  'train.tokens': _NOT_NEGATIVE,
   'train.eval_samples': _POSITIVE,
   'train.eval_problems': _NOT_NEGATIVE,
   'train.prompts': _POSITIVE,

@@ -263,8 +263,11 @@ def _signal(config: Config, group: Group) -> np.ndarray:
   return correct_of(config, group)
 
 
-def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
-  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline)."""
+def greedy_rewards(source: Source, groups: Sequence[Group]) -> tuple[np.ndarray, int]:
+  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline).
+
+  And how many tokens they have.
+  """
   items = [source.item(group.index, group.visit, 0) for group in groups]
   sampling = dataclasses.replace(
     train_sampling(source.config, source.tokenizer.eos_ids), temperature=0.0
@@ -274,7 +277,8 @@ def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
     item = scored.completion.item
     found[item.problem, item.visit] = Group(item.problem, item.visit, [scored])
   alone = [found[group.index, group.visit] for group in groups]
-  return np.concatenate([rewards_of(source.config, group) for group in alone])
+  tokens = sum(group.scored[0].completion.drawn for group in found.values())
+  return np.concatenate([rewards_of(source.config, group) for group in alone]), tokens
 
 
 def _parsed(group: Group) -> np.ndarray:

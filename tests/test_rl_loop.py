@@ -1,0 +1,118 @@
+"""What changes the loop over iterations: budgets of tokens, and runs interrupted in them."""
+
+import itertools
+import pathlib
+import signal
+
+import loops
+import pytest
+
+from rlvr_jax import stages
+from rlvr_jax.metrics import read_metrics
+from rlvr_jax.rl import budget
+from rlvr_jax.rl.distill import distill
+from rlvr_jax.rl.train import train
+
+SHORT = {
+  'train.eval_every': 0,
+  'train.export': False,
+  'train.report': 0,
+  'train.checkpoint_every': 2,
+}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+  """One device of the eight, and programs that are compiled once for all runs."""
+  directory = tmp_path_factory.mktemp('compiled')
+  with loops.quick(directory):
+    yield directory
+
+
+@pytest.fixture(scope='module')
+def rl(cache, tmp_path_factory):
+  """What the configs have in common: a start model that solves some problems, not all."""
+  workdir = tmp_path_factory.mktemp('base') / 'run'
+  distill(loops.config(), workdir)
+  return {'model.name': str(workdir / 'model'), **SHORT}
+
+
+def sampled(workdir):
+  return [row['tokens/sampled'] for row in loops.rows(workdir)]
+
+
+def test_a_run_ends_after_the_iteration_that_reaches_its_tokens(rl, tmp_path):
+  """And is the longer run up to there; with more tokens it goes on as if it had not ended."""
+  train(loops.config(**rl, **{'train.iterations': 5}), tmp_path / 'long')
+  rows = loops.rows(tmp_path / 'long')
+  totals = sampled(tmp_path / 'long')
+  assert totals == list(itertools.accumulate(row['tokens/drawn'] for row in rows))
+  limit = int(totals[1]) + 1  # reached by the third iteration, not by the second
+  full = rl | {'train.export': True, 'train.eval_every': 2, 'train.report': 4}
+  budgeted = full | {'train.iterations': 5, 'train.tokens': limit}
+  train(loops.config(**budgeted), tmp_path / 'run')
+  *own, end = loops.rows(tmp_path / 'run')
+  assert [row['loss'] for row in own] == [row['loss'] for row in rows[:3]]
+  assert end['step'] == 3  # the duties of the last iteration: a look, the model, the report
+  assert 'eval/pass@1' in end
+  assert (tmp_path / 'run' / 'model' / 'model.safetensors').exists()
+  assert '"step": 3' in (tmp_path / 'run' / 'results.json').read_text()
+  before = (tmp_path / 'run' / 'metrics.jsonl').read_text()
+  train(loops.config(**budgeted), tmp_path / 'run')  # it has ended
+  assert (tmp_path / 'run' / 'metrics.jsonl').read_text() == before
+  train(loops.config(**(budgeted | {'train.tokens': 0})), tmp_path / 'run')
+  whole = [row for row in loops.rows(tmp_path / 'run') if 'loss' in row]
+  for key in ('loss', 'tokens/sampled'):
+    assert [row[key] for row in whole] == [row[key] for row in rows]
+
+
+@pytest.mark.check
+def test_dropped_groups_and_greedy_baselines_count(rl, tmp_path):
+  changes = {'train.iterations': 2, 'train.prompts': 3, 'train.most_draws': 6}
+  train(loops.config(**rl, **changes, **{'train.algorithm': 'dapo'}), tmp_path / 'dapo')
+  rows = read_metrics(tmp_path / 'dapo' / 'metrics.jsonl')
+  assert rows[-1]['tokens/sampled'] == sum(row['tokens/drawn'] for row in rows)
+  assert sum(row['tokens/drawn'] for row in rows) > sum(row['tokens'] for row in rows)
+  train(loops.config(**rl, **changes, **{'train.algorithm': 'remax'}), tmp_path / 'remax')
+  rows = read_metrics(tmp_path / 'remax' / 'metrics.jsonl')
+  greedy = rows[-1]['tokens/sampled'] - sum(row['tokens/drawn'] for row in rows)
+  assert 2 * 3 <= greedy <= 2 * 3 * 12  # a completion of each problem, up to max_tokens
+
+
+@pytest.mark.check
+def test_a_kill_does_not_change_when_the_tokens_are_spent(rl, cache, tmp_path):
+  changes = rl | {'train.iterations': 9, 'train.export': True, 'train.eval_every': 4}
+  changes['train.tokens'] = 1000
+  train(loops.config(**changes), tmp_path / 'whole')
+  end = loops.rows(tmp_path / 'whole')[-1]['step']
+  assert 3 < end < 9
+  assert loops.killed_in_iteration(tmp_path / 'run', 3, cache, **changes) == -signal.SIGKILL
+  train(loops.config(**changes), tmp_path / 'run')
+  loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+
+
+def test_a_budget_goes_with_a_constant_rate_only():
+  config = loops.config(**{'train.tokens': 5, 'optimizer.schedule': 'cosine'})
+  with pytest.raises(ValueError, match=r"train.tokens=5 .*set optimizer.schedule='constant'"):
+    train(config, pathlib.Path('unused'))
+
+
+def test_a_checkpoint_that_did_not_count_is_not_taken_for_one_that_did():
+  budget.check_known(0, {'tokens': None, 'iteration': 3})
+  with pytest.raises(ValueError, match=r'train.tokens=7: the checkpoint of iteration 3 was made'):
+    budget.check_known(7, {'tokens': None, 'iteration': 3})
+
+
+@pytest.mark.parametrize(
+  ('limit', 'count', 'spent'), [(0, 10**9, False), (5, 4, False), (5, 5, True), (5, None, False)]
+)
+def test_tokens_are_spent_from_the_limit_on(limit, count, spent):
+  assert budget.is_spent(limit, count) is spent
+
+
+def test_an_arm_that_ends_by_its_tokens_has_no_known_last_step():
+  config = loops.config(**{'job': 'study', 'model.name': 'given'})
+  arm = stages.Stage('rl', 'train', stages.Start('base'), {'train.tokens': 5})
+  assert [one.step for one in stages.measured(config, [arm])] == [None, None]
+  arm = stages.Stage('rl', 'train', stages.Start('base'), {})
+  assert [one.step for one in stages.measured(config, [arm])] == [None, 4]
