@@ -52,8 +52,11 @@ def test_every_family_and_method_of_the_config_makes_a_study():
 
 
 def test_an_arm_has_its_methods_values_over_the_common_ones():
-  config = tiny()
-  config.benchmark.methods['grpo']['optimizer.learning_rate'] = 1e-5
+  own = {
+    'grpo': {'train.algorithm': 'grpo', 'optimizer.learning_rate': 1e-5},
+    'remax': {'train.algorithm': 'remax'},
+  }
+  config = tiny(**{'benchmark.methods': own})
   study = benchmark_table.study_of(config, 'countdown')
   rates = {name: arm['optimizer.learning_rate'] for name, arm in study.study.arms.items()}
   assert rates == {'grpo-1': 1e-5, 'grpo-2': 1e-5, 'remax-1': 3e-4, 'remax-2': 3e-4}
