@@ -24,8 +24,7 @@ from rlvr_jax.models.load import load_model
 from rlvr_jax.rl import learner
 from rlvr_jax.sampling.local import hand_over_locally
 from rlvr_jax.stages import Measured, Start
-from rlvr_jax.tasks import countdown
-from rlvr_jax.tasks.load import content_hash, environment_of
+from rlvr_jax.tasks.load import content_hash, solutions_of
 from rlvr_jax.tasks.problem import Problem
 from rlvr_jax.tasks.registry import verifier_name, verifier_version
 
@@ -135,8 +134,8 @@ def _draw_all(own, workdir: pathlib.Path, one: Measured, problems: list[Problem]
   model_config, params, tokenizer = loaded
   e = own.evaluate
   truncating = e.top_p < 1 or e.top_k or not e.temperature
-  other = own.task.name != 'countdown' or own.task.module or environment_of(own.task)
-  if other or truncating:
+  solutions = solutions_of(own.task)
+  if solutions is None or truncating:
     return drawn, None
   capacity = own.sampling.prompt_capacity
   chances = hosts.of_first(
@@ -145,7 +144,7 @@ def _draw_all(own, workdir: pathlib.Path, one: Measured, problems: list[Problem]
       model_config,
       tokenizer,
       run_lib.encode_prompts(problems, own.task.template, tokenizer, capacity),
-      [countdown.solutions(p) for p in problems],
+      [solutions(p) for p in problems],
       temperature=e.temperature,
       max_tokens=own.sampling.max_tokens,
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlvr_jax.tasks import (
   images,
   jsonl,
   module,
+  paths,
   procedural,
   prompts,
   self_check,
@@ -26,7 +27,12 @@ from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.problem import Problem, check_unique
 
 # tasks that a model from scratch can be trained on: they have an alphabet and a corpus of their own
-FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot, 'shapes': shapes}
+FAMILIES = {
+  'countdown': countdown,
+  'countdown_cot': countdown_cot,
+  'paths': paths,
+  'shapes': shapes,
+}
 TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
 _FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
 
@@ -37,6 +43,15 @@ def family(task: Mapping[str, Any]) -> Any:
     found = module.open_module(task['module'])
     return found if hasattr(found, 'ALPHABET') else None
   return FAMILIES.get(task['name'])
+
+
+def solutions_of(task: Mapping[str, Any]) -> Callable[[Problem], tuple[str, ...]] | None:
+  """What gives every correct completion of a problem of the task group: `solutions` of a family of
+  texts; None where they are not known, as of tasks that a module or an environment makes."""
+  own = FAMILIES.get(task['name'])
+  if own is shapes or task.get('module') or environment_of(task):
+    return None
+  return getattr(own, 'solutions', None)
 
 
 def environment_of(task: Mapping[str, Any]) -> str:
