@@ -8,7 +8,7 @@ OPEN: dict[str, type] = {
     f'train.{name}': str
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
-      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'learn_from',
     )
   },
   **{
@@ -67,6 +67,7 @@ ADDED = {
   'task.turns': 4,
   'task.where': '',
   'train.keep_every': 0,
+  'train.learn_from': None,
   'train.tokens': 0,
 }
 

@@ -256,6 +256,11 @@ def collect(source: Source, algorithm: Algorithm, cursor: int, queue: Sequence[G
   return Collected(groups, carried, cursor, drawn, len(taken.dropped))
 
 
+def is_success(config: Config, group: Group) -> np.ndarray:
+  """bool[G] which completions are right, or are taken for it (reward.control)."""
+  return _signal(config, group) > 0.5
+
+
 def _signal(config: Config, group: Group) -> np.ndarray:
   """What dynamic sampling judges: whether answers are right, or the reward that stands for it."""
   if config.reward.control == 'none':

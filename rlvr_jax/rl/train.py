@@ -20,7 +20,7 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
-from rlvr_jax.rl import budget, ends, learner, observe, parts, report, skips, utilisation
+from rlvr_jax.rl import budget, distinct, ends, learner, observe, parts, report, skips, utilisation
 from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
@@ -176,6 +176,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       with phases('learn'):
         rollouts = collect_lib.assemble(config, collected.groups)
+        rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
         row |= learn.steps(batch, iteration=iteration)
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
