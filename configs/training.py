@@ -20,6 +20,16 @@ def train() -> dict[str, Any]:
     'packing': True,  # several rollouts in a row of the learner; False: one, padded
     'epochs': 1,  # passes over the rollouts of an iteration
     'frozen': (),  # regexes on paths of params ('embed', 'layers/q') that do not train
+    # the start model writes this share of every group (rl/mixing.py); 0: none
+    'base_share': 0.0,
+    # right completions kept of rarely solved problems, for groups without one; 0: none
+    'replay': 0,
+    'replay_rate': 0.25,  # the running solve rate up to which a problem is rarely solved
+    'curriculum': 'none',  # none | band | easy_to_hard: which problems are drawn (rl/curriculum.py)
+    'curriculum_band': (0.1, 0.9),  # running solve rates; of easy_to_hard the upper one counts
+    'explore': 0.25,  # share of problems that a curriculum takes from the ordinary order
+    # iterations between resets of the KL reference to the policy, and of the optimizer; 0: never
+    'reset_every': 0,
     'most_draws': 10,  # dynamic sampling: batches of `prompts` problems drawn for one iteration
     'eval_every': 10,  # iterations between held-out looks; 0: never
     'eval_problems': 64,  # held-out problems in a look

@@ -4,14 +4,22 @@ import itertools
 import pathlib
 import signal
 
+import jax
 import loops
+import numpy as np
 import pytest
 
 from rlvr_jax import stages
+from rlvr_jax.eval.run import Scored
 from rlvr_jax.metrics import read_metrics
-from rlvr_jax.rl import budget
+from rlvr_jax.rl import budget, collect, distinct, learner, rollout
+from rlvr_jax.rl import train as train_lib
+from rlvr_jax.rl.algorithms import ALGORITHMS, choose
+from rlvr_jax.rl.collect import Group
 from rlvr_jax.rl.distill import distill
 from rlvr_jax.rl.train import train
+from rlvr_jax.sampling.types import Completion, Item
+from rlvr_jax.tasks.problem import Verdict
 
 SHORT = {
   'train.eval_every': 0,
@@ -116,3 +124,67 @@ def test_an_arm_that_ends_by_its_tokens_has_no_known_last_step():
   assert [one.step for one in stages.measured(config, [arm])] == [None, None]
   arm = stages.Stage('rl', 'train', stages.Start('base'), {})
   assert [one.step for one in stages.measured(config, [arm])] == [None, 4]
+
+
+def scored(tokens, verdict, *, item=None, logprobs=None, truncated=False):
+  item = item or Item(0, 1, 0, 0, (5, 6))
+  logprobs = np.full(len(tokens), -1.0, np.float32) if logprobs is None else logprobs
+  completion = Completion(item, np.array(tokens, np.int32), logprobs, truncated)
+  return Scored(completion, str(tokens), Verdict(verdict, float(verdict == 'correct')))
+
+
+def test_right_answers_are_learnt_from_once():
+  tokens = [np.array(t) for t in ([1, 2], [3], [1, 2], [3], [1, 2, 3])]
+  right = np.array([True, False, True, True, True])
+  assert distinct.first_right(right, tokens).tolist() == [True, False, False, True, True]
+  assert not distinct.first_right(np.zeros(5, bool), tokens).any()
+
+
+def test_rft_is_fine_tuning_on_what_was_right(rl):
+  """The step of the row 'rft' is that of distillation on the kept pairs, to rounding."""
+  config = loops.config(**rl, **{'train.algorithm': 'rft', 'train.packing': False})
+  row = train_lib.algorithm_of(config)
+  prompts = [(5, 6), (7, 8, 9)]
+  drawn = [
+    [([1, 2, 0], 'correct'), ([1, 2, 0], 'correct'), ([3, 0], 'wrong'), ([4, 0], 'correct')],
+    [([3, 3, 3], 'wrong'), ([2, 2, 0], 'correct'), ([2, 0], 'unparsed'), ([2, 2, 0], 'correct')],
+  ]
+  groups = [
+    Group(i, 0, [scored(t, v, item=Item(i, i, 0, s, prompts[i])) for s, (t, v) in enumerate(own)])
+    for i, own in enumerate(drawn)
+  ]
+  groups[0].scored.append(scored([6, 6], 'correct', item=Item(0, 0, 0, 4, (5, 6)), truncated=True))
+  rollouts = distinct.kept(config, row, collect.assemble(config, groups), groups)
+  assert rollouts.valid.tolist() == [1, 0, 0, 1, 0, 0, 1, 0, 0]
+  learn = loops.open_tiny(config)
+  learnt = learn.steps(learn.prepare(rollouts, iteration=0), iteration=0)
+  assert learnt['tokens'] == 3 + 2 + 3
+
+  pairs = rollout.assemble(
+    [prompts[0], prompts[0], prompts[1]],
+    [np.array(t, np.int32) for t in ([1, 2, 0], [4, 0], [2, 2, 0])],
+  )
+  other = learner.open_learner(config, ALGORITHMS['sft'], total_steps=4)
+  taught = other.one_step(pairs, np.ones(3, np.float32))
+  assert learnt['loss'] == pytest.approx(taught['loss'], rel=1e-5)
+  for a, b in zip(*(jax.tree.leaves(one.state.params) for one in (learn, other)), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_an_iteration_without_a_right_answer_teaches_rft_nothing(rl):
+  config = loops.config(**rl, **{'train.algorithm': 'rft', 'optimizer.weight_decay': 0.0})
+  groups = [Group(0, 0, [scored([1, 0], 'wrong'), scored([2, 0], 'unparsed')])]
+  learn = loops.open_tiny(config)
+  before = jax.tree.map(np.asarray, learn.state.params)
+  rollouts = distinct.kept(config, learn.algorithm, collect.assemble(config, groups), groups)
+  row = learn.steps(learn.prepare(rollouts, iteration=0), iteration=0)
+  assert row['skipped'] == 0
+  assert row['grad_norm'] == 0
+  for a, b in zip(*map(jax.tree.leaves, (before, learn.state.params)), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('change', [{'baseline': 'group_mean'}, {'whiten': True}])
+def test_what_would_leave_rft_nothing_is_refused(change):
+  with pytest.raises(ValueError, match=r"train.learn_from='distinct_correct' leaves right answers"):
+    choose('rft', **change)

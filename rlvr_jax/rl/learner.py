@@ -46,7 +46,8 @@ class Learner:
 
   update, score: rl/update.py; critic_update, values: rl/critic.py, None without a critic.
   reference: params of the start model, None when no KL term is asked for or adapters train, whose
-  start model is state.params. multiple: rows of a micro-batch are a multiple of this (the mesh's
+  start model is state.params. base: those of the start model where it writes completions
+  (train.base_share), else None. multiple: rows of a micro-batch are a multiple of this (the mesh's
   data parts). trained: what of the state trains.
   """
 
@@ -63,6 +64,7 @@ class Learner:
   trained: Trained
   critic_update: Callable | None = None
   values: Callable | None = None
+  base: Params | None = None
 
   @property
   def params(self) -> Params:
@@ -79,11 +81,14 @@ class Learner:
     self.state = self.trained.restored(self.state, saved)
     return host
 
-  def refresh(self, engine: Engine) -> None:
-    """Hands the current params over to the engine, over its old copy, in the compute dtype."""
+  def refresh(self, engine: Engine, params: Params | None = None) -> None:
+    """Hands the current params over to the engine, over its old copy, in the compute dtype.
+
+    params: others of the same shapes, in their place.
+    """
     # over several processes nothing is written over: the old copy goes before the new one is made
     old, engine.params = (engine.params if hosts.count() == 1 else None), None
-    now = _as_dtype(self.params, self.run.model.compute_dtype)
+    now = _as_dtype(self.params if params is None else params, self.run.model.compute_dtype)
     own = sampler_mesh(self.mesh, self.run.sampling.tensor)
     engine.load(hand_over_locally(old, now, own))
 
@@ -420,10 +425,10 @@ def open_learner(
     target = state_shardings(jax.eval_shape(start, params), model_config, mesh)
     state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
   del params
-  reference = None
-  if algorithm.reference and parts.adapter is None:
+  frozen, shares = None, bool(config.train.base_share)
+  if (algorithm.reference or shares) and parts.adapter is None:
     # a copy: the state's own arrays are donated with the first step
-    reference = _cast(state.params, config.model.compute_dtype)
+    frozen = _cast(state.params, config.model.compute_dtype)
   return Learner(
     config=model_config,
     tokenizer=tokenizer,
@@ -431,11 +436,12 @@ def open_learner(
     state=state,
     update=update,
     score=score,
-    reference=reference,
+    reference=frozen if algorithm.reference else None,
     run=config,
     multiple=row_parts(mesh),
     algorithm=algorithm,
     trained=parts,
     critic_update=critic.update if critic else None,
     values=critic.values if critic else None,
+    base=frozen if shares else None,
   )

@@ -13,7 +13,9 @@ from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.run import Scored
 from rlvr_jax.eval.samples import SampleStore, SampleWriter
+from rlvr_jax.rl import replay
 from rlvr_jax.rl.collect import Collected, Group, Source, part_metrics, train_sampling
+from rlvr_jax.rl.draws import BASE, POLICY, origins
 from rlvr_jax.rl.types import Rollouts
 
 SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' solve rates
@@ -41,14 +43,15 @@ def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) ->
   rewards = np.asarray(rollouts.rewards, np.float64)
   scored = [s for group in collected.groups for s in group.scored]
   names = np.array([s.verdict.verdict for s in scored])
-  rates = np.array([group.correct.mean() for group in collected.groups])
+  rates = np.array([group.correct[_own(config, group)].mean() for group in collected.groups])
+  right = np.concatenate([group.correct[_own(config, group)] for group in collected.groups])
   completions = [s.completion for group in collected.drawn for s in group.scored]
   used = len(scored)
   lengths = rollouts.completion_mask.sum(axis=1)  # tokens of the model
   row = {
     'reward/mean': float(rewards.mean()),
     'reward/std': float(rewards.std()),
-    'pass@1': float((names == 'correct').mean()),
+    'pass@1': float(right.mean()),
     'pass@group': float((rates > 0).mean()),
     'groups/with_signal': float(((rates > 0) & (rates < 1)).mean()),
     **solved(rates),
@@ -64,7 +67,17 @@ def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) ->
   for name in sorted(set(names.tolist())):
     row[f'verdict/{name}'] = float((names == name).mean())
     row[f'reward/{name}'] = float(rewards[names == name].mean())
+  row |= replay.metrics(config, collected.groups, collected.past.stored)
+  if config.train.base_share:  # the start model's own solve rate
+    other = [g.correct[origins(config, g) == BASE] for g in collected.groups]
+    row['base/pass@1'] = float(np.concatenate(other).mean())
   return row | part_metrics(config, collected.groups) | turn_metrics(scored)
+
+
+def _own(config: Config, group: Group) -> np.ndarray:
+  """bool[G] the policy's own completions; all where it wrote none."""
+  own = origins(config, group) == POLICY
+  return own if own.any() else np.ones_like(own)
 
 
 def turn_metrics(scored: Sequence[Scored]) -> dict[str, float]:

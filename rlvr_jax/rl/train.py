@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -20,7 +21,20 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
-from rlvr_jax.rl import budget, ends, learner, observe, parts, report, skips, utilisation
+from rlvr_jax.rl import (
+  budget,
+  distinct,
+  ends,
+  host_json,
+  learner,
+  loop_checks,
+  mixing,
+  observe,
+  parts,
+  report,
+  skips,
+  utilisation,
+)
 from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
@@ -57,7 +71,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
       'completion, of which there is no majority; take another algorithm'
     )
   parts.check_fits(config, row.credit, row.scale)
-  budget.check(config)
+  loop_checks.check(config, row)
   return row
 
 
@@ -76,6 +90,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       'train.eval_every looks at held-out problems, but task.holdout=0; hold some out, or set '
       'train.eval_every=0'
     )
+  loop_checks.check_problems(config, len(problems))
   learn = learner.open_learner(config, algorithm, total_steps=learner.total_steps(config))
   template, capacity = config.task.template, config.sampling.prompt_capacity
   looks = heldout[: config.train.eval_problems]
@@ -99,7 +114,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
     )
     host: dict[str, Any] = {'iteration': 0, 'skipped_in_row': 0, 'meter': {}, 'cursor': 0}
-    host |= {'queue': [], 'tokens': 0}
+    host |= {'queue': [], 'tokens': 0, 'past': {}}
     if checkpoints.latest() is not None:
       host |= {'tokens': None} | learn.restore(checkpoints)
       log.info('resumed at iteration %d', host['iteration'])
@@ -120,9 +135,12 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     pool = stack.enter_context(pool_of(config.verifier, workdir))
     tools = config, engine, pool, learn.tokenizer
     source = collect_lib.open_source(*tools, problems, prompts)
+    base = functools.partial(mixing.drawing_base, learn, engine)
+    source = dataclasses.replace(source, base=base)
     held_out = collect_lib.open_source(*tools, looks, look_prompts)
     phases = source.phases
-    queue = collect_lib.from_json(source, host['queue'])
+    queue = host_json.from_json(source, host['queue'])
+    past = host_json.past_from_json(source, host['past'])
     keep_rows = None
     if config.train.store_rollouts:
       keep_rows = stack.enter_context(observe.RolloutWriter(source, workdir, hash_of(identity)))
@@ -137,7 +155,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
 
     def save(step: int) -> None:
-      host.update({'iteration': step, 'meter': meter.state(), 'queue': collect_lib.to_json(queue)})
+      host.update({'iteration': step, 'meter': meter.state(), 'queue': host_json.to_json(queue)})
+      host['past'] = host_json.past_to_json(config, past)
       if keep_rows:
         keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
       writer.flush()
@@ -157,7 +176,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       try:
         with phases('sample'):
-          collected = collect_lib.collect(source, algorithm, host['cursor'], queue)
+          collected = collect_lib.collect(source, algorithm, host['cursor'], queue, past)
           greedy, more = None, 0
           if algorithm.greedy_rollout:
             greedy, more = collect_lib.greedy_rewards(source, collected.groups)
@@ -165,7 +184,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         ends.save_once(checkpoints, iteration, save)
         progress.note(f'gave iteration {iteration} up; {graceful.resume_line()}')
         return
-      host['cursor'], queue = collected.cursor, collected.queue
+      host['cursor'], queue, past = collected.cursor, collected.queue, collected.past
       if host['tokens'] is not None:
         host['tokens'] += budget.drawn_in(collected.drawn) + more
         row['tokens/sampled'] = float(host['tokens'])
@@ -176,6 +195,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       with phases('learn'):
         rollouts = collect_lib.assemble(config, collected.groups)
+        rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
         row |= learn.steps(batch, iteration=iteration)
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
