@@ -8,7 +8,7 @@ OPEN: dict[str, type] = {
     f'train.{name}': str
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
-      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'forms', 'repeat_of',
     )
   },
   **{
@@ -17,7 +17,8 @@ OPEN: dict[str, type] = {
       'eps', 'gamma', 'lam', 'positive', 'negative', 'clip_low', 'clip_high', 'dual_clip',
       'ratio_cap', 'tau_positive', 'tau_negative', 'dro_beta', 'offpolicy_low', 'offpolicy_high',
       'select_share', 'select_low', 'select_high', 'select_coef', 'kl_coef', 'entropy_coef',
-      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor',
+      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor', 'rank_coef', 'focal',
+      'repeat_coef', 'entropy_target', 'entropy_delta', 'entropy_most',
     )
   },
   'train.pass_k': int,
@@ -66,7 +67,15 @@ ADDED = {
   'task.split': '',
   'task.turns': 4,
   'task.where': '',
+  'train.entropy_delta': None,
+  'train.entropy_most': None,
+  'train.entropy_target': None,
+  'train.focal': None,
+  'train.forms': None,
   'train.keep_every': 0,
+  'train.rank_coef': None,
+  'train.repeat_coef': None,
+  'train.repeat_of': None,
 }
 
 

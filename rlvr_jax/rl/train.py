@@ -21,7 +21,7 @@ from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import ends, learner, observe, parts, report, skips, utilisation
+from rlvr_jax.rl import ends, forms, learner, observe, parts, report, skips, utilisation
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
 from rlvr_jax.rl.layouts import settled
@@ -56,7 +56,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
       f"reward.control='majority' with train.algorithm={t.algorithm!r}: its baseline is one greedy "
       'completion, of which there is no majority; take another algorithm'
     )
-  parts.check_fits(config, row.credit, row.scale)
+  parts.check_fits(config, row)
   return row
 
 
@@ -174,6 +174,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       with phases('learn'):
         rollouts = collect_lib.assemble(config, collected.groups)
+        if algorithm.wants_forms:
+          rollouts = forms.with_forms(rollouts, collected.groups, problems, algorithm.forms)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
         row |= learn.steps(batch, iteration=iteration)
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
