@@ -8,7 +8,8 @@ OPEN: dict[str, type] = {
     f'train.{name}': str
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
-      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'learn_from',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'learn_from', 'forms',
+      'repeat_of',
     )
   },
   **{
@@ -17,7 +18,8 @@ OPEN: dict[str, type] = {
       'eps', 'gamma', 'lam', 'positive', 'negative', 'clip_low', 'clip_high', 'dual_clip',
       'ratio_cap', 'tau_positive', 'tau_negative', 'dro_beta', 'offpolicy_low', 'offpolicy_high',
       'select_share', 'select_low', 'select_high', 'select_coef', 'kl_coef', 'entropy_coef',
-      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor',
+      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor', 'rank_coef', 'focal',
+      'repeat_coef', 'entropy_target', 'entropy_delta', 'entropy_most',
     )
   },
   'train.pass_k': int,
@@ -69,9 +71,17 @@ ADDED = {
   'train.base_share': 0.0,
   'train.curriculum': 'none',
   'train.curriculum_band': [0.1, 0.9],
+  'train.entropy_delta': None,
+  'train.entropy_most': None,
+  'train.entropy_target': None,
   'train.explore': 0.25,
+  'train.focal': None,
+  'train.forms': None,
   'train.keep_every': 0,
   'train.learn_from': None,
+  'train.rank_coef': None,
+  'train.repeat_coef': None,
+  'train.repeat_of': None,
   'train.replay': 0,
   'train.replay_rate': 0.25,
   'train.reset_every': 0,

@@ -19,7 +19,7 @@ from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.transformer import init_params
-from rlvr_jax.rl import learner
+from rlvr_jax.rl import entropy, learner
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.mixing import copies
@@ -184,7 +184,8 @@ def _learner(
     factors = parts.start(model, config.seed)
     parts.check(params, factors)
     own = critic.optimizer if critic else None
-    return learner.start_state(optimizer, own, params, parts, factors)
+    control = entropy.start(algorithm)
+    return learner.start_state(optimizer, own, params, parts, factors, control)
 
   state = jax.eval_shape(start)
   shardings = None if mesh is None else state_shardings(state, model, mesh)

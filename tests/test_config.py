@@ -33,7 +33,11 @@ def test_smoke_values_yield_to_explicit_overrides_and_apply_only_in_smoke():
     ('train.group', 8.5, 'type float; expected int'),
     ('train.group', True, 'type bool; expected int'),
     ('smoke', 1, 'type int; expected bool'),
-    ('job', 'trian', "job='trian' does not exist; the jobs are benchmark, compare, cot, data, distill"),
+    (
+      'job',
+      'trian',
+      "job='trian' does not exist; the jobs are benchmark, compare, cot, data, distill",
+    ),
     ('train.prompts', 0, 'train.prompts=0: must be a positive number'),
     ('train.group', 1, 'train.group=1: grpo compares completions'),
     ('train.minibatch', 5, 'train.minibatch=5 does not divide train.prompts=32'),

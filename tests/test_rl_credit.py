@@ -29,11 +29,13 @@ def double(strict):
 
 
 @functools.partial(jax.jit, static_argnames=('kind', 'k', 'groups'))
-def credited(scores, group, kind, k, groups):
+def credited(scores, group, kind, k, groups, likelihood=None, forms=None):
   scores, group = jnp.asarray(scores), jnp.asarray(group, jnp.int32)
   valid = jnp.ones(scores.shape, bool)
   counted = scores if kind == 'best_gap' else is_right(scores).astype(scores.dtype)
-  return credit(scores, group_stats(counted, group, valid, groups), group, kind, k=k)
+  stats = group_stats(counted, group, valid, groups)
+  more = {'valid': valid, 'likelihood': likelihood, 'forms': forms}
+  return credit(scores, stats, group, kind, k=k, **more)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -45,10 +47,16 @@ def test_credit_of_every_count_of_right_answers(kind, k):
   scores = np.concatenate([np.arange(n) < c for n, c in sizes]).astype(float)
   order = np.random.default_rng(0).permutation(len(group))
   scores, group = scores[order], group[order]
-  got = credited(scores, group, kind, k, len(sizes))
+  rng = np.random.default_rng(1)
+  more = {
+    'likelihood': -rng.integers(1, 6, len(group)).astype(float),  # with ties
+    'forms': rng.integers(0, 3, len(group)),
+  }
+  got = credited(scores, group, kind, k, len(sizes), **more)
   for g in range(len(sizes)):
     mine = np.flatnonzero(group == g)
-    expected = oracle.credits(list(scores[mine]), kind, k)
+    mores = {name: x[mine] for name, x in more.items()}
+    expected = oracle.credits(list(scores[mine]), kind, k, **mores)
     np.testing.assert_allclose(got[mine], expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 

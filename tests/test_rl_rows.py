@@ -37,10 +37,14 @@ VARIANTS = {
   'ppo, discounted': choose('ppo', gamma=0.9, lam=0.8),
   'bernoulli': choose('grpo', scale='bernoulli_std', ddof=0),
   'batch mean': choose('lite_ppo', baseline='batch_mean'),
+  'unlikely and focal': choose('unlikeliness', rank_coef=0.7, focal=1.5, scale='none'),
+  'distinct, repeats of wrong ones': choose(
+    'distinct', baseline='loo', repeat_coef=0.3, repeat_of='wrong'
+  ),
 }
 ADVANTAGE_CELLS = (
   'credit', 'pass_k', 'baseline', 'scale', 'ddof', 'eps', 'per_token', 'gamma', 'lam', 'whiten',
-  'positive', 'negative',
+  'positive', 'negative', 'rank_coef', 'forms', 'focal', 'repeat_coef', 'repeat_of',
 )  # fmt: skip
 LOSS_CELLS = [
   field.name
@@ -97,12 +101,20 @@ def draw():
   return rewards, mask, valid, values, rng.normal(size=GROUPS), arrays
 
 
+# of whole completions: in group 0 the last two are equal, in group 1 two are wherever one is right
+LIKELIHOOD = np.array([-3.0, -1.0, -1.0, -4.0, -2.0, -4.0, -9.0, -1.0, np.nan, -5.0])
+FORMS = np.array([0, 1, 1, 0, 1, 0, 2, 0, 0, 0], np.int32)
+
 _jitted = jax.jit(advantages_of, static_argnames=('algorithm', 'groups'))
 
 
-def advantages(row, rewards, mask, group, valid, values, greedy, groups=GROUPS):
+def advantages(
+  row, rewards, mask, group, valid, values, greedy, groups=GROUPS, order=slice(None), more=None
+):
+  """order: of the rollouts in LIKELIHOOD and FORMS; more: replaces these."""
+  given = more or {'likelihood': LIKELIHOOD[order], 'forms': FORMS[order]}
   found = _jitted(
-    row, rewards, mask, group, valid, groups=groups, values=values, greedy_rewards=greedy
+    row, rewards, mask, group, valid, groups=groups, values=values, greedy_rewards=greedy, **given
   )
   return np.asarray(found.advantages), found.returns
 
@@ -112,14 +124,18 @@ def test_advantages_of_every_row(name):
   row = ADVANTAGE_ROWS[name]
   rewards, mask, valid, values, greedy, _ = draw()
   got, targets = advantages(row, rewards, mask, GROUP, valid, values, greedy)
-  expected, wanted = oracle.advantages_of(row, rewards, mask, GROUP, valid, values, greedy)
+  expected, wanted = oracle.advantages_of(
+    row, rewards, mask, GROUP, valid, values, greedy, LIKELIHOOD, FORMS
+  )
   np.testing.assert_allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE)
   assert not got[~mask].any()
   assert not got[~valid].any()
   assert (targets is None) == (not row.critic)
   if row.critic:
     np.testing.assert_allclose(targets, wanted, rtol=TOLERANCE, atol=TOLERANCE)
-  if row.credit in ('identity', 'passk_train', 'best_gap') and not row.whiten:
+  if row.credit in ('identity', 'passk_train', 'best_gap', 'unlikely') and not (
+    row.whiten or row.repeat_coef
+  ):
     within = row.baseline in ('group_mean', 'loo', 'length_weighted') or row.credit != 'identity'
     assert (not got[GROUP == 1].any()) == within  # a constant group teaches nothing
 
@@ -135,7 +151,7 @@ def test_order_and_filling_rows_do_not_change_advantages(name):
   renamed = np.zeros(6)
   renamed[names] = greedy
   shuffled, _ = advantages(
-    row, rewards[order], mask[order], names[GROUP[order]], keep, values[order], renamed, 6
+    row, rewards[order], mask[order], names[GROUP[order]], keep, values[order], renamed, 6, order
   )
   np.testing.assert_allclose(shuffled[:B], got[order[:B]], rtol=1e-12, atol=1e-12)
   assert not shuffled[B:].any()
@@ -242,7 +258,8 @@ def test_float32_stays_float32_in_every_row():
   with jax.enable_x64(False):
     for name, row in ADVANTAGE_ROWS.items():
       rewards, mask, group, valid, values, greedy = given
-      options = {'groups': GROUPS, 'values': values, 'greedy_rewards': greedy}
+      options = {'groups': GROUPS, 'values': values, 'greedy_rewards': greedy, 'forms': FORMS}
+      options['likelihood'] = np.float32(LIKELIHOOD)
       call = functools.partial(advantages_of, row, **options)
       found = jax.eval_shape(call, rewards, mask, group, valid)
       assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype('float32')}, name
@@ -291,6 +308,15 @@ def test_a_row_that_needs_more_says_so():
     advantages(ALGORITHMS['ppo'], rewards, mask, GROUP, valid, None, None)
   with pytest.raises(ValueError, match='needs greedy_rewards'):
     advantages(ALGORITHMS['remax'], rewards, mask, GROUP, valid, values, None)
+  nothing = {'likelihood': None, 'forms': None}
+  for name, what in (
+    ('unlikeliness', 'likelihood'),
+    ('distinct', 'forms'),
+    ('batch_exploration', 'forms'),
+  ):
+    given = rewards, mask, GROUP, valid, None, None
+    with pytest.raises(ValueError, match=f'needs {what}, one for each rollout'):
+      advantages(ALGORITHMS[name], *given, more=nothing)
   greedy = Algorithm(baseline='greedy', scale='none')
   with pytest.raises(ValueError, match='needs greedy_rewards'):
     advantages(greedy, rewards, mask, GROUP, valid, values, None)

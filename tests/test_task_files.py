@@ -13,6 +13,7 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import config_keys
 from rlvr_jax.eval.run import Scored
 from rlvr_jax.rl import collect, parts
+from rlvr_jax.rl.algorithms import choose
 from rlvr_jax.sampling.types import Completion, Item, Turns
 from rlvr_jax.tasks import environments, prompts, user_file
 from rlvr_jax.tasks import load as load_lib
@@ -213,11 +214,11 @@ def test_the_default_is_the_verifiers_reward_to_the_bit(values):
 
 
 def test_algorithms_that_ask_for_right_or_wrong_take_no_other_parts():
-  parts.check_fits(config_of(correct=1.0), 'signed', 'none')
-  parts.check_fits(config_of(correct=1.0, format=0.1), 'identity', 'group_std')
-  for credit, scale in (('pkpo', 'none'), ('identity', 'bernoulli_std')):
+  parts.check_fits(config_of(correct=1.0), choose('psr'))
+  parts.check_fits(config_of(correct=1.0, format=0.1), choose('grpo'))
+  for row in (choose('pkpo'), choose('grpo', scale='bernoulli_std')):
     with pytest.raises(ValueError, match='asks whether an answer is right'):
-      parts.check_fits(config_of(correct=1.0, format=0.1), credit, scale)
+      parts.check_fits(config_of(correct=1.0, format=0.1), row)
 
 
 PARTS = """

@@ -67,8 +67,9 @@ def scale(stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: flo
   """What each entry is divided by, f[B]; stats of the entries, group i32[B].
 
   none: 1. group_std, batch_std: standard deviation with `ddof`, within the group or over all, plus
-  eps. bernoulli_std: sqrt(p (1 - p)) + eps, p the group's mean of rewards 0 and 1. Where the count
-  does not exceed ddof there is no deviation to divide by, and it is 1.
+  eps. bernoulli_std: sqrt(p (1 - p)) + eps, p the group's mean of rewards 0 and 1; solve_rate: p +
+  eps, 1 where p is 0. Where the count does not exceed ddof there is no deviation to divide by, and
+  it is 1.
   """
   if kind == 'none':
     return jnp.ones_like(stats.mean[group])
@@ -81,6 +82,9 @@ def scale(stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: flo
   if kind == 'bernoulli_std':
     p = stats.mean[group]
     return jnp.sqrt(jnp.maximum(p * (1 - p), 0.0)) + eps
+  if kind == 'solve_rate':
+    p = stats.mean[group]
+    return jnp.where(p > 0, p + eps, 1.0)
   raise ValueError(f'train.scale={kind!r}: known are {", ".join(SCALES)}')
 
 
@@ -129,13 +133,17 @@ def advantages_of(
   groups: int,
   values: jax.Array | None = None,
   greedy_rewards: jax.Array | None = None,
+  likelihood: jax.Array | None = None,
+  forms: jax.Array | None = None,
 ) -> Advantages:
   """The per-token advantages of any row of the table, over the whole batch of an iteration.
 
   token_rewards f[B,T] (rl/rewards.py), mask bool[B,T] of completion tokens, group i32[B] in
   [0, groups), valid bool[B] false on rows that only fill a shape. values f[B,T]: the critic's, for
-  per_token 'gae'. greedy_rewards f[groups], for baseline 'greedy'. Jit-able with `algorithm` and
-  `groups` static. To be called before the batch is cut: baselines and whitening couple it.
+  per_token 'gae'. greedy_rewards f[groups], for baseline 'greedy'. likelihood f[B]: log-probs of
+  whole completions, for credit 'unlikely'. forms i32[B]: of a group, equal for completions that say
+  the same, where algorithm.wants_forms. Jit-able with `algorithm` and `groups` static. To be called
+  before the batch is cut: baselines and whitening couple it.
   """
   mask = mask & valid[:, None]
   token_rewards = jnp.where(mask, token_rewards, 0.0)
@@ -153,7 +161,7 @@ def advantages_of(
   else:
     score = jnp.where(valid, jnp.sum(token_rewards, axis=1), -jnp.inf)
     one = group_advantages(
-      _credited(algorithm, score, group, valid, groups),
+      _credited(algorithm, score, group, valid, groups, likelihood, forms),
       group,
       valid,
       groups=groups,
@@ -164,6 +172,7 @@ def advantages_of(
       lengths=jnp.sum(mask, axis=1),
       greedy=greedy_rewards,
     )
+    one = _weighted(algorithm, one, score, group, valid, groups, forms)
     advantages = jnp.broadcast_to(one[:, None], mask.shape)
   if algorithm.whiten:
     advantages = whiten(advantages, mask)
@@ -174,7 +183,13 @@ def advantages_of(
 
 
 def _credited(
-  algorithm: Algorithm, score: jax.Array, group: jax.Array, valid: jax.Array, groups: int
+  algorithm: Algorithm,
+  score: jax.Array,
+  group: jax.Array,
+  valid: jax.Array,
+  groups: int,
+  likelihood: jax.Array | None,
+  forms: jax.Array | None,
 ) -> jax.Array:
   """Scores f[B] after the row's credit, in the convention of losses that average over rollouts."""
   kind = algorithm.credit
@@ -186,5 +201,40 @@ def _credited(
     return credit_lib.checked(value, score, kind)
   counted = score if kind == 'best_gap' else credit_lib.is_right(score).astype(score.dtype)
   stats = group_stats(counted, group, valid, groups)
-  value = credit_lib.credit(score, stats, group, kind, k=algorithm.pass_k)
+  value = credit_lib.credit(
+    score,
+    stats,
+    group,
+    kind,
+    valid=valid,
+    k=algorithm.pass_k,
+    rank_coef=algorithm.rank_coef,
+    likelihood=likelihood,
+    forms=forms,
+  )
   return value * stats.count[group] if kind in credit_lib.SUMMED else value
+
+
+def _weighted(
+  algorithm: Algorithm,
+  advantages: jax.Array,
+  score: jax.Array,
+  group: jax.Array,
+  valid: jax.Array,
+  groups: int,
+  forms: jax.Array | None,
+) -> jax.Array:
+  """Advantages f[B] times the weight of their group, less the price of saying what others say."""
+  if not (algorithm.focal or algorithm.repeat_coef):
+    return advantages
+  right = credit_lib.is_right(score)
+  stats = group_stats(right.astype(score.dtype), group, valid, groups)
+  if algorithm.focal:
+    advantages = advantages * credit_lib.focal(stats, group, algorithm.focal)
+  if algorithm.repeat_coef:
+    if forms is None:
+      raise ValueError('repeat_coef needs forms, one for each rollout')
+    wrong = ~right if algorithm.repeat_of == 'wrong' else None
+    price = credit_lib.repeats(forms, group, valid, stats.count, wrong)
+    advantages = advantages - algorithm.repeat_coef * price
+  return advantages

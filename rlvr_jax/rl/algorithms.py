@@ -8,9 +8,12 @@ import dataclasses
 from rlvr_jax.rl import kl
 from rlvr_jax.tasks import user_file
 
-CREDITS = ('identity', 'signed', 'pkpo', 'pkpo_loo', 'passk_train', 'best_gap')
+CREDITS = (
+  'identity', 'signed', 'pkpo', 'pkpo_loo', 'passk_train', 'best_gap', 'unlikely', 'distinct',
+  'distinct_loo',
+)  # fmt: skip
 BASELINES = ('none', 'group_mean', 'loo', 'greedy', 'length_weighted', 'batch_mean')
-SCALES = ('none', 'group_std', 'batch_std', 'bernoulli_std')
+SCALES = ('none', 'group_std', 'batch_std', 'bernoulli_std', 'solve_rate')
 PER_TOKEN = ('broadcast', 'returns', 'gae')
 RATIOS = ('token', 'seq_mean', 'seq_sum', 'seq_mean_token_grad')
 SURROGATES = (
@@ -38,6 +41,8 @@ STATISTICS = tuple(
   for level in ('token', 'seq_sum', 'seq_mean', 'seq_max')
   for kind in ('k1', 'k2', 'k3')
 )
+FORMS = ('answer', 'completion')
+REPEAT_OF = ('all', 'wrong')
 KL_IN = ('none', 'reward', 'loss')
 LEARN_FROM = ('all', 'distinct_correct')
 INFINITY = float('inf')
@@ -53,6 +58,8 @@ class Algorithm:
   # advantages, over the whole batch of an iteration: rl/credit.py, rl/advantages.py, rl/returns.py
   credit: str = 'identity'
   pass_k: int = 4  # the k of pass@k credits
+  rank_coef: float = 0.25  # of credit 'unlikely': what the likeliest loses
+  forms: str = 'answer'  # what makes completions the same: tasks/canonical.py
   baseline: str = 'group_mean'
   scale: str = 'group_std'
   ddof: int = 1
@@ -60,6 +67,9 @@ class Algorithm:
   per_token: str = 'broadcast'
   gamma: float = 1.0  # of returns and gae
   lam: float = 1.0  # of gae
+  focal: float = 0.0  # advantages times (1 - share of right answers in the group)^focal
+  repeat_coef: float = 0.0  # price of a form that all others of the group have too
+  repeat_of: str = 'all'  # who pays it: all | wrong
   whiten: bool = False
   positive: float = 1.0  # factor of positive advantages
   negative: float = 1.0  # factor of negative advantages
@@ -88,6 +98,9 @@ class Algorithm:
   kl_coef: float = 0.0  # 0: no reference model, no reference forward
   kl_kind: str = 'k3_st'
   entropy_coef: float = 0.0
+  entropy_target: float = 0.0  # nats a token that the coefficient works towards; 0: it is fixed
+  entropy_delta: float = 1e-4  # what a step adds to it or takes from it
+  entropy_most: float = 5e-3  # its bound; the other is 0
   value_clip: float = 0.5  # of the critic
   value_coef: float = 1.0
   # what the loop does: rl/rewards.py, rl/selection.py
@@ -116,6 +129,36 @@ class Algorithm:
   def scored_first(self) -> bool:
     """Log-probs (and entropies) of the whole batch are wanted before the step that uses them."""
     return self.token_select != 'none' or (self.reference and self.kl_in == 'reward')
+
+  @property
+  def wants_forms(self) -> bool:
+    """Completions of a group are told apart by what they say (Rollouts.forms)."""
+    return self.credit in ('distinct', 'distinct_loo') or self.repeat_coef > 0
+
+  @property
+  def compares(self) -> str:
+    """The cell for which a group needs two completions at least; '' if none does."""
+    cells = {
+      'credit': self.credit in ('unlikely', 'distinct', 'distinct_loo'),
+      'scale': self.scale == 'solve_rate',
+      'focal': self.focal > 0,
+      'repeat_coef': self.repeat_coef > 0,
+    }
+    return self._first_of(cells)
+
+  @property
+  def asks_right(self) -> str:
+    """The cell that asks whether an answer is right; '' if none does."""
+    cells = {
+      'credit': self.credit not in ('identity', 'best_gap'),
+      'scale': self.scale in ('bernoulli_std', 'solve_rate'),
+      'focal': self.focal > 0,
+      'repeat_of': self.repeat_coef > 0 and self.repeat_of == 'wrong',
+    }
+    return self._first_of(cells)
+
+  def _first_of(self, cells: dict[str, bool]) -> str:
+    return next((f'train.{x}={getattr(self, x)!r}' for x, used in cells.items() if used), '')
 
 
 def _row(**cells) -> Algorithm:
@@ -173,6 +216,15 @@ ALGORITHMS = {
   'w_reinforce': _row(**_PLAIN, credit='signed', positive=0.1),
   # rejection-sampling fine-tuning: cross-entropy on right answers, each once
   'rft': _row(**_PLAIN, credit='signed', surrogate='reinforce', learn_from='distinct_correct'),
+  # for coverage: rare answers, hard problems, entropy
+  'unlikeliness': _row(credit='unlikely'),
+  'distinct': _row(**_CENTRED, credit='distinct'),
+  'distinct_loo': _row(**_PLAIN, credit='distinct_loo'),
+  'f_grpo': _row(focal=0.5),
+  'maxrl': _row(scale='solve_rate'),
+  'batch_exploration': _row(repeat_coef=0.1),
+  'rare_wrong': _row(repeat_coef=0.1, repeat_of='wrong'),
+  'adaptive_entropy': _row(entropy_target=0.2),
   # supervised fine-tuning: the same update with every completion token at weight 1
   'sft': _row(**_PLAIN, surrogate='nll'),
 }
@@ -209,6 +261,8 @@ def _check_values(row: Algorithm) -> None:
     'aggregation': AGGREGATIONS,
     'kl_in': KL_IN,
     'learn_from': LEARN_FROM,
+    'forms': FORMS,
+    'repeat_of': REPEAT_OF,
   }
   for cell, values in known.items():
     value = getattr(row, cell)
@@ -218,12 +272,22 @@ def _check_values(row: Algorithm) -> None:
       raise ValueError(f'train.{cell}={value!r}: known are {", ".join(values)}')
   bounds = {
     'pass_k': (row.pass_k >= 1, 'must be at least 1'),
+    'rank_coef': (0 <= row.rank_coef <= 1, 'must lie in 0..1'),
+    'focal': (row.focal >= 0, 'must not be negative'),
+    'repeat_coef': (row.repeat_coef >= 0, 'must not be negative'),
     'gamma': (0 <= row.gamma <= 1, 'must lie in 0..1'),
     'lam': (0 <= row.lam <= 1, 'must lie in 0..1'),
     'dual_clip': (row.dual_clip == 0 or row.dual_clip > 1, 'must be above 1, or 0 for none'),
     'clip_low': (0 <= row.clip_low <= 1, 'must lie in 0..1'),
     'clip_high': (row.clip_high >= 0, 'must not be negative'),
     'kl_coef': (row.kl_coef >= 0, 'must not be negative'),
+    'entropy_target': (row.entropy_target >= 0, 'must not be negative'),
+    'entropy_delta': (row.entropy_delta >= 0, 'must not be negative'),
+    'entropy_coef': (
+      not row.entropy_target or 0 <= row.entropy_coef <= row.entropy_most,
+      f'starts outside 0..train.entropy_most={row.entropy_most}, between which '
+      f'train.entropy_target={row.entropy_target} moves it',
+    ),
     'select_share': (0 < row.select_share <= 1, 'is a share of the tokens: above 0, at most 1'),
     'overlong_share': (0 <= row.overlong_share <= 1, 'is a share of the cap: in 0..1'),
     'offpolicy_high': (row.offpolicy_high >= row.offpolicy_low, 'is below train.offpolicy_low'),
@@ -250,17 +314,18 @@ def _check_advantages(row: Algorithm, name: str) -> None:
       row.per_token == 'gae' and row.baseline != 'none',
       "train.per_token='gae' has the critic as its baseline; set train.baseline='none'",
     )
-  if row.credit not in ('identity', 'signed'):
+  _check_compared(row)
+  if row.credit not in ('identity', 'signed', 'unlikely', 'distinct', 'distinct_loo'):
     _refuse(
       row.baseline != 'none' or row.scale != 'none',
       f'train.credit={row.credit!r} has its baseline within; set train.baseline=none and '
       'train.scale=none',
     )
   _refuse(
-    row.credit not in ('identity', 'best_gap')
+    row.asks_right != ''
     and (row.overlong_share > 0 or (row.kl_in == 'reward' and row.kl_coef > 0)),
-    f'train.credit={row.credit!r} asks whether an answer is right, which a reward with KL or an '
-    "overlong punishment in it does not tell; use train.kl_in='loss' and train.overlong_share=0",
+    f'{row.asks_right} asks whether an answer is right, which a reward with KL or an overlong '
+    "punishment in it does not tell; use train.kl_in='loss' and train.overlong_share=0",
   )
   if row.scale != 'none' and row.baseline == 'none':
     raise ValueError(
@@ -268,11 +333,35 @@ def _check_advantages(row: Algorithm, name: str) -> None:
       'within a group; set train.std_normalise=False'
     )
   within = ('group_mean', 'loo', 'length_weighted')
-  fits = {'batch_std': (*within, 'batch_mean')}.get(row.scale, within)
+  fits = {
+    'batch_std': (*within, 'batch_mean'),
+    'solve_rate': ('group_mean',),
+  }.get(row.scale, within)
   _refuse(
     row.scale != 'none' and row.baseline not in fits,
     f'train.scale={row.scale!r} is 0 where all rewards are equal, and train.baseline='
     f'{row.baseline!r} leaves something to be divided by it; use one of {", ".join(fits)}',
+  )
+
+
+def _check_compared(row: Algorithm) -> None:
+  """Cells that compare the completions of a group."""
+  _refuse(
+    row.per_token != 'broadcast' and row.compares != '',
+    f"{row.compares} is of whole completions; it needs train.per_token='broadcast', not "
+    f'{row.per_token!r}',
+  )
+  rare = row.credit in ('unlikely', 'distinct', 'distinct_loo')
+  _refuse(
+    rare and row.baseline == 'greedy',
+    f"train.credit={row.credit!r} is worth less than a reward, and train.baseline='greedy' is a "
+    'reward; use group_mean, loo or none',
+  )
+  _refuse(
+    row.credit != 'identity' and row.scale == 'solve_rate',
+    "train.scale='solve_rate' divides rewards by their mean; with "
+    f'train.credit={row.credit!r} they are no rewards any more; use train.credit=identity, or '
+    'another scale',
   )
 
 

@@ -46,6 +46,29 @@ def group_stats(x: jax.Array, group: jax.Array, valid: jax.Array, groups: int) -
   return GroupStats(count, mean, total(jnp.square(x - mean[group])), largest, smallest)
 
 
+def places(
+  x: jax.Array, group: jax.Array, counted: jax.Array, groups: int
+) -> tuple[jax.Array, jax.Array]:
+  """Of each entry of x [B], how many counted ones of its group are below it, and how many equal it.
+
+  i32[B] each, itself among the latter; 0 for those that are not counted (bool[B]). group i32[B] in
+  [0, groups). By one sort, so that no [B,B] exists.
+  """
+  n = x.shape[0]
+  own = jnp.where(counted, group, groups)
+  order = jnp.lexsort((x, own))
+  own, x = own[order], x[order]
+  place = jnp.arange(n, dtype=jnp.int32)
+  first = jnp.ones(1, bool)
+  begins = jnp.concatenate([first, (own[1:] != own[:-1]) | (x[1:] != x[:-1])])
+  run = jnp.cumsum(begins, dtype=jnp.int32) - 1  # entries of one group with one value
+  equal = jax.ops.segment_sum(jnp.ones_like(place), run, n)[run]
+  start = jax.ops.segment_min(place, run, n)[run]
+  below = start - jax.ops.segment_min(place, own, groups + 1)[own]
+  back = jnp.zeros_like(place).at[order].set(place)
+  return jnp.where(counted, below[back], 0), jnp.where(counted, equal[back], 0)
+
+
 def pool(stats: GroupStats) -> GroupStats:
   """The statistics of all groups taken as one, each field [1]."""
   count = jnp.sum(stats.count)

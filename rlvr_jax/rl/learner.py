@@ -25,6 +25,7 @@ from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl import critic as critic_lib
+from rlvr_jax.rl import entropy
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
 from rlvr_jax.rl.optimizer import make_optimizer
@@ -350,12 +351,14 @@ def start_state(
   params: Params,
   trained: Trained | None = None,
   factors: Any = None,
+  entropy: Any = None,
 ) -> TrainState:
-  """The state before the first step; factors: of adapters, from trained.start."""
+  """The state before the first step; factors: of adapters, from trained.start; entropy: from
+  entropy.start."""
   critic = None
   if critic_optimizer is not None:
     critic = critic_lib.start(params, critic_optimizer)
-  state = TrainState(jnp.zeros((), jnp.int32), params, None, critic, factors)
+  state = TrainState(jnp.zeros((), jnp.int32), params, None, critic, factors, entropy)
   return state.replace(opt_state=optimizer.init((trained or Trained()).take(state)))
 
 
@@ -417,7 +420,8 @@ def open_learner(
   def start(params: Params) -> TrainState:
     factors = parts.start(model_config, config.seed)
     parts.check(params, factors)
-    return start_state(optimizer, critic.optimizer if critic else None, params, parts, factors)
+    own, control = critic.optimizer if critic else None, entropy.start(algorithm)
+    return start_state(optimizer, own, params, parts, factors, control)
 
   if mesh is None:
     state = jax.jit(start, donate_argnums=0)(params)

@@ -14,6 +14,7 @@ import numpy as np
 
 from rlvr_jax.config import Config
 from rlvr_jax.eval.run import Scored
+from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.tasks import parts as file_parts
 from rlvr_jax.tasks.formats import think_box
 from rlvr_jax.tasks.load import environment_of
@@ -154,15 +155,21 @@ def metrics(
   return row
 
 
-def check_fits(config: Config, credit: str, scale: str) -> None:
-  """ValueError where an algorithm takes rewards for right or wrong, and parts blur that."""
+def check_fits(config: Config, row: Algorithm) -> None:
+  """ValueError where an algorithm takes rewards for right or wrong, and parts blur that.
+
+  And where it compares the completions of a group, which has but one.
+  """
   extra = [name for name in weights_of(config) if name != 'correct']
-  asks = credit not in ('identity', 'best_gap') or scale == 'bernoulli_std'
-  if extra and asks:
-    cell = f'train.scale={scale!r}' if scale == 'bernoulli_std' else f'train.credit={credit!r}'
+  if extra and row.asks_right:
     raise ValueError(
-      f'{cell} asks whether an answer is right, which a reward with the parts {", ".join(extra)} '
-      'does not tell; leave them out of reward.parts, or take another algorithm'
+      f'{row.asks_right} asks whether an answer is right, which a reward with the parts '
+      f'{", ".join(extra)} does not tell; leave them out of reward.parts, or take another algorithm'
+    )
+  if row.compares and config.train.group < 2:
+    raise ValueError(
+      f'{row.compares} compares the completions of a group, and train.group={config.train.group}; '
+      'sample two of each problem at least, or take another algorithm'
     )
 
 

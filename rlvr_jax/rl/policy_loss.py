@@ -23,12 +23,17 @@ PER_TOKEN = (
 
 
 def policy_loss(
-  batch: TokenBatch, rollouts: int, denominator: losses.Denominators, algorithm: Algorithm
+  batch: TokenBatch,
+  rollouts: int,
+  denominator: losses.Denominators,
+  algorithm: Algorithm,
+  entropy_coef: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Loss f[] of flat tokens (a part of the whole batch's), and sums over tokens for metrics.
 
   rollouts bounds batch.rollout. Masked tokens are replaced before any arithmetic. What depends on
   the whole batch (advantages, keep, penalised, denominator) is taken before it is cut.
+  entropy_coef f[]: in place of the algorithm's, where that adapts (rl/entropy.py).
   """
   mask = batch.mask
 
@@ -70,9 +75,10 @@ def policy_loss(
     metrics['kl_ref'] = jnp.sum(jax.lax.stop_gradient(clean(kl)))
     if algorithm.kl_in == 'loss':
       per_token = per_token + algorithm.kl_coef * kl
-  if algorithm.entropy_coef:
-    assert batch.entropy is not None, 'entropy_coef needs the entropies'
-    per_token = per_token - algorithm.entropy_coef * clean(batch.entropy)
+  bonus = algorithm.entropy_coef if entropy_coef is None else entropy_coef.astype(per_token.dtype)
+  if entropy_coef is not None or algorithm.entropy_coef:
+    assert batch.entropy is not None, 'an entropy bonus needs the entropies'
+    per_token = per_token - bonus * clean(batch.entropy)
   loss = losses.reduce(
     jnp.where(used, per_token, 0.0),
     mask,

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlvr_jax.config import Config
+from rlvr_jax.rl import rewards as rewards_lib
 from rlvr_jax.rl.advantages import Advantages, advantages_of
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.kl import kl_est
 from rlvr_jax.rl.observe import advantage_metrics
-from rlvr_jax.rl.rewards import shape_rewards
 from rlvr_jax.rl.selection import token_select
 from rlvr_jax.rl.types import Rollouts
 
@@ -72,6 +72,7 @@ def prepare(
   the policy before the step), token selection or a KL in the reward; the start model only with a
   KL term.
   """
+  rewards_lib.check_binary(algorithm, rollouts.rewards[rollouts.valid])
   old = ref = entropy = values = None
   if several_steps or algorithm.scored_first:
     old, entropy = score(rollouts)
@@ -121,7 +122,7 @@ def _advantages(
   kl_tok = None
   if old is not None and ref is not None:
     kl_tok = kl_est(jnp.where(mask, old, 0.0), jnp.where(mask, ref, 0.0), algorithm.kl_kind)
-  rewards = shape_rewards(
+  rewards = rewards_lib.shape_rewards(
     rollouts.rewards,
     jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
     rollouts.truncated,
@@ -143,6 +144,9 @@ def _advantages(
     groups=groups,
     values=values,
     greedy_rewards=greedy,
+    # as they were recorded when the completions were drawn: ranks are all that is asked of them
+    likelihood=jnp.sum(jnp.where(mask, rollouts.sampler_logprobs, 0.0), axis=1),
+    forms=rollouts.forms,
   )
 
 

@@ -2,6 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from rlvr_jax.rl.algorithms import Algorithm
 
 
 def overlong_penalty(
@@ -53,3 +56,18 @@ def shape_rewards(
   if kl_tok is not None:
     rewards = rewards - jnp.where(mask, jnp.asarray(kl_coef, score.dtype) * kl_tok, 0.0)
   return rewards
+
+
+def check_binary(algorithm: Algorithm, rewards: np.ndarray) -> None:
+  """ValueError where an algorithm counts right answers, and rewards are not 0 or 1 (or -1 or 1)."""
+  cell = algorithm.asks_right
+  if not (cell and algorithm.compares):
+    return
+  wrong = (0.0,) if algorithm.scale == 'solve_rate' else (0.0, -1.0)
+  odd = rewards[~np.isin(rewards, (1.0, *wrong))]
+  if odd.size:
+    raise ValueError(
+      f'{cell} counts right answers, and a reward of {odd[0]:g} does not say whether one is: it '
+      f'takes rewards of 1 and {" or ".join(f"{x:g}" for x in wrong)}; take a task whose verifier '
+      'gives those, or another algorithm'
+    )

@@ -60,6 +60,7 @@ def assemble(
     group=np.arange(B, dtype=np.int32) if group is None else np.asarray(group, np.int32),
     truncated=np.zeros(B, bool) if truncated is None else np.asarray(truncated, bool),
     valid=np.ones(B, bool),
+    forms=np.zeros(B, np.int32),
     images=_images(prompts),
   )
 

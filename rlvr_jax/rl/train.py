@@ -25,6 +25,7 @@ from rlvr_jax.rl import (
   budget,
   distinct,
   ends,
+  forms,
   host_json,
   learner,
   loop_checks,
@@ -70,7 +71,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
       f"reward.control='majority' with train.algorithm={t.algorithm!r}: its baseline is one greedy "
       'completion, of which there is no majority; take another algorithm'
     )
-  parts.check_fits(config, row.credit, row.scale)
+  parts.check_fits(config, row)
   loop_checks.check(config, row)
   return row
 
@@ -195,6 +196,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       with phases('learn'):
         rollouts = collect_lib.assemble(config, collected.groups)
+        if algorithm.wants_forms:
+          rollouts = forms.with_forms(rollouts, collected.groups, problems, algorithm.forms)
         rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
         row |= learn.steps(batch, iteration=iteration)

@@ -22,6 +22,7 @@ class Rollouts(flax.struct.PyTreeNode):
   group: np.ndarray  # i32[B]
   truncated: np.ndarray  # bool[B]
   valid: np.ndarray  # bool[B] false on rows that only fill a shape, or that nothing learns from
+  forms: np.ndarray  # i32[B] of a group, equal for completions that say the same; else 0
   images: np.ndarray | None = None  # object[B] tuples of models/images.Image; None without any
 
 
@@ -48,3 +49,4 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   critic: Any = None  # rl/critic.py: CriticState, where one is learnt
   lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)
+  entropy: Any = None  # rl/entropy.py: EntropyControl, where a coefficient adapts

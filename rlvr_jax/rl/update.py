@@ -15,6 +15,7 @@ from rlvr_jax.models.layers import wide
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.rules import KV_PATHS, TRAIN_RULES
 from rlvr_jax.models.vision import Images
+from rlvr_jax.rl import entropy as entropy_lib
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.policy_loss import PER_TOKEN, Metrics, policy_loss
@@ -112,6 +113,7 @@ def rows_loss(
   remat: str | bool,
   chunk: int,
   mesh: Mesh | None = None,
+  entropy_coef: jax.Array | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """The loss of one micro-batch [b,T], from params, with its metrics."""
   with jax.named_scope('logprobs'):
@@ -129,7 +131,7 @@ def rows_loss(
     )
   with jax.named_scope('loss'):
     batch, rollouts = flatten(rows, logprobs, entropy)
-    loss, metrics = policy_loss(batch, rollouts, denominator, algorithm)
+    loss, metrics = policy_loss(batch, rollouts, denominator, algorithm, entropy_coef)
   mask = rows.completion_mask
   metrics['entropy'] = jnp.sum(jax.lax.stop_gradient(jnp.where(mask, entropy, 0.0)))
   return loss, metrics
@@ -248,6 +250,8 @@ def make_update(
 
   def update(state: TrainState, rows: Rows, temperature: jax.Array):
     denominator = denominators(rows, longest)
+    control = state.entropy
+    bonus = entropy_lib.coefficient(algorithm, control)
 
     def loss_of(params, micro):
       return rows_loss(
@@ -261,12 +265,17 @@ def make_update(
         remat=remat,
         chunk=chunk,
         mesh=mesh,
+        entropy_coef=bonus,
       )
 
     placed = None if mesh is None else state_shardings(parts.take(state), config, mesh)
     state, metrics = stepped(parts, optimizer, state, loss_of, rows, placed)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
+    if bonus is not None:
+      metrics['entropy/coef'] = bonus
+      new = entropy_lib.adapted(algorithm, control, metrics['entropy'], metrics['skipped'] == 0)
+      state = state.replace(entropy=new)
     return state, metrics | {'tokens': tokens}
 
   return jitted(update, mesh)

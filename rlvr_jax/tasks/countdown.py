@@ -28,8 +28,12 @@ _FORMS = (
 
 def _value(form: int, a: int, first: str, b: int, second: str, c: int) -> int:
   f, g = _OPERATORS[first], _OPERATORS[second]
-  right_first = form == 2 or (form == 0 and second == '*' and first != '*')
-  return f(a, g(b, c)) if right_first else g(f(a, b), c)
+  return f(a, g(b, c)) if _right_first(form, first, second) else g(f(a, b), c)
+
+
+def _right_first(form: int, first: str, second: str) -> bool:
+  """Whether the second operation is done before the first."""
+  return form == 2 or (form == 0 and second == '*' and first != '*')
 
 
 def _text(form: int, a: int, first: str, b: int, second: str, c: int) -> str:
@@ -57,6 +61,43 @@ def verify(problem: Problem, completion: str) -> Verdict:
       return Verdict('wrong', 0.0, completion, f'equals {value}')
     return Verdict('correct', 1.0, completion)
   return Verdict('unparsed', 0.0, '', 'not an expression over three numbers')
+
+
+def canonical(problem: Problem, text: str) -> str:
+  """One text for all ways to write a calculation: (7+2)*3, 3*(2+7) and (2+7)*3 are '(+2+7)*3'.
+
+  Terms and factors are in order, brackets that change nothing are gone; what is no expression over
+  three numbers stays as it is.
+  """
+  for form, pattern in enumerate(_FORMS):
+    if match := pattern.fullmatch(text):
+      a, first, b, second, c = match.groups()
+      right = _right_first(form, first, second)
+      return _in_order((first, a, (second, b, c)) if right else (second, (first, a, b), c))
+  return text
+
+
+_Tree = str | tuple  # a number, or (operator, left, right)
+
+
+def _in_order(tree: _Tree) -> str:
+  return ''.join(sorted(_terms(tree, '+')))
+
+
+def _terms(tree: _Tree, sign: str) -> list[str]:
+  """What is added up, each with its sign."""
+  if isinstance(tree, str) or tree[0] == '*':
+    return [sign + '*'.join(sorted(_factors(tree)))]
+  other = sign if tree[0] == '+' else '-' if sign == '+' else '+'
+  return _terms(tree[1], sign) + _terms(tree[2], other)
+
+
+def _factors(tree: _Tree) -> list[str]:
+  if isinstance(tree, str):
+    return [tree]
+  if tree[0] == '*':
+    return _factors(tree[1]) + _factors(tree[2])
+  return [f'({_in_order(tree)})']
 
 
 def expressions(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:

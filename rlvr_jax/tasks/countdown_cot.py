@@ -44,6 +44,18 @@ def verify(problem: Problem, completion: str) -> Verdict:
   return Verdict('correct', 1.0, attempt)
 
 
+def canonical(problem: Problem, text: str) -> str:
+  """countdown's form of the calculation that an attempt writes in two equations."""
+  match = _ATTEMPT.fullmatch(text)
+  if match is None:
+    return text
+  a, first, b, x, c, second, d, _ = match.groups()
+  inner = f'({a}{first}{b})'
+  # as text: Python refuses to make numbers of thousands of digits
+  whole = f'{c}{second}{inner}' if d == x and c != x else f'{inner}{second}{d}'
+  return countdown.canonical(problem, whole)
+
+
 def attempts(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
   """Every attempt over the three numbers with the value it ends at; repeats where numbers do."""
   for a, b, c in sorted(set(itertools.permutations(numbers))):
