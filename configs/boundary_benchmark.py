@@ -15,6 +15,11 @@ from configs.families import FAMILIES
 from configs.methods import METHODS, TIMED
 
 COMMON = {
+  'train.iterations': 400,  # at most: train.tokens ends it
+  'train.eval_every': 0,
+  'train.checkpoint_every': 200,
+  'train.keep': 1,
+  'train.store_rollouts': False,
   'optimizer.schedule': 'constant',
   'optimizer.warmup_steps': 0,
   'optimizer.learning_rate': 3e-4,
@@ -30,8 +35,6 @@ def get_config(arg: str = ''):
     for name in list(group):
       del group[name]
   config.study.run_arms = ()
-  config.train.update({'eval_every': 0, 'iterations': 400, 'checkpoint_every': 200, 'keep': 1})
-  config.train.store_rollouts = False
   config.evaluate.update({'n': 1024, 'headline_k': 256, 'problems': 200})
 
   config.benchmark.families.update(base.dotted(FAMILIES))

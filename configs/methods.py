@@ -23,16 +23,32 @@ BASELINES = {
 }
 METHODS = {
   **BASELINES,
+  # at the base's side
   'grpo_kl': row('grpo', 'KL to the base, 0.1', kl_in='loss', kl_kind='k3_st', kl_coef=0.1),
+  'base_mix': row('tis', 'a quarter of each group by the base', base_share=0.25),
+  # pass@k as the objective
   'pkpo': row('pkpo_loo', 'gradient of pass@8', pass_k=8),
   'passk_training': row('passk_training', 'pass@4 as the reward', pass_k=4),
+  # right and wrong apart
   'nsr': row('nsr', 'learns from wrong ones alone'),
   'w_reinforce': row('w_reinforce', 'right ones count a tenth'),
+  # rare answers, hard problems
+  'unlikeliness': row('unlikeliness', 'likely right ones count less'),
+  'distinct': row('distinct_loo', 'right ones share credit by their form'),
+  'f_grpo': row('f_grpo', 'problems weighted by (1 - solve rate)^0.5'),
+  'exploration': row('batch_exploration', 'repeated answers cost'),
+  'replay': row('tis', 'rare successes replayed', replay=1024),
+  'curriculum': row('grpo', 'problems solved now and then', curriculum='band'),
+  # entropy
+  'entropy': row('grpo', 'entropy bonus, 0.01', entropy_coef=0.01),
+  'adaptive_entropy': row('adaptive_entropy', 'entropy held at 0.2 nats'),
   'clip_cov': row('clip_cov', 'tokens of high covariance left out'),
   'kl_cov': row('kl_cov', 'tokens of high covariance held'),
-  'entropy': row('grpo', 'entropy bonus, 0.01', entropy_coef=0.01),
+  # other baselines
+  'rft': row('rft', 'fine-tuning on right samples'),
   'random': {'reward.control': 'random', **row('grpo', 'control: a coin as the verifier')},
 }
 TIMED = (
-  *BASELINES, 'grpo_kl', 'pkpo', 'passk_training', 'w_reinforce', 'nsr', 'kl_cov', 'random',
+  *BASELINES, 'grpo_kl', 'base_mix', 'pkpo', 'passk_training', 'w_reinforce', 'unlikeliness',
+  'distinct', 'f_grpo', 'rft', 'random',
 )  # fmt: skip
