@@ -97,14 +97,15 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
     else f'Cannot discriminate: {rules.reference} is not shown to be inferior to the base at '
     f'k = {rules.k:,}. No method is ranked by this family.'
   )
-  base = ['base', '', *map(interval, (family.first, family.last, family.area)), *(None,) * 8]
+  scores = map(interval, (family.first, family.last, family.area))
+  base = ['base', *(None,) * 5, *scores, *(None,) * 3, 'what all start from']
   rows = [base, *(_cells(row, labels) for row in family.rows)]
   table = Table(
-    family.name,
+    f'Scores on {family.name}',
     [
-      'method', 'what it is', 'pass@1', f'pass@{rules.k:,}', 'area', f'pass@1, points against '
-      f'{rules.reference}', f'pass@{rules.k:,}, points against base', 'one-sided bound', 'lost',
-      'gained', 'tokens', 'beats', 'keeps',
+      'method', 'beats', 'keeps', f'pass@1, points against {rules.reference}',
+      f'pass@{rules.k:,}, points against base', 'one-sided bound', 'pass@1', f'pass@{rules.k:,}',
+      'area', 'lost', 'gained', 'tokens', 'what it is',
     ],
     rows,
     f'Area: mean of pass@k over log k from 1 to {rules.k:,}. Lost and gained: of {family.problems} '
@@ -114,22 +115,24 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
     sortable=True,
   )  # fmt: skip
   link = f'The models, their curves and completions: {family.name}/report.html beside this page.'
-  return Section(family.name.capitalize(), [telling, link], [plane(family, rules)], [table])
+  return Section(
+    family.name.capitalize(), [telling, link], [plane(family, rules, list(labels))], [table]
+  )
 
 
 def _cells(row: Row, labels: Mapping[str, str]) -> list[Any]:
   return [
     row.method,
-    labels.get(row.method, ''),
-    *map(interval, (row.first, row.last, row.area)),
+    row.beats if row.gain is not None else None,
+    row.keeps,
     _points(row.gain),
     _points(row.change),
     signed(100 * row.bound, 1),
+    *map(interval, (row.first, row.last, row.area)),
     row.lost,
     row.gained,
     round(row.tokens),
-    row.beats if row.gain is not None else None,
-    row.keeps,
+    labels.get(row.method, ''),
   ]
 
 
@@ -141,15 +144,18 @@ def _points(triple: Triple | None) -> str | None:
 
 
 @figures.drawn
-def plane(family: Family, rules: Rules) -> Plot:
-  """Each method by what it gains at pass@1 over the reference and changes at pass@k."""
+def plane(family: Family, rules: Rules, order: Sequence[str]) -> Plot:
+  """Each method by what it gains at pass@1 over the reference and changes at pass@k.
+
+  order: the methods; a method's place gives its colour and marker.
+  """
   count = len(family.rows)
   figure = Figure(figsize=(6.4, 4.6 + 0.2 * -(-count // 3)), layout='constrained')
   axes = figure.subplots()
   axes.axvline(0, color='#666666', linewidth=1)
   axes.axhline(0, color='#666666', linewidth=1)
   axes.axhline(-100 * rules.margin, color='#D55E00', linewidth=1, linestyle='--')
-  for place, row in enumerate(family.rows):
+  for place, row in enumerate(family.row(name) for name in order):
     x, y = (_ends(row.gain or (0.0, 0.0, 0.0)), _ends(row.change))
     axes.errorbar(
       x[0], y[0], xerr=x[1], yerr=y[1], color=COLOURS[place % len(COLOURS)],
