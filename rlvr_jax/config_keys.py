@@ -8,7 +8,7 @@ OPEN: dict[str, type] = {
     f'train.{name}': str
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
-      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'turn_credit',
     )
   },
   **{
@@ -17,7 +17,7 @@ OPEN: dict[str, type] = {
       'eps', 'gamma', 'lam', 'positive', 'negative', 'clip_low', 'clip_high', 'dual_clip',
       'ratio_cap', 'tau_positive', 'tau_negative', 'dro_beta', 'offpolicy_low', 'offpolicy_high',
       'select_share', 'select_low', 'select_high', 'select_coef', 'kl_coef', 'entropy_coef',
-      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor',
+      'value_clip', 'value_coef', 'overlong_share', 'overlong_factor', 'turn_gamma',
     )
   },
   'train.pass_k': int,
@@ -32,9 +32,11 @@ OPEN: dict[str, type] = {
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
   'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
-  'length_share', 'turns',
+  'length_share', 'turns', 'environment',
 )  # fmt: skip
-ENVIRONMENTS = ('retry', 'calculator', 'python')
+ENVIRONMENTS = (
+  'retry', 'feedback', 'calculator', 'python', 'countdown_value', 'countdown_again',
+)  # fmt: skip
 
 
 # Keys that came later, at the value that means what was before: no identity holds it, so that runs
@@ -67,6 +69,8 @@ ADDED = {
   'task.turns': 4,
   'task.where': '',
   'train.keep_every': 0,
+  'train.turn_credit': None,
+  'train.turn_gamma': None,
 }
 
 

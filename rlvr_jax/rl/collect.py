@@ -334,7 +334,13 @@ def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
     group=[i for i, group in enumerate(groups) for _ in group.scored],
     truncated=[c.truncated for c in completions],
     sampled=[c.turns.sampled if c.turns else None for c in completions],
+    turn_rewards=_turn_rewards(config, groups),
   )
+
+
+def _turn_rewards(config: Config, groups: Sequence[Group]) -> list[list[float]] | None:
+  found = [parts.by_turn(config, group.scored, correct_of(config, group)) for group in groups]
+  return [rewards for group in found for rewards in group or ()] if any(found) else None
 
 
 def _packed(x: np.ndarray) -> str:
@@ -377,7 +383,8 @@ def _turns_from_json(found: dict[str, Any] | None) -> Turns | None:
   if found is None:
     return None
   sampled = np.frombuffer(base64.b64decode(found['sampled']), np.uint8).astype(bool)
-  return Turns(**{**found, 'sampled': sampled})
+  rewards = tuple(found.get('rewards', ()))  # older checkpoints have none
+  return Turns(**{**found, 'sampled': sampled, 'rewards': rewards})
 
 
 def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:

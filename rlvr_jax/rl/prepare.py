@@ -18,7 +18,7 @@ from rlvr_jax.rl.advantages import Advantages, advantages_of
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.kl import kl_est
 from rlvr_jax.rl.observe import advantage_metrics
-from rlvr_jax.rl.rewards import shape_rewards
+from rlvr_jax.rl.rewards import last_apart, shape_rewards
 from rlvr_jax.rl.selection import token_select
 from rlvr_jax.rl.types import Rollouts
 
@@ -86,6 +86,7 @@ def prepare(
       config.sampling.max_tokens,
       config.reward.truncated_scale,
       config.reward.truncated_score,
+      config.task.turns,
       rollouts.replace(images=None),  # numbers alone
       old if algorithm.kl_in == 'reward' else None,
       ref if algorithm.kl_in == 'reward' else None,
@@ -104,13 +105,14 @@ def prepare(
   return Prepared(rollouts, found.advantages, old, ref, entropy, values, found.returns, metrics)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _advantages(
   algorithm: Algorithm,
   groups: int,
   limit: int,
   truncated_scale: float,
   truncated_score: float | None,
+  turns: int,
   rollouts: Any,  # Rollouts of device arrays
   old: jax.Array | None,
   ref: jax.Array | None,
@@ -118,11 +120,14 @@ def _advantages(
   greedy: jax.Array | None,
 ) -> Advantages:
   mask = rollouts.completion_mask & rollouts.valid[:, None]
+  score, earlier = rollouts.rewards, 0.0
+  if rollouts.turn_rewards is not None and algorithm.rewards_turns:
+    score, earlier = last_apart(rollouts.turn_rewards, mask)
   kl_tok = None
   if old is not None and ref is not None:
     kl_tok = kl_est(jnp.where(mask, old, 0.0), jnp.where(mask, ref, 0.0), algorithm.kl_kind)
-  rewards = shape_rewards(
-    rollouts.rewards,
+  rewards = earlier + shape_rewards(
+    score,
     jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
     rollouts.truncated,
     mask,
@@ -143,6 +148,7 @@ def _advantages(
     groups=groups,
     values=values,
     greedy_rewards=greedy,
+    turns=turns,
   )
 
 

@@ -23,6 +23,8 @@ class Rollouts(flax.struct.PyTreeNode):
   truncated: np.ndarray  # bool[B]
   valid: np.ndarray  # bool[B] false on rows that only fill a shape
   images: np.ndarray | None = None  # object[B] tuples of models/images.Image; None without any
+  # f32[B,T] rewards laid out by turn, each on its turn's last token; None: all on the last token
+  turn_rewards: np.ndarray | None = None
 
 
 class TokenBatch(flax.struct.PyTreeNode):

@@ -11,6 +11,7 @@ from rlvr_jax.config import parse_literal
 from rlvr_jax.tasks import (
   countdown,
   countdown_cot,
+  countdown_turns,
   environments,
   images,
   jsonl,
@@ -26,7 +27,12 @@ from rlvr_jax.tasks.datasets import table
 from rlvr_jax.tasks.problem import Problem, check_unique
 
 # tasks that a model from scratch can be trained on: they have an alphabet and a corpus of their own
-FAMILIES = {'countdown': countdown, 'countdown_cot': countdown_cot, 'shapes': shapes}
+FAMILIES = {
+  'countdown': countdown,
+  'countdown_cot': countdown_cot,
+  'countdown_turns': countdown_turns,
+  'shapes': shapes,
+}
 TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
 _FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
 
