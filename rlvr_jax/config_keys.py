@@ -9,7 +9,7 @@ OPEN: dict[str, type] = {
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
       'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'learn_from', 'forms',
-      'repeat_of',
+      'repeat_of', 'turn_credit',
     )
   },
   **{
@@ -19,7 +19,7 @@ OPEN: dict[str, type] = {
       'ratio_cap', 'tau_positive', 'tau_negative', 'dro_beta', 'offpolicy_low', 'offpolicy_high',
       'select_share', 'select_low', 'select_high', 'select_coef', 'kl_coef', 'entropy_coef',
       'value_clip', 'value_coef', 'overlong_share', 'overlong_factor', 'rank_coef', 'focal',
-      'repeat_coef', 'entropy_target', 'entropy_delta', 'entropy_most',
+      'repeat_coef', 'entropy_target', 'entropy_delta', 'entropy_most', 'turn_gamma',
     )
   },
   'train.pass_k': int,
@@ -34,9 +34,11 @@ OPEN: dict[str, type] = {
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
   'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
-  'length_share', 'turns',
+  'length_share', 'turns', 'environment',
 )  # fmt: skip
-ENVIRONMENTS = ('retry', 'calculator', 'python')
+ENVIRONMENTS = (
+  'retry', 'feedback', 'calculator', 'python', 'countdown_value', 'countdown_again',
+)  # fmt: skip
 
 
 # Keys that came later, at the value that means what was before: no identity holds it, so that runs
@@ -86,6 +88,8 @@ ADDED = {
   'train.replay_rate': 0.25,
   'train.reset_every': 0,
   'train.tokens': 0,
+  'train.turn_credit': None,
+  'train.turn_gamma': None,
 }
 
 

@@ -37,9 +37,9 @@ def test_retry_asks_the_problems_own_verifier(pool):
     for state, text in ((None, 'so \\boxed{42}'), (1, 'so \\boxed{41}'), (2, 'hm'))
   ]
   assert said == [
-    (None, 1),
-    ('Your answer is wrong. Try again.', 2),
-    ('No final answer was found. Try again.', 3),
+    (None, 1, 0),
+    ('Your answer is wrong. Try again.', 2, 0),
+    ('No final answer was found. Try again.', 3, 0),
   ]
   other = environments.job_of(Problem('1', 'mine', 'p', '42', {'verifier': 'countdown'}), 'retry')
   assert other.meta['judged by'] == ['countdown', verifier_version('countdown')]
@@ -67,7 +67,7 @@ def test_a_python_session_runs_in_the_sandbox():
     if verdict.verdict == 'timeout':
       return environments.TIMEOUT, state
     assert verdict.verdict == 'unparsed', verdict.reason
-    return environments.reply_of(verdict)
+    return environments.reply_of(verdict)[:2]
 
   with VerifierPool(1, limit_s=1.0) as pool:
     said, state = say(pool, None, 'x = 6\nprint("here")\n')
@@ -98,6 +98,15 @@ def no_pair(problem, state, completion):
 def number(problem, state, completion):
   return 3, None
 
+def praised(problem, state, completion):
+  return completion, state, 0.25
+
+def not_finite(problem, state, completion):
+  return 'again', state, float('nan')
+
+def at_the_end(problem, state, completion):
+  return None, state, 1
+
 def odd_state(problem, state, completion):
   return 'again', {1, 2}
 
@@ -109,14 +118,18 @@ nothing = 5
 def test_environments_of_files(tmp_path, pool):
   path = write(tmp_path / 'own_env.py', ENVIRONMENT)
   problem = Problem('1', 'mine', 'p', '42', {})
-  observation, state = environments.reply_of(reply(pool, problem, f'{path}:long', 7, 'a'))
+  observation, state, _ = environments.reply_of(reply(pool, problem, f'{path}:long', 7, 'a'))
   assert observation == 'x' * 3000
   assert state == {'seen': ['a', 7]}
+  praised = environments.reply_of(reply(pool, problem, f'{path}:praised', None, 'a'))
+  assert praised == ('a', None, 0.25)
   assert environments.find(f'{path}:at_a_mark').stops == ('##',)
   assert reply(pool, problem, f'{path}:sleeps', None, 'a').verdict == 'timeout'
   for name, why in (
     ('no_pair', r'returned a str; return \(observation or None, state\)'),
     ('number', 'the observation 3 is neither text nor None'),
+    ('not_finite', 'the reward nan is no finite number'),
+    ('at_the_end', 'with the observation None return 0, not 1'),
     ('odd_state', 'the state must be a JSON value'),
   ):
     verdict = reply(pool, problem, f'{path}:{name}', None, 'a')

@@ -116,6 +116,7 @@ class _Talk:
   last: int = 0  # where the last completion begins
   count: int = 0
   state: Any = None
+  rewards: list[float] = dataclasses.field(default_factory=list)  # of the turns before the last
 
   def add(self, tokens: np.ndarray, sampled: bool, **values: np.ndarray | None) -> None:
     """Appends tokens; values of the model's, f32 each, are 0 on others."""
@@ -136,7 +137,7 @@ class _Talk:
     assert tokens is not None
     assert sampled is not None
     assert logprobs is not None
-    turns = Turns(sampled, self.last, self.count, outgrown, failed)
+    turns = Turns(sampled, self.last, self.count, outgrown, failed, tuple(self.rewards))
     extras = {name: self.all_of(name) for name in EXTRAS}
     return Completion(self.item, tokens, logprobs, truncated, **extras, turns=turns)
 
@@ -240,8 +241,9 @@ class _Desk:
       self._end(talk, False, failed=reply.reason or 'the environment failed')
       return
     observation: str | None = environments.TIMEOUT
+    reward = 0.0
     if reply.verdict != 'timeout':
-      observation, talk.state = environments.reply_of(reply)
+      observation, talk.state, reward = environments.reply_of(reply)
     if observation is None:
       self._end(talk, False)
       return
@@ -251,6 +253,7 @@ class _Desk:
       self._end(talk, True, outgrown=True)
       return
     talk.add(observed, False)
+    talk.rewards.append(reward)
     limit = min(talk.item.limit or self._limit, self._limit)
     tokens = talk.all_of('tokens')
     assert tokens is not None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from rlvr_jax.rl import credit as credit_lib
 from rlvr_jax.rl.algorithms import BASELINES, SCALES, Algorithm
 from rlvr_jax.rl.groups import GroupStats, group_stats, pool
-from rlvr_jax.rl.returns import gae, returns, whiten
+from rlvr_jax.rl.returns import gae, returns, turn_of, turn_returns, whiten
 from rlvr_jax.tasks import user_file
 
 WITHIN_GROUP = ('group_mean', 'loo', 'length_weighted')  # 0 advantage for a constant group
@@ -135,6 +135,7 @@ def advantages_of(
   greedy_rewards: jax.Array | None = None,
   likelihood: jax.Array | None = None,
   forms: jax.Array | None = None,
+  turns: int = 1,
 ) -> Advantages:
   """The per-token advantages of any row of the table, over the whole batch of an iteration.
 
@@ -142,7 +143,8 @@ def advantages_of(
   [0, groups), valid bool[B] false on rows that only fill a shape. values f[B,T]: the critic's, for
   per_token 'gae'. greedy_rewards f[groups], for baseline 'greedy'. likelihood f[B]: log-probs of
   whole completions, for credit 'unlikely'. forms i32[B]: of a group, equal for completions that say
-  the same, where algorithm.wants_forms. Jit-able with `algorithm` and `groups` static. To be called
+  the same, where algorithm.wants_forms. turns: the most that a rollout may have, for turn_credit.
+  Jit-able with `algorithm`, `groups` and `turns` static. To be called
   before the batch is cut: baselines and whitening couple it.
   """
   mask = mask & valid[:, None]
@@ -158,6 +160,8 @@ def advantages_of(
       if greedy_rewards is None:
         raise ValueError("baseline 'greedy' needs greedy_rewards, one for each prompt")
       advantages = advantages - jnp.asarray(greedy_rewards)[group][:, None]
+  elif algorithm.turn_credit != 'episode':
+    advantages = _of_turns(algorithm, token_rewards, mask, group, valid, groups, turns)
   else:
     score = jnp.where(valid, jnp.sum(token_rewards, axis=1), -jnp.inf)
     one = group_advantages(
@@ -180,6 +184,41 @@ def advantages_of(
   if (algorithm.positive, algorithm.negative) != (1.0, 1.0):
     advantages = credit_lib.scale_signs(advantages, algorithm.positive, algorithm.negative)
   return Advantages(advantages, found)
+
+
+def _of_turns(
+  algorithm: Algorithm,
+  token_rewards: jax.Array,
+  mask: jax.Array,
+  group: jax.Array,
+  valid: jax.Array,
+  groups: int,
+  turns: int,
+) -> jax.Array:
+  """f[B,T]: every turn's return against those of the same turn in the group's other rollouts.
+
+  GRPO over returns of turns (Ding et al. 2025, arXiv 2511.14846), where MT-GRPO (Zeng et al. 2025,
+  2505.11821) has a reward for each turn. Rollouts that have not reached a turn are not in its
+  group, so that what is compared went on from as many answers; the only one to reach it is a group
+  of one. turn_pooled: all turns of the group together (Baronio et al. 2025, 2507.11948).
+  """
+  back, lengths = turn_returns(token_rewards, mask, turns, algorithm.turn_gamma)  # [B,K]
+  there = valid[:, None] & (lengths > 0)
+  place = jnp.arange(turns, dtype=group.dtype)[None]
+  pooled = algorithm.turn_credit == 'turn_pooled'
+  units = jnp.broadcast_to(group[:, None], back.shape) if pooled else group[:, None] * turns + place
+  one = group_advantages(
+    jnp.where(there, back, -jnp.inf).ravel(),
+    units.ravel(),
+    there.ravel(),
+    groups=groups if pooled else groups * turns,
+    baseline_kind=algorithm.baseline,
+    scale_kind=algorithm.scale,
+    ddof=algorithm.ddof,
+    eps=algorithm.eps,
+    lengths=lengths.ravel(),
+  ).reshape(back.shape)
+  return jnp.take_along_axis(one, jnp.clip(turn_of(mask), 0, turns - 1), axis=1)
 
 
 def _credited(

@@ -15,6 +15,7 @@ CREDITS = (
 BASELINES = ('none', 'group_mean', 'loo', 'greedy', 'length_weighted', 'batch_mean')
 SCALES = ('none', 'group_std', 'batch_std', 'bernoulli_std', 'solve_rate')
 PER_TOKEN = ('broadcast', 'returns', 'gae')
+TURN_CREDITS = ('episode', 'turn', 'turn_pooled')
 RATIOS = ('token', 'seq_mean', 'seq_sum', 'seq_mean_token_grad')
 SURROGATES = (
   'ppo_clip',
@@ -70,6 +71,8 @@ class Algorithm:
   focal: float = 0.0  # advantages times (1 - share of right answers in the group)^focal
   repeat_coef: float = 0.0  # price of a form that all others of the group have too
   repeat_of: str = 'all'  # who pays it: all | wrong
+  turn_credit: str = 'episode'  # of conversations: what stands for the completion in a group
+  turn_gamma: float = 1.0  # discount of a later turn, where turns have returns of their own
   whiten: bool = False
   positive: float = 1.0  # factor of positive advantages
   negative: float = 1.0  # factor of negative advantages
@@ -109,6 +112,11 @@ class Algorithm:
   overlong_factor: float = 1.0  # the punishment at the cap, its floor
   overlong_filter: bool = False  # truncated completions are left out of the loss
   learn_from: str = 'all'  # distinct_correct: of a group the right ones, each once (rl/distinct.py)
+
+  @property
+  def rewards_turns(self) -> bool:
+    """An environment's reward lies on the turn it is for; else all of it on the last token."""
+    return self.turn_credit != 'episode' or self.per_token != 'broadcast'
 
   @property
   def critic(self) -> bool:
@@ -252,6 +260,7 @@ def _check_values(row: Algorithm) -> None:
     'baseline': BASELINES,
     'scale': SCALES,
     'per_token': PER_TOKEN,
+    'turn_credit': TURN_CREDITS,
     'ratio': RATIOS,
     'old_policy': ('learner', 'sampler'),
     'surrogate': SURROGATES,
@@ -277,6 +286,7 @@ def _check_values(row: Algorithm) -> None:
     'repeat_coef': (row.repeat_coef >= 0, 'must not be negative'),
     'gamma': (0 <= row.gamma <= 1, 'must lie in 0..1'),
     'lam': (0 <= row.lam <= 1, 'must lie in 0..1'),
+    'turn_gamma': (0 <= row.turn_gamma <= 1, 'must lie in 0..1'),
     'dual_clip': (row.dual_clip == 0 or row.dual_clip > 1, 'must be above 1, or 0 for none'),
     'clip_low': (0 <= row.clip_low <= 1, 'must lie in 0..1'),
     'clip_high': (row.clip_high >= 0, 'must not be negative'),
@@ -315,6 +325,20 @@ def _check_advantages(row: Algorithm, name: str) -> None:
       "train.per_token='gae' has the critic as its baseline; set train.baseline='none'",
     )
   _check_compared(row)
+  if row.turn_credit != 'episode':
+    _refuse(
+      row.compares != ''
+      or row.credit != 'identity'
+      or row.per_token != 'broadcast'
+      or row.greedy_rollout,
+      f'train.turn_credit={row.turn_credit!r} compares the returns of turns within a group: it '
+      "takes train.credit='identity', train.per_token='broadcast', no greedy baseline and no cell "
+      'that compares whole completions',
+    )
+  _refuse(
+    row.turn_gamma != 1 and row.turn_credit == 'episode',
+    f"train.turn_gamma={row.turn_gamma} does nothing with train.turn_credit='episode'; take 'turn'",
+  )
   if row.credit not in ('identity', 'signed', 'unlikely', 'distinct', 'distinct_loo'):
     _refuse(
       row.baseline != 'none' or row.scale != 'none',

@@ -362,4 +362,10 @@ def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
     group=[i for i, group in enumerate(groups) for _ in group.scored],
     truncated=[c.truncated for c in completions],
     sampled=[c.turns.sampled if c.turns else None for c in completions],
+    turn_rewards=_turn_rewards(config, groups),
   )
+
+
+def _turn_rewards(config: Config, groups: Sequence[Group]) -> list[list[float]] | None:
+  found = [parts.by_turn(config, group.scored, correct_of(config, group)) for group in groups]
+  return [rewards for group in found for rewards in group or ()] if any(found) else None

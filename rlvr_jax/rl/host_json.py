@@ -63,7 +63,8 @@ def _turns_from_json(found: dict[str, Any] | None) -> Turns | None:
   if found is None:
     return None
   sampled = np.frombuffer(base64.b64decode(found['sampled']), np.uint8).astype(bool)
-  return Turns(**{**found, 'sampled': sampled})
+  rewards = tuple(found.get('rewards', ()))  # older checkpoints have none
+  return Turns(**{**found, 'sampled': sampled, 'rewards': rewards})
 
 
 def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:

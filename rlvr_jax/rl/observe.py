@@ -86,7 +86,12 @@ def turn_metrics(scored: Sequence[Scored]) -> dict[str, float]:
   turns = [talk.turns for talk in talks if talk.turns]
   if not turns:
     return {}
+  right = [s.verdict.verdict == 'correct' for s in scored if s.completion.turns]
+  at = [one.count for one, solved in zip(turns, right, strict=True) if solved]
   return {
+    # of all conversations, those whose answer was right at their turn 1, 2, ...
+    **{f'turns/right_at/{t}': at.count(t) / len(turns) for t in range(1, max(at, default=0) + 1)},
+    'turns/reward': float(np.mean([sum(one.rewards) for one in turns])),
     'turns/mean': float(np.mean([one.count for one in turns])),
     'turns/max': float(np.max([one.count for one in turns])),
     'turns/observed_tokens': float(np.mean([len(talk.tokens) - talk.drawn for talk in talks])),

@@ -7,6 +7,7 @@ None decides a verdict.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
@@ -24,6 +25,7 @@ from rlvr_jax.tasks.registry import verifier_version
 
 log = logging.getLogger(__name__)
 DEFAULT = {'correct': 1.0}
+ENVIRONMENT = 'environment'
 FAILED = 'failed:'  # Scored.parts['failed:NAME'] is 1 where a part of a file gave no value
 
 
@@ -33,6 +35,10 @@ def _says(*names: str) -> Callable[[Scored, int], float]:
 
 def _turns(scored: Scored, _: int) -> float:
   return float(scored.completion.turns.count if scored.completion.turns else 1)
+
+
+def _environment(scored: Scored, _: int) -> float:
+  return math.fsum(scored.completion.turns.rewards) if scored.completion.turns else 0.0
 
 
 # of a completion and sampling.max_tokens; checks.py knows the same names
@@ -47,6 +53,7 @@ PARTS: dict[str, Callable[[Scored, int], float]] = {
   'length': lambda scored, _: float(scored.completion.drawn),  # tokens
   'length_share': lambda scored, limit: scored.completion.drawn / limit,
   'turns': _turns,  # completions of a conversation
+  ENVIRONMENT: _environment,  # what the environment gave for those before the last
 }
 
 
@@ -131,6 +138,24 @@ def total(config: Config, scored: Sequence[Scored], correct: np.ndarray) -> np.n
   values = raw(config, scored, correct)
   weighted = [weight * values[name] for name, weight in weights_of(config).items()]
   return np.sum(weighted, axis=0).astype(np.float32)
+
+
+def by_turn(
+  config: Config, scored: Sequence[Scored], correct: np.ndarray
+) -> list[list[float]] | None:
+  """Rewards of each completion's turns, which sum to its `total`; None without the environment's.
+
+  A turn before the last has the environment's reward times its weight, the last one all the rest.
+  """
+  weight = weights_of(config).get(ENVIRONMENT, 0.0)
+  if not weight:
+    return None
+  values = raw(config, scored, correct)
+  rest = [w * values[name] for name, w in weights_of(config).items() if name != ENVIRONMENT]
+  last = np.sum(rest, axis=0) if rest else np.zeros(len(scored))
+  talks = [s.completion.turns for s in scored]
+  earlier = [[weight * reward for reward in talk.rewards] if talk else [] for talk in talks]
+  return [[*before, float(end)] for before, end in zip(earlier, last, strict=True)]
 
 
 def metrics(

@@ -87,6 +87,7 @@ def prepare(
       config.sampling.max_tokens,
       config.reward.truncated_scale,
       config.reward.truncated_score,
+      config.task.turns,
       rollouts.replace(images=None),  # numbers alone
       old if algorithm.kl_in == 'reward' else None,
       ref if algorithm.kl_in == 'reward' else None,
@@ -105,13 +106,14 @@ def prepare(
   return Prepared(rollouts, found.advantages, old, ref, entropy, values, found.returns, metrics)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _advantages(
   algorithm: Algorithm,
   groups: int,
   limit: int,
   truncated_scale: float,
   truncated_score: float | None,
+  turns: int,
   rollouts: Any,  # Rollouts of device arrays
   old: jax.Array | None,
   ref: jax.Array | None,
@@ -119,11 +121,14 @@ def _advantages(
   greedy: jax.Array | None,
 ) -> Advantages:
   mask = rollouts.completion_mask & rollouts.valid[:, None]
+  score, earlier = rollouts.rewards, 0.0
+  if rollouts.turn_rewards is not None and algorithm.rewards_turns:
+    score, earlier = rewards_lib.last_apart(rollouts.turn_rewards, mask)
   kl_tok = None
   if old is not None and ref is not None:
     kl_tok = kl_est(jnp.where(mask, old, 0.0), jnp.where(mask, ref, 0.0), algorithm.kl_kind)
-  rewards = rewards_lib.shape_rewards(
-    rollouts.rewards,
+  rewards = earlier + rewards_lib.shape_rewards(
+    score,
     jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
     rollouts.truncated,
     mask,
@@ -147,6 +152,7 @@ def _advantages(
     # as they were recorded when the completions were drawn: ranks are all that is asked of them
     likelihood=jnp.sum(jnp.where(mask, rollouts.sampler_logprobs, 0.0), axis=1),
     forms=rollouts.forms,
+    turns=turns,
   )
 
 

@@ -1,5 +1,7 @@
 """Along a rollout: returns, generalized advantage estimation; over a batch: whitening. All [B,T].
 
+The turns of a conversation are the runs of tokens under the mask: observations lie between them.
+
 Tokens outside the mask (prompt, padding, a tool's answer within a completion) take no time: what
 is carried backwards passes them unchanged and undiscounted, and their own entry is 0.
 """
@@ -19,6 +21,26 @@ def returns(token_rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> ja
 
   zero = jnp.zeros_like(rewards[:, 0])
   return jax.lax.scan(step, zero, (rewards.T, mask.T), reverse=True)[1].T
+
+
+def turn_of(mask: jax.Array) -> jax.Array:
+  """i32[B,T] which turn a token under the mask bool[B,T] belongs to, from 0; outside: any number."""
+  before = jnp.pad(mask[:, :-1], ((0, 0), (1, 0)))
+  return jnp.cumsum(mask & ~before, axis=1, dtype=jnp.int32) - 1
+
+
+def turn_returns(
+  token_rewards: jax.Array, mask: jax.Array, turns: int, gamma: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+  """(R f[B,K], tokens i32[B,K]) of each of at most K = turns turns: R_k = r_k + gamma R_{k+1}.
+
+  r_k: the turn's rewards, summed without a discount. A turn that a rollout has not reached has 0
+  tokens; its return is 0.
+  """
+  own = mask[:, None] & (turn_of(mask)[:, None] == jnp.arange(turns)[:, None])  # [B,K,T]
+  rewards = jnp.sum(jnp.where(own, token_rewards[:, None], 0.0), axis=2)
+  lengths = jnp.sum(own, axis=2, dtype=jnp.int32)
+  return returns(rewards, lengths > 0, gamma), lengths
 
 
 def gae(

@@ -18,6 +18,18 @@ def overlong_penalty(
   return -factor * jnp.clip(over, 0, 1)
 
 
+def last_apart(turn_rewards: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(f[B], f[B,T]): the reward on the last token under the mask, and those before it."""
+  last = _last(mask)
+  score = jnp.sum(jnp.where(last, turn_rewards, 0.0), axis=1)
+  return score, jnp.where(mask & ~last, turn_rewards, 0.0)
+
+
+def _last(mask: jax.Array) -> jax.Array:
+  later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # tokens under the mask from here on
+  return mask & (later == 1)
+
+
 def shape_rewards(
   score: jax.Array,
   length: jax.Array,
@@ -51,8 +63,7 @@ def shape_rewards(
       factor=overlong_factor,
       dtype=score.dtype,
     )
-  later = jnp.cumsum(mask[:, ::-1], axis=1)[:, ::-1]  # tokens under the mask from here on
-  rewards = jnp.where(mask & (later == 1), score[:, None], 0.0)
+  rewards = jnp.where(_last(mask), score[:, None], 0.0)
   if kl_tok is not None:
     rewards = rewards - jnp.where(mask, jnp.asarray(kl_coef, score.dtype) * kl_tok, 0.0)
   return rewards

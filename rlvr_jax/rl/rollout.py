@@ -22,13 +22,14 @@ def assemble(
   group: Sequence[int] | None = None,
   truncated: Sequence[bool] | None = None,
   sampled: Sequence[np.ndarray | None] | None = None,
+  turn_rewards: Sequence[Sequence[float]] | None = None,
 ) -> Rollouts:
   """Rollouts of numpy arrays: prompt and completion contiguous, padded on the right to a bucket.
 
   prompts and completions are token ids, sampler_logprobs f32 per completion token; what is not
   given is 0 (a group of its own for each row). Prompts may have images (images.Pictured). sampled:
   bool per completion token, false on a conversation's observations, which the mask leaves out; None
-  for all.
+  for all. turn_rewards: of each turn of a row, the last one's included.
   """
   B = len(prompts)
   prompt_lengths = np.array([len(p) for p in prompts], np.int32)
@@ -62,7 +63,19 @@ def assemble(
     valid=np.ones(B, bool),
     forms=np.zeros(B, np.int32),
     images=_images(prompts),
+    turn_rewards=None if turn_rewards is None else _by_turn(mask, turn_rewards),
   )
+
+
+def _by_turn(mask: np.ndarray, turn_rewards: Sequence[Sequence[float]]) -> np.ndarray:
+  """f32[B,T] the rewards on the last tokens of their turns, the runs under the mask."""
+  found = np.zeros(mask.shape, np.float32)
+  after = np.pad(mask[:, 1:], ((0, 0), (0, 1)))
+  for row, ends, rewards in zip(found, mask & ~after, turn_rewards, strict=True):
+    places = np.flatnonzero(ends)
+    assert len(places) == len(rewards), (len(places), len(rewards))
+    row[places] = rewards
+  return found
 
 
 def _images(prompts: Sequence[Sequence[int]]) -> np.ndarray | None:

@@ -24,6 +24,8 @@ class Rollouts(flax.struct.PyTreeNode):
   valid: np.ndarray  # bool[B] false on rows that only fill a shape, or that nothing learns from
   forms: np.ndarray  # i32[B] of a group, equal for completions that say the same; else 0
   images: np.ndarray | None = None  # object[B] tuples of models/images.Image; None without any
+  # f32[B,T] rewards laid out by turn, each on its turn's last token; None: all on the last token
+  turn_rewards: np.ndarray | None = None
 
 
 class TokenBatch(flax.struct.PyTreeNode):

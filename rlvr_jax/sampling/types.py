@@ -50,7 +50,8 @@ class Turns:
 
   sampled: bool[length], false on observations. last: where its last completion begins; count:
   completions in it. outgrown: it was ended because the next prompt would not have fitted. failed:
-  why the environment gave no observation, '' if all went well.
+  why the environment gave no observation, '' if all went well. rewards: the environment's, of each
+  completion but the last.
   """
 
   sampled: np.ndarray
@@ -58,6 +59,7 @@ class Turns:
   count: int
   outgrown: bool = False
   failed: str = ''
+  rewards: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,15 +4,18 @@ An environment is a pure function in a frame that says when it is asked:
 
   def respond(problem, state, completion):
     return observation, state  # the observation None ends the conversation
+    return observation, state, reward  # of this turn (reward.parts: environment)
 
 state is a JSON value of the environment's own, None at the start. It runs in the verifier pool,
 under its limits, and equal calls are made once (journal.py), so it must be deterministic; one that
-raises TimeoutError took too long. The verdict of a conversation is that of its last completion.
+raises TimeoutError took too long. The verdict of a conversation is that of its last completion,
+whose reward is the verifier's: turns that the conversation goes on after may have one of their own.
 """
 
 import dataclasses
 import functools
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlvr_jax.config_keys import ENVIRONMENTS as NAMES
-from rlvr_jax.tasks import user_file
+from rlvr_jax.tasks import countdown_turns, user_file
 from rlvr_jax.tasks.calculator import ArithmeticTextError, calculate
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import (
@@ -32,7 +35,9 @@ from rlvr_jax.tasks.registry import (
   verifier_name,
 )
 
-Respond = Callable[[Problem, Any, str], tuple[str | None, Any]]
+# (observation, state), or with the turn's reward behind them
+Reply = tuple[str | None, Any] | tuple[str | None, Any, float]
+Respond = Callable[[Problem, Any, str], Reply]
 TIMEOUT = 'Time limit exceeded.'  # the observation of a call that took too long
 WHAT = 'task.environment'
 
@@ -67,17 +72,41 @@ class Environment:
 
 def retry(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any]:
   """'Wrong, try again' by the problem's own verifier, until it is right; state counts the tries."""
-  judged = load_verifier(*problem.meta[JUDGE])(problem, completion)
-  tries = (state or 0) + 1
+  judged, tries = _judged(problem, completion), (state or 0) + 1
   if judged.verdict == 'correct':
     return None, tries
+  if judged.verdict == 'unparsed':
+    return 'No final answer was found. Try again.', tries
+  return 'Your answer is wrong. Try again.', tries
+
+
+_MOST_QUOTED = 200  # characters of an answer that feedback repeats
+
+
+def feedback(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any, float]:
+  """What the problem's own verifier says of an answer, until it is right; state counts the tries.
+
+  The answer as the verifier read it, and its reason. The turn's reward is the verifier's: 0 unless
+  it gives wrong answers some. Of a program the reason may be a test that failed, with its result.
+  """
+  judged, tries = _judged(problem, completion), (state or 0) + 1
+  if judged.verdict == 'correct':
+    return None, tries, 0.0
+  reason = f': {judged.reason}' if judged.reason else ''
+  if judged.verdict == 'unparsed':
+    return f'No final answer was found{reason}. Try again.', tries, judged.reward
+  read = judged.extracted.strip()
+  shown = f' {read}' if 0 < len(read) <= _MOST_QUOTED else ''
+  return f'Your answer{shown} is wrong{reason}. Try again.', tries, judged.reward
+
+
+def _judged(problem: Problem, completion: str) -> Verdict:
+  judged = load_verifier(*problem.meta[JUDGE])(problem, completion)
   if judged.verdict == 'timeout':
     raise TimeoutError(judged.reason)
   if judged.verdict == 'error':
     raise RuntimeError(judged.reason)
-  if judged.verdict == 'unparsed':
-    return 'No final answer was found. Try again.', tries
-  return 'Your answer is wrong. Try again.', tries
+  return judged
 
 
 _CALC = re.compile(r'<calc>((?:(?!<calc>).)*)</calc>\s*\Z', re.DOTALL)
@@ -139,6 +168,10 @@ def python(problem: Problem, state: Any, completion: str) -> tuple[str | None, A
 
 ENVIRONMENTS: dict[str, Environment] = {
   'retry': Environment(retry, rules='retry-1'),
+  'feedback': Environment(feedback, rules='feedback-1'),
+  # of the task countdown_turns, in its alphabet
+  'countdown_value': Environment(countdown_turns.value, inline=True, rules=countdown_turns.RULES),
+  'countdown_again': Environment(countdown_turns.again, inline=True, rules=countdown_turns.RULES),
   'calculator': Environment(
     calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-1'
   ),
@@ -190,15 +223,16 @@ def call_text(state: Any, completion: str) -> str:
   return json.dumps([state, completion])
 
 
-def reply_of(verdict: Verdict) -> tuple[str | None, Any]:
-  """(observation, state) from what such a job gave."""
-  observation, state = json.loads(verdict.extracted)
-  return observation, state
+def reply_of(verdict: Verdict) -> tuple[str | None, Any, float]:
+  """(observation, state, reward) from what such a job gave; the reward 0 where it gave none."""
+  observation, state, *reward = json.loads(verdict.extracted)
+  return observation, state, float(reward[0]) if reward else 0.0
 
 
 def job_of(problem: Problem, name: str) -> Problem:
   """The problem as that of calls of the named environment; see registry.as_call."""
-  programs = name == 'python' or (name == 'retry' and runs_programs(verifier_name(problem)))
+  judges = name in ('retry', 'feedback') and runs_programs(verifier_name(problem))
+  programs = name == 'python' or judges
   return as_call(problem, f'{"programs" if programs else "environment"}:{name}')
 
 
@@ -208,12 +242,21 @@ def _reply(name: str, environment: Environment, problem: Problem, text: str) -> 
     reply = environment.respond(of_call(problem), state, completion)
   except TimeoutError as error:
     return Verdict('timeout', 0.0, '', str(error))
-  if not isinstance(reply, tuple) or len(reply) != 2:
+  if not isinstance(reply, tuple) or len(reply) not in (2, 3):
     raise TypeError(
-      f'environment {name} returned a {type(reply).__name__}; return (observation or None, state)'
+      f'environment {name} returned a {type(reply).__name__}; return (observation or None, state), '
+      'or a reward of the turn behind them'
     )
   if not isinstance(reply[0], str | None) or reply[0] == '':
     raise TypeError(f'environment {name}: the observation {reply[0]!r} is neither text nor None')
+  for reward in reply[2:]:
+    if not isinstance(reward, bool | int | float) or not math.isfinite(reward):
+      raise TypeError(f'environment {name}: the reward {reward!r} is no finite number')
+    if reward and reply[0] is None:
+      raise TypeError(
+        f"environment {name}: the reward of a conversation's last turn is its verifier's; with the "
+        f'observation None return 0, not {reward}'
+      )
   try:
     return Verdict('unparsed', 0.0, json.dumps(reply))
   except TypeError as error:

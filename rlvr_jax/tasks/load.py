@@ -11,6 +11,7 @@ from rlvr_jax.config import parse_literal
 from rlvr_jax.tasks import (
   countdown,
   countdown_cot,
+  countdown_turns,
   environments,
   images,
   jsonl,
@@ -30,6 +31,7 @@ from rlvr_jax.tasks.problem import Problem, check_unique
 FAMILIES = {
   'countdown': countdown,
   'countdown_cot': countdown_cot,
+  'countdown_turns': countdown_turns,
   'paths': paths,
   'shapes': shapes,
 }
