@@ -25,7 +25,7 @@ from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
-from rlvr_jax.sampling.budget import GIB, Budget, weight_bytes
+from rlvr_jax.sampling.budget import GIB, Budget
 
 CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
 MANY = 512  # rollouts by which a layout is chosen
@@ -208,7 +208,13 @@ def micro_batch(config: Config, split: Split) -> tuple[int, int]:
 
 
 def seen(
-  config: Config, vision: VisionConfig, split: Split, *, learn: bool, each: int = 0, rollouts: int = 0
+  config: Config,
+  vision: VisionConfig,
+  split: Split,
+  *,
+  learn: bool,
+  each: int = 0,
+  rollouts: int = 0,
 ) -> plan_vision.Seen:
   """Images of a micro-batch; each: tokens of one (0: the largest), rollouts: those it has."""
   t = config.train
@@ -250,9 +256,7 @@ def _images(
   one = {'parts': split.rows, 'tensor': split.tensor, 'size': size, 'embed_dim': model.embed_dim}
   if learn:
     trained = plan_vision.trains(config, model)
-    parts = plan_vision.learn_bytes(
-      vision, own, **one, remat=config.model.remat, trained=trained
-    )
+    parts = plan_vision.learn_bytes(vision, own, **one, remat=config.model.remat, trained=trained)
   else:
     parts = plan_vision.forward_bytes(vision, own, **one)
   kept = {name: parts.pop(name) for name in ('tower inputs', 'image embeddings') if name in parts}

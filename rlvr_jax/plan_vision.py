@@ -168,9 +168,7 @@ def learn_bytes(
   remat: str, trained: bool,
 ) -> dict[str, int]:  # fmt: skip
   """The same of forward and backward pass, with what remat keeps; frozen towers have no latter."""
-  found = forward_bytes(
-    vision, seen, parts=parts, tensor=tensor, size=size, embed_dim=embed_dim
-  )
+  found = forward_bytes(vision, seen, parts=parts, tensor=tensor, size=size, embed_dim=embed_dim)
   if not trained:
     return found
   c = vision
@@ -181,7 +179,9 @@ def learn_bytes(
   return doubled | {'tower inputs': c.num_layers * seen.all_patches * kept * size}
 
 
-def tower_flops(vision: VisionConfig, seen: Seen, *, tensor: int, trained: bool, remat: str) -> float:
+def tower_flops(
+  vision: VisionConfig, seen: Seen, *, tensor: int, trained: bool, remat: str
+) -> float:
   """Operations of the tower on one device: forward, and where it trains backward and remade."""
   c, S = vision, seen.patches
   split = (c.num_layers * 4 * c.embed_dim**2) / tensor  # attention's products
