@@ -26,6 +26,8 @@ def planning() -> dict[str, Any]:
       'json': '',  # file for the plan; '': WORKDIR/plan.json
       'prompt_tokens': 0,  # mean length for the time; 0: a quarter of sampling.prompt_capacity
       'completion_tokens': 0,  # mean length for the time; 0: a quarter of sampling.max_tokens
+      'images': 1,  # in a prompt, of models that see
+      'image_tokens': 0,  # mean of one, for the time; 0: half of the mean prompt
       'hbm_gb': 0.0,  # GiB on a device that may be used; 0: all that it has
     },
   }

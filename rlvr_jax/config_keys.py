@@ -220,6 +220,8 @@ RULES = {
   'compare.samples': _NOT_NEGATIVE,
   'plan.prompt_tokens': _NOT_NEGATIVE,
   'plan.completion_tokens': _NOT_NEGATIVE,
+  'plan.images': _NOT_NEGATIVE,
+  'plan.image_tokens': _NOT_NEGATIVE,
   'plan.hbm_gb': _NOT_NEGATIVE,
   'server.concurrency': _POSITIVE,
   'server.n': _POSITIVE,

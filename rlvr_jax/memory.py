@@ -15,17 +15,18 @@ import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
+from rlvr_jax import plan_vision
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models import attention, lora
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
 from rlvr_jax.rl.mixing import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
-from rlvr_jax.sampling.budget import GIB, Budget, weight_bytes
+from rlvr_jax.sampling.budget import GIB, Budget
 
 CARD = 79.6 * GIB  # what a GPU sold as 80 GB has
 MANY = 512  # rollouts by which a layout is chosen
@@ -76,7 +77,7 @@ def phases(
   held = {} if config.sampling.release else weights | sampler
   copy = {}
   if config.model.dtype != config.model.compute_dtype:
-    copy = {'compute copy': weight_bytes(model, config.model.compute_dtype) // split.weights}
+    copy = {'compute copy': _weights(model, config.model.compute_dtype, split)}
   activations = _activations(config, model, split, kernel)
   halves = {'scores': 2, 'mask': 1, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
   forward = {k: int(v / halves[k]) for k, v in activations.items() if k in halves}
@@ -89,8 +90,13 @@ def phases(
   return {
     'hand_over': kept | making | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
-    'score': kept | held | copy | forward,
-    'learn': kept | held | copy | gradients(config, model, split) | activations,
+    'score': kept | held | copy | forward | _images(config, model, split, forward, learn=False),
+    'learn': kept
+    | held
+    | copy
+    | gradients(config, model, split)
+    | activations
+    | _images(config, model, split, activations, learn=True),
   }
 
 
@@ -98,19 +104,26 @@ def _count(tree: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def trained_count(config: Config, model: ModelConfig) -> int:
-  """Numbers that train."""
-  return _trained_numbers(trained_of(config), model)
+def trained_count(config: Config, model: ModelConfig, split: Split | None = None) -> int:
+  """Numbers that train, on one device; split None: all of them."""
+  return _trained_numbers(trained_of(config), model, split or Split())
 
 
 @functools.cache
-def _trained_numbers(parts: Trained, model: ModelConfig) -> int:
+def _trained_numbers(parts: Trained, model: ModelConfig, split: Split) -> int:
   key = jax.random.key(0)
   tree: Any = jax.eval_shape(lambda: init_params(key, model))
   if parts.adapter is not None:
     adapter = parts.adapter
     tree = jax.eval_shape(lambda: lora.init_lora(key, model, adapter))
-  return _count(parts.kept_of(tree))
+  return plan_vision.numbers_on_device(parts.kept_of(tree), *split)
+
+
+@functools.cache
+def _weights(model: ModelConfig, dtype: str, split: Split) -> int:
+  """Bytes of the learner's params on one device."""
+  shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), model))
+  return _SIZE[dtype] * plan_vision.numbers_on_device(shapes, *split)
 
 
 @functools.cache
@@ -127,18 +140,18 @@ def _moments_size(config: Config) -> int:
 
 def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """What every phase has."""
-  algorithm, count = algorithm_of(config), trained_count(config, model)
-  found = {'weights': weight_bytes(model, config.model.dtype)}
+  algorithm, count = algorithm_of(config), trained_count(config, model, split)
+  own = _weights(model, config.model.dtype, split)
+  found = {'weights': own}
   if config.lora.rank:
     found['adapters'] = 4 * count
   found['moments'] = count * _moments_size(config)
   if number := copies(config, algorithm):
-    found['reference'] = number * weight_bytes(model, config.model.compute_dtype)
+    found['reference'] = number * _weights(model, config.model.compute_dtype, split)
   if algorithm.critic:
-    own = weight_bytes(model, config.model.dtype)
     numbers = own // _SIZE[config.model.dtype]
     found['critic'] = own + numbers * _moments_size(config)
-  return {part: size // split.weights for part, size in found.items()}
+  return found
 
 
 def sampler_budget(config: Config, model: ModelConfig, split: Split) -> Budget:
@@ -155,16 +168,25 @@ def _sampler(config: Config, model: ModelConfig, split: Split) -> dict[str, int]
   weights = budget.weights
   if config.lora.rank and config.model.compute_dtype == 'bfloat16':
     weights += 2 * trained_count(config, model) // split.sampler(config.sampling.tensor).tensor
-  return {
+  found = {
     'sampler weights': weights,
     'cache': budget.bank + budget.pool,
     'sampler workspace': budget.workspace,
   }
+  if vision := plan_vision.vision_of(config, model):  # beside it, for the chunk runs ahead
+    each = plan_vision.largest_tokens(config, vision)
+    seen = plan_vision.in_prefill(config, vision, each)
+    size = _SIZE[config.model.compute_dtype]
+    one = {'parts': 1, 'tensor': 1, 'size': size, 'embed_dim': model.embed_dim}
+    parts = plan_vision.forward_bytes(vision, seen, **one)
+    pixels = plan_vision.rows_bytes(vision, seen, config.sampling.prompt_capacity)
+    found['prefill of images'] = sum(parts.values()) + pixels
+  return found
 
 
 def gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """The sum over micro-batches, float32, and beside it one micro-batch's own."""
-  count = trained_count(config, model) // split.weights
+  count = trained_count(config, model, split)
   return {
     'gradient sum': 4 * count,
     'gradient': count * _SIZE[config.model.compute_dtype],
@@ -184,6 +206,65 @@ def micro_batch(config: Config, split: Split) -> tuple[int, int]:
     count = min((t.minibatch or t.prompts) * t.group, MANY)
     T = max(T, _packed_length(count, longest, t.micro_tokens, split.rows))
   return packing.rows_per_micro_batch(T, t.micro_tokens, split.rows) // split.rows, T
+
+
+def seen(
+  config: Config,
+  vision: VisionConfig,
+  split: Split,
+  *,
+  learn: bool,
+  each: int = 0,
+  rollouts: int = 0,
+) -> plan_vision.Seen:
+  """Images of a micro-batch; each: tokens of one (0: the largest), rollouts: those it has."""
+  t = config.train
+  rows, T = micro_batch(config, split)
+  tokens = rows * split.rows * T
+  each = each or plan_vision.largest_tokens(config, vision)
+  prompts = (t.minibatch or t.prompts) if learn else t.prompts
+  return plan_vision.in_micro_batch(
+    config,
+    vision,
+    each=each,
+    rollouts=rollouts or tokens,
+    tokens=tokens,
+    multiple=split.rows,
+    prompts=prompts,
+  )
+
+
+def micro_batches(config: Config, split: Split, *, learn: bool) -> int:
+  """Of an optimizer step, or of scoring, were every completion as long as it may be."""
+  t, s = config.train, config.sampling
+  b, T = micro_batch(config, split)
+  each = T // (s.prompt_capacity + s.max_tokens) if t.packing else 1  # rollouts in a row
+  count = ((t.minibatch or t.prompts) if learn else t.prompts) * t.group
+  return 1 << (-(-count // (b * split.rows * each)) - 1).bit_length()
+
+
+def _images(
+  config: Config, model: ModelConfig, split: Split, decoder: dict[str, int], *, learn: bool
+) -> dict[str, int]:
+  """What images add to scoring or learning. The tower runs before and after the decoder, whose
+  activations, by part, its own then lie where these lay."""
+  vision = plan_vision.vision_of(config, model)
+  if vision is None:
+    return {}
+  own = seen(config, vision, split, learn=learn)
+  rows, T = micro_batch(config, split)
+  size = _SIZE[config.model.compute_dtype]
+  one = {'parts': split.rows, 'tensor': split.tensor, 'size': size, 'embed_dim': model.embed_dim}
+  if learn:
+    trained = plan_vision.trains(config, model)
+    parts = plan_vision.learn_bytes(vision, own, **one, remat=config.model.remat, trained=trained)
+  else:
+    parts = plan_vision.forward_bytes(vision, own, **one)
+  kept = {name: parts.pop(name) for name in ('tower inputs', 'image embeddings') if name in parts}
+  pixels = micro_batches(config, split, learn=learn)
+  pixels *= plan_vision.rows_bytes(vision, own, rows * T)
+  beyond = max(0, sum(parts.values()) - sum(decoder.values()))
+  return {'images': pixels} | kept | {'tower': beyond}
 
 
 @functools.cache

@@ -115,8 +115,12 @@ def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> di
   split = split_of(config, topology.chips)
   config = least_sampler(config, model, split)
   phases = memory.phases(config, model, split, kernel=not topology.name)
+  lengths = plan_work.lengths_of(config, model)
   micro = {
-    learn: plan_work.micro_batch_work(config, model, split, learn=learn) for learn in (False, True)
+    learn: plan_work.micro_batch_work(config, model, split, learn=learn).plus(
+      plan_work.tower_work(config, model, split, learn=learn, lengths=lengths)
+    )
+    for learn in (False, True)
   }
   works = _works(config, model, split, {}, micro)
   name = topology.name or f'{topology.kind}x{topology.chips}'
@@ -163,11 +167,20 @@ def _compiled(
   split = Split(*described.mesh.shape.values()) if described.mesh is not None else Split()
   phases = _phases(config, described, made)
   by_name = {one.name: one for one in made}
+  lengths = plan_work.lengths_of(config, described.model)
   micro = {}
   for learn, program in ((False, 'score'), (True, 'step')):
     one = plan_work.micro_batch_work(config, described.model, split, learn=learn)
+    largest, mean = (
+      plan_work.tower_work(config, described.model, split, learn=learn, lengths=own)
+      for own in (None, lengths)
+    )
     turn = by_name[program].turn
-    micro[learn] = Work(turn.flops, one.hbm, turn.sent) if by_name[program].fits else one
+    if by_name[program].fits:  # compiled with the largest images; an iteration has mean ones
+      sent = Work(sent=turn.sent).plus(largest.times(-1)).sent
+      sent = {axes: max(0.0, size) for axes, size in sent.items()}
+      one = Work(turn.flops - largest.flops, one.hbm, sent)
+    micro[learn] = one.plus(mean)
   works = _works(config, described.model, split, by_name, micro)
   report = _report(
     given, config, described.model, split, phases, hbm, works, topology, 'compiled', name
@@ -247,7 +260,7 @@ def _works(
   micro: Mapping[bool, Work],
 ) -> dict[str, Any]:
   """Counts, lengths and the work of each phase of an iteration on one device."""
-  lengths = plan_work.lengths_of(config)
+  lengths = plan_work.lengths_of(config, model)
   budget, own = memory.sampler_budget(config, model, split), split.sampler(config.sampling.tensor)
   turns = plan_work.turns_of(config, split, budget, lengths)
   decode = plan_work.decode_step_work(config, model, own, budget, turns, lengths)

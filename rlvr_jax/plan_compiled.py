@@ -11,6 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from rlvr_jax import plan_hlo
+from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.plan_programs import Described, Program, bytes_on_device
 from rlvr_jax.plan_roofline import Topology, Work
 from rlvr_jax.sampling.budget import GIB
@@ -76,7 +77,8 @@ def compile_all(described: Described, *, say: Any = None) -> list[Compiled]:
   found = []
   for program in described.programs:
     mesh = described.sampler_mesh if program.phase == 'sample' else described.mesh
-    one = compile_one(program, {} if mesh is None else dict(mesh.shape))
+    sizes = {} if mesh is None else dict(mesh.shape)
+    one = compile_one(program, sizes, shares_of(described.model))
     if say is not None:
       state = 'compiled' if one.fits else 'does not fit, says the compiler'
       say(f'{one.name}: {state}, {one.total / GIB:.2f} GiB while it runs, {one.seconds:.0f} s')
@@ -84,7 +86,15 @@ def compile_all(described: Described, *, say: Any = None) -> list[Compiled]:
   return found
 
 
-def compile_one(program: Program, mesh: Mapping[str, int]) -> Compiled:
+def shares_of(model: ModelConfig) -> dict[str, float]:
+  """plan_hlo.cost's shares: of the tower's layers some attend to whole images."""
+  tower = model.vision
+  return {} if tower is None else {'vision': len(tower.full_layers) / tower.num_layers}
+
+
+def compile_one(
+  program: Program, mesh: Mapping[str, int], shares: Mapping[str, float] | None = None
+) -> Compiled:
   """One program; an error other than of memory is raised as it is."""
   start = time.perf_counter()
   lowered = program.lower()
@@ -115,7 +125,7 @@ def compile_one(program: Program, mesh: Mapping[str, int]) -> Compiled:
     )
   memory = executable.memory_analysis()
   took = time.perf_counter() - start
-  fixed, turn = work_of(executable.as_text() or '', mesh)
+  fixed, turn = work_of(executable.as_text() or '', mesh, shares)
   if program.phase in ('score', 'learn') and not turn.flops:  # one micro-batch needs no loop
     fixed, turn = Work(), fixed
   return Compiled(
@@ -141,10 +151,12 @@ def asked_for(message: str) -> int | None:
   return None
 
 
-def work_of(text: str, mesh: Mapping[str, int]) -> tuple[Work, Work]:
+def work_of(
+  text: str, mesh: Mapping[str, int], shares: Mapping[str, float] | None = None
+) -> tuple[Work, Work]:
   """(once a call, each turn of its outer loop) of a program's HLO; HBM traffic is not counted."""
   module = plan_hlo.parse(text)
-  none, one = (plan_hlo.cost(module, mesh, outer=turns) for turns in (0.0, 1.0))
+  none, one = (plan_hlo.cost(module, mesh, outer=turns, shares=shares) for turns in (0.0, 1.0))
 
   def sent(cost: plan_hlo.Cost) -> dict[str, float]:
     by_axes: dict[str, float] = {}

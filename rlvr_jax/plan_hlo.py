@@ -119,18 +119,32 @@ def size_of(shapes: Sequence[Shape]) -> int:
 
 
 def cost(
-  module: Module, mesh: Mapping[str, int], *, outer: float = 1.0, inner: float = 1.0
+  module: Module,
+  mesh: Mapping[str, int],
+  *,
+  outer: float = 1.0,
+  inner: float = 1.0,
+  shares: Mapping[str, float] | None = None,
 ) -> Cost:
   """What the entry computation costs on one device.
 
   mesh: axis -> size in the order of the devices. outer: turns of a loop whose number only the run
-  knows; inner: of such a loop within one.
+  knows; inner: of such a loop within one. shares: named scope -> in which share of their runs the
+  conditions in it are true; without one the larger branch counts.
   """
-  return _Walk(module, mesh, outer, inner).of(module.entry, 0)
+  return _Walk(module, mesh, outer, inner, shares or {}).of(module.entry, 0)
 
 
 class _Walk:
-  def __init__(self, module: Module, mesh: Mapping[str, int], outer: float, inner: float):
+  def __init__(
+    self,
+    module: Module,
+    mesh: Mapping[str, int],
+    outer: float,
+    inner: float,
+    shares: Mapping[str, float],
+  ):
+    self._shares = shares
     self._computations = module.computations
     self._mesh = {axis: size for axis, size in mesh.items() if size > 1}
     self._turns = (outer, inner)
@@ -167,9 +181,11 @@ class _Walk:
         return self.of(called['body'], depth + 1), self._turns[min(depth, 1)]
       return self.of(called['body'], depth), turns
     if op.opcode == 'conditional':
-      names = re.search(r'branch_computations=\{([^}]*)\}', op.attributes)
-      branches = re.findall(r'%?([\w.-]+)', names[1]) if names else list(called.values())
-      return max((self.of(b, depth) for b in branches), key=_weight, default=none), 1.0
+      costs = [self.of(branch, depth) for branch in _branches(op, called)]
+      share = self._share(op)
+      if share is None or len(costs) != 2:
+        return max(costs, key=_weight, default=none), 1.0
+      return _add(_add(none, costs[0], 1 - share), costs[1], share), 1.0
     if op.opcode in ('fusion', 'call', 'async-start') and called:
       return self.of(next(iter(called.values())), depth), 1.0
     kind = op.opcode.removesuffix('-start')
@@ -179,6 +195,11 @@ class _Walk:
       shapes = [ops[name].shapes[0][1] for name in op.operands]
       return none._replace(flops=_products(op, shapes)), 1.0
     return none, 1.0
+
+  def _share(self, op: Op) -> float | None:
+    name = re.search(r'op_name="([^"]*)"', op.attributes)
+    scopes = re.split(r'[/()]', name[1]) if name else []
+    return next((share for scope, share in self._shares.items() if scope in scopes), None)
 
   def _collective(self, kind: str, op: Op, ops: dict[str, Op]) -> Cost:
     groups = _groups(op.attributes)
@@ -193,6 +214,14 @@ class _Walk:
     }.get(kind, 1.0)
     moved = Moved(kind, _axes(groups, self._mesh, kind))
     return Cost(0.0, {moved: share * size}, {moved: 1.0})
+
+
+def _branches(op: Op, called: Mapping[str, str]) -> list[str]:
+  """A conditional's computations, that of false (or 0) first."""
+  names = re.search(r'branch_computations=\{([^}]*)\}', op.attributes)
+  if names:
+    return re.findall(r'%?([\w.-]+)', names[1])
+  return [called[kind] for kind in ('false_computation', 'true_computation') if kind in called]
 
 
 def _weight(cost: Cost) -> tuple[float, float]:

@@ -8,17 +8,18 @@ there can take them.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from rlvr_jax import memory, sharding
+from rlvr_jax import memory, plan_vision, sharding
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.transformer import init_params
+from rlvr_jax.models.vision import Images
 from rlvr_jax.rl import entropy, learner
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
@@ -84,7 +85,7 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
   params = jax.eval_shape(trained_of(config).params, state)
   params = _attached(state, params, place)
   computed = _cast(params, config.model.compute_dtype)
-  step, whole = _rows(config, algorithm, place)
+  step, whole = _rows(config, model, algorithm, place)
   scalar = place.whole(jax.ShapeDtypeStruct((), jnp.float32))
   held = {'params': state.params, 'optimizer': state.opt_state}
   if state.lora is not None:
@@ -192,21 +193,27 @@ def _learner(
   return place.by(state, shardings), update, score, critic
 
 
-def _rows(config: Config, algorithm: Algorithm, place: _Place) -> tuple[Rows, Rows]:
+def _rows(
+  config: Config, model: ModelConfig, algorithm: Algorithm, place: _Place
+) -> tuple[Rows, Rows]:
   """Rows of an optimizer step and of scoring, were every completion as long as it may be."""
-  t, s = config.train, config.sampling
+  t = config.train
   split = memory.Split() if place.mesh is None else memory.Split(*place.mesh.shape.values())
   b, T = memory.micro_batch(config, split)
   b *= split.rows
-  each = T // (s.prompt_capacity + s.max_tokens) if t.packing else 1  # rollouts in a row
+  vision = plan_vision.vision_of(config, model)
   scored = algorithm.scored_first or t.epochs > 1 or (t.minibatch or t.prompts) < t.prompts
 
-  def rows(count: int, scoring: bool) -> Rows:
-    M = 1 << (-(-count // (b * each)) - 1).bit_length()
+  def rows(scoring: bool) -> Rows:
+    M = memory.micro_batches(config, split, learn=not scoring)
 
     def array(dtype: Any) -> Any:
       return jax.ShapeDtypeStruct((M, b, T), dtype)
 
+    images = None
+    if vision is not None:
+      seen = memory.seen(config, vision, split, learn=not scoring)
+      images = _images(vision, seen, (M, seen.rows * split.rows), (M, b, T))
     found = Rows(
       tokens=array(jnp.int32),
       completion_mask=array(bool),
@@ -217,11 +224,28 @@ def _rows(config: Config, algorithm: Algorithm, place: _Place) -> tuple[Rows, Ro
       positions=array(jnp.int32) if t.packing else None,
       segments=array(jnp.int32) if t.packing else None,
       rollout=array(jnp.int32) if t.packing else None,
+      images=images,
     )
     return place.by(found, None if place.mesh is None else rows_sharding(place.mesh))
 
-  one_step = (t.minibatch or t.prompts) * t.group
-  return rows(one_step, False), rows(t.prompts * t.group, True)
+  return rows(False), rows(True)
+
+
+def _images(
+  vision: VisionConfig, seen: plan_vision.Seen, rows: tuple[int, ...], tokens: tuple[int, ...]
+) -> Images:
+  """Described images of [..., rows of windows] beside [..., rows, T] tokens."""
+
+  def array(dtype: Any, *shape: int) -> Any:
+    return jax.ShapeDtypeStruct((*rows, *shape), dtype)
+
+  return Images(
+    pixels=array(jnp.uint8, seen.patches, vision.patch_values),
+    places=array(jnp.int32, seen.patches, 2),
+    owner=array(jnp.int32, seen.windows),
+    source=cast(Any, jax.ShapeDtypeStruct(tokens, jnp.int32)),
+    positions=cast(Any, jax.ShapeDtypeStruct((*tokens[:-1], 3, tokens[-1]), jnp.int32)),
+  )
 
 
 def _hand_over(config: Config, computed: Any, place: _Place) -> tuple[Any, Program]:
@@ -256,8 +280,16 @@ def _sampler(
   uses = ('sampler params', 'sampler state')
   given = (params, state, options, stops)
   chunk = Program('chunk', 'sample', programs.run_chunk, given, static | extras, uses)
-  tokens = jax.ShapeDtypeStruct((engine.shards, engine.prompt_capacity), jnp.int32)
+  shape = engine.shards, engine.prompt_capacity
   number = jax.ShapeDtypeStruct((engine.shards,), jnp.int32)
-  given = (params, state, *place.whole((tokens, number, number)))
+  prompt: tuple[Any, ...] = jax.ShapeDtypeStruct(shape, jnp.int32), number, number
+  if engine.config.vision is not None:  # as sampling/shapes.py gives them
+    images, vision = None, plan_vision.vision_of(config, engine.config)
+    if vision is not None:
+      each = plan_vision.largest_tokens(config, vision)
+      seen = plan_vision.in_prefill(config, vision, each)
+      images = _images(vision, seen, (engine.shards,), shape)
+    prompt += images, number
+  given = (params, state, *place.whole(prompt))
   prefill = Program('prefill', 'sample', programs.prefill, given, static, uses)
   return chunk, prefill, state

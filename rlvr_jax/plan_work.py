@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from rlvr_jax import memory
+from rlvr_jax import memory, plan_vision
 from rlvr_jax.config import Config
 from rlvr_jax.memory import Split
 from rlvr_jax.models import attention
@@ -30,6 +30,7 @@ class Lengths:
   prompt: int
   completion: int
   assumed: bool
+  image: int = 0  # tokens of an image of the prompt; 0: it has none
 
   @property
   def total(self) -> int:
@@ -50,7 +51,7 @@ class Turns:
   micro_batches: int  # in all of them
 
 
-def lengths_of(config: Config) -> Lengths:
+def lengths_of(config: Config, model: ModelConfig) -> Lengths:
   """plan.prompt_tokens and plan.completion_tokens, or a quarter of the capacities."""
   p, s = config.plan, config.sampling
   for key, value, most in (
@@ -59,10 +60,14 @@ def lengths_of(config: Config) -> Lengths:
   ):
     if value > most:
       raise ValueError(f'plan.{key}={value} is above the longest that is sampled, {most}')
+  prompt = p.prompt_tokens or math.ceil(s.prompt_capacity / 4)
+  vision = plan_vision.vision_of(config, model)
+  given = p.prompt_tokens and p.completion_tokens and (vision is None or p.image_tokens)
   return Lengths(
-    p.prompt_tokens or math.ceil(s.prompt_capacity / 4),
+    prompt,
     p.completion_tokens or math.ceil(s.max_tokens / 4),
-    not (p.prompt_tokens and p.completion_tokens),
+    not given,
+    0 if vision is None else plan_vision.mean_tokens(config, vision, prompt),
   )
 
 
@@ -70,11 +75,8 @@ def turns_of(config: Config, split: Split, budget: Budget, lengths: Lengths) -> 
   """Counts for rollouts of the mean length, packed FILL full; a batch drawn once."""
   t, algorithm = config.train, algorithm_of(config)
   completions = t.prompts * t.group
-  rows, T = memory.micro_batch(config, split)
   shards = split.sampler(config.sampling.tensor).rows
-  tokens = rows * split.rows * T * FILL
-  if not t.packing:
-    tokens = rows * split.rows * lengths.total
+  tokens = _micro_tokens(config, split, lengths)
   per_step = (t.minibatch or t.prompts) * t.group
   steps = t.epochs * -(-t.prompts // (t.minibatch or t.prompts))
   scorers = int(algorithm.scored_first or steps > 1) + int(algorithm.reference)
@@ -90,6 +92,12 @@ def turns_of(config: Config, split: Split, budget: Budget, lengths: Lengths) -> 
     steps=steps,
     micro_batches=steps * math.ceil(per_step * lengths.total / tokens),
   )
+
+
+def _micro_tokens(config: Config, split: Split, lengths: Lengths) -> float:
+  """Real tokens of a micro-batch, over all devices."""
+  rows, T = memory.micro_batch(config, split)
+  return rows * split.rows * (T * FILL if config.train.packing else lengths.total)
 
 
 def _counts(model: ModelConfig) -> tuple[int, int, int]:
@@ -147,8 +155,26 @@ def micro_batch_traffic(config: Config, model: ModelConfig, split: Split, *, lea
   layer = rows * T * (4 * c.embed_dim + wide / split.tensor) * size
   if not learn:
     return weights + 2 * c.num_layers * layer
-  summed = 3 * 4.0 * memory.trained_count(config, model) / split.weights
+  summed = 3 * 4.0 * memory.trained_count(config, model, split)
   return 3 * weights + 2 * 4 * c.num_layers * layer + summed
+
+
+def tower_work(
+  config: Config, model: ModelConfig, split: Split, *, learn: bool, lengths: Lengths | None = None
+) -> Work:
+  """What images add to micro_batch_work: the largest ones, or those of the mean lengths."""
+  vision = plan_vision.vision_of(config, model)
+  if vision is None:
+    return Work()
+  each = rollouts = 0
+  if lengths is not None:
+    each = lengths.image
+    rollouts = math.ceil(_micro_tokens(config, split, lengths) / lengths.total)
+  seen = memory.seen(config, vision, split, learn=learn, each=each, rollouts=rollouts)
+  trained = learn and plan_vision.trains(config, model)
+  return plan_vision.tower_work(
+    config, model, seen, split.rows, split.fsdp, split.tensor, trained=trained
+  )
 
 
 def optimizer_traffic(config: Config, model: ModelConfig, split: Split) -> float:
@@ -156,7 +182,7 @@ def optimizer_traffic(config: Config, model: ModelConfig, split: Split) -> float
   o = config.optimizer
   moments = SIZE[o.moment_dtype] + SIZE[o.second_moment_dtype]
   each = 2 * (SIZE['float32' if config.lora.rank else config.model.dtype] + moments) + 4
-  return each * memory.trained_count(config, model) / split.weights
+  return each * memory.trained_count(config, model, split)
 
 
 def decode_step_work(
@@ -188,13 +214,20 @@ def prefill_work(config: Config, model: ModelConfig, split: Split, lengths: Leng
     each = 2 * model.num_layers * lengths.prompt * model.embed_dim * size
     sent['tensor'] = each * 2 * (split.tensor - 1) / split.tensor
   flops = 2.0 * blocks * lengths.prompt + 2 * _half_attention(model, 1, lengths.prompt)
-  return Work(flops / split.tensor, blocks * size / split.tensor, sent)
+  own = Work(flops / split.tensor, blocks * size / split.tensor, sent)
+  vision = plan_vision.vision_of(config, model)
+  if vision is None:
+    return own
+  seen = plan_vision.in_prefill(config, vision, lengths.image)
+  return own.plus(plan_vision.tower_work(config, model, seen, 1, 1, 1, trained=False))
 
 
 def hand_over_work(config: Config, model: ModelConfig, split: Split) -> Work:
   """The learner's weights read, cast and written as the sampler has them."""
   whole = weight_bytes(model, config.model.compute_dtype)
-  mine = whole / split.sampler(config.sampling.tensor).tensor
+  mine = weight_bytes(
+    model, config.model.compute_dtype, split.sampler(config.sampling.tensor).tensor
+  )
   held = min(mine, whole / split.weights)  # of it, what lies on the device already
   sent: Mapping[str, float] = {'fsdp': mine - held} if mine > held else {}
   return Work(0.0, weight_bytes(model, config.model.dtype) / split.weights + 2 * mine, sent)

@@ -9,6 +9,7 @@ import pytest
 from rlvr_jax import config as config_lib
 from rlvr_jax import stages, study_stages
 from rlvr_jax.eval import run as run_lib
+from rlvr_jax.models import hf
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.logprobs import sequence_logprobs
 from rlvr_jax.models.transformer import init_params
@@ -19,7 +20,8 @@ from rlvr_jax.rl.update import Rows
 from rlvr_jax.tasks import prompts
 from rlvr_jax.tasks.datasets import table
 
-# as the models' own pages give them
+# text models: as the models' own pages give them; those that see: as HF's torch code counts them
+# (test_models_that_see_have_the_parameters_of_hf), times two the total_size of the hub's index
 COUNTS = {
   'Qwen/Qwen2.5-1.5B': 1_543_714_304,
   'Qwen/Qwen2.5-3B': 3_085_938_688,
@@ -111,6 +113,74 @@ def test_known_shapes_have_the_published_number_of_weights(name):
   params = jax.eval_shape(lambda: init_params(jax.random.key(0), KNOWN[name], 'float32'))
   assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[name]
   assert COUNTS.keys() == KNOWN.keys()
+
+
+# config.json of Qwen/Qwen2.5-VL-{3B,7B,72B}-Instruct; the paper's table 1 (arXiv 2502.13923) has
+# 3456 for the width of the tower's mlp, the published files have 3420
+TOWER = {
+  'depth': 32, 'hidden_size': 1280, 'intermediate_size': 3420, 'num_heads': 16, 'in_channels': 3,
+  'patch_size': 14, 'spatial_merge_size': 2, 'temporal_patch_size': 2, 'window_size': 112,
+  'fullatt_block_indexes': [7, 15, 23, 31], 'tokens_per_second': 2,
+}  # fmt: skip
+DECODERS = {
+  '3B': {'hidden_size': 2048, 'intermediate_size': 11_008, 'num_hidden_layers': 36,
+         'num_attention_heads': 16, 'num_key_value_heads': 2, 'vocab_size': 151_936},
+  '7B': {'hidden_size': 3584, 'intermediate_size': 18_944, 'num_hidden_layers': 28,
+         'num_attention_heads': 28, 'num_key_value_heads': 4, 'vocab_size': 152_064},
+  '72B': {'hidden_size': 8192, 'intermediate_size': 29_568, 'num_hidden_layers': 80,
+          'num_attention_heads': 64, 'num_key_value_heads': 8, 'vocab_size': 152_064},
+}  # fmt: skip
+TIED = {'3B'}
+SEEING = {'3B': 3_754_622_976, '7B': 8_292_166_656, '72B': 73_406_351_360}
+
+
+def seeing(size):
+  """What models/hf.py makes of such a config.json."""
+  config = DECODERS[size] | {
+    'model_type': 'qwen2_5_vl', 'tie_word_embeddings': size in TIED, 'rms_norm_eps': 1e-6,
+    'rope_theta': 1e6, 'max_position_embeddings': 128_000, 'image_token_id': 151_655,
+    'video_token_id': 151_656, 'vision_start_token_id': 151_652, 'vision_end_token_id': 151_653,
+    'rope_scaling': {'type': 'mrope', 'mrope_section': [16, 24, 24]},
+    'vision_config': TOWER | {'out_hidden_size': DECODERS[size]['hidden_size']},
+  }  # fmt: skip
+  return hf.parse_config(config, processor={'min_pixels': 3136, 'max_pixels': 12_845_056})
+
+
+@pytest.mark.parametrize('size', DECODERS)
+def test_parameters_of_models_that_see_by_hand(size):
+  """The sum over their tensors, as the modules' definitions give them."""
+  d, f, layers, heads, kv, vocab = DECODERS[size].values()
+  h = d // heads
+  q, k = d * heads * h + heads * h, 2 * (d * kv * h + kv * h)  # with biases; k and v
+  layer = q + k + heads * h * d + 3 * d * f + 2 * d  # the output, the mlp, two norms
+  decoder = layers * layer + d + vocab * d * (1 if size in TIED else 2)
+  e, m = TOWER['hidden_size'], TOWER['intermediate_size']
+  block = 3 * (e * e + e) + (e * e + e) + 2 * (e * m + m) + (m * e + e) + 2 * e
+  merged = 4 * e
+  merger = e + merged * merged + merged + merged * d + d
+  patches = 3 * 2 * 14 * 14 * e  # a convolution over two frames, without a bias
+  assert decoder + patches + 32 * block + merger == SEEING[size]
+  params = jax.eval_shape(lambda: init_params(jax.random.key(0), seeing(size), 'float32'))
+  assert sum(x.size for x in jax.tree.leaves(params)) == SEEING[size]
+  known = f'Qwen/Qwen2.5-VL-{size}-Instruct'
+  if known in KNOWN:
+    assert COUNTS[known] == SEEING[size]
+    assert seeing(size) == KNOWN[known]
+
+
+@pytest.mark.check
+@pytest.mark.parametrize('size', DECODERS)
+def test_models_that_see_have_the_parameters_of_hf(size):
+  """HF's own modules, built without weights."""
+  torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+  config = transformers.Qwen2_5_VLConfig(
+    text_config=DECODERS[size] | {'tie_word_embeddings': size in TIED},
+    vision_config=TOWER | {'out_hidden_size': DECODERS[size]['hidden_size']},
+    tie_word_embeddings=size in TIED,
+  )
+  with torch.device('meta'):
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+  assert sum(p.numel() for p in model.parameters()) == SEEING[size]
 
 
 @pytest.mark.parametrize('recipe', RECIPES)

@@ -174,8 +174,10 @@ def _coverage(study: Study) -> list[Finding]:
   )
   if comparison.sets_without_deciding:
     rest = comparison.sets_without_deciding[0]
+    count = int(comparison.deciding.sum())
+    left = f'{count} problems' if count > 1 else 'one problem'
     text += (
-      f'Without the {int(comparison.deciding.sum())} problems that one to three samples decide, '
+      f'Without the {left} that one to three samples decide, '
       f'it is {len(rest.base_only)} against {len(rest.rl_only)} ({p_value(rest.mcnemar_p)}). '
     )
   bound = zero_upper_bound(n, study.level)

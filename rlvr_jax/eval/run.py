@@ -219,7 +219,9 @@ def choose_tensor(
     return config.sampling.tensor, 'as sampling.tensor says'
   own = sum(device.process_index == devices[0].process_index for device in devices)
   c = model_config
-  weights = budget.weight_bytes(c, config.model.compute_dtype)
+  weights, half = (budget.weight_bytes(c, config.model.compute_dtype, n) for n in (1, 2))
+  tower = 2 * half - weights  # which every device has
+  left, weights = left - tower, weights - tower
   return mesh_choice.choose_tensor(own, left, weights, (c.num_heads, c.mlp_dim, c.vocab_size))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 
@@ -41,9 +42,14 @@ class Budget:
 
 @functools.cache
 def weight_bytes(config: ModelConfig, dtype: str, tensor: int = 1) -> int:
-  """Bytes of the sampler's weights on one of `tensor` devices that share them."""
+  """Bytes of the sampler's weights on one of `tensor` devices that share them; each has a tower."""
   shapes = jax.eval_shape(lambda key: init_params(key, config, dtype), jax.random.key(0))
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) // tensor
+  tower = _bytes(shapes.pop('vision', {}))
+  return _bytes(shapes) // tensor + tower
+
+
+def _bytes(tree: Any) -> int:
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def price(

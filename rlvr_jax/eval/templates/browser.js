@@ -37,6 +37,10 @@ const browser = (() => {
   };
   const binOf = (n, c) => (c === n ? 11 : Math.ceil((10 * c) / n));
   const deciding = (problem) => data.pair && data.pair.some((m) => problem.c[m] > 0 && problem.c[m] <= data.deciding);
+  const points = (x) => { // a difference that rounds to zero has no sign
+    const text = (100 * Math.abs(x)).toFixed(1);
+    return `${text === '0.0' ? '' : x > 0 ? '+' : '−'}${text}`;
+  };
   const change = (problem) => {
     const [a, b] = data.pair.map((m) => passAt(problem.n[m], problem.c[m], state.k));
     return b - a;
@@ -100,7 +104,7 @@ const browser = (() => {
       ...(state.k > 1 ? [percent(passAt(problem.n[m], problem.c[m], state.k))] : []),
       ...(data.exact[m] ? [percent(problem.exact[m])] : []),
     ]),
-    ...(data.pair ? [`${change(problem) > 0 ? '+' : ''}${(100 * change(problem)).toFixed(1)}`.replace('-', '−'),
+    ...(data.pair ? [points(change(problem)),
       data.sets[setOf(problem, state.min)]] : []),
     ...(data.tested ? [problem.adjusted === null ? '–' : problem.adjusted < 0.001 ? '< 0.001' : problem.adjusted.toFixed(3)] : []),
   ];
@@ -109,7 +113,7 @@ const browser = (() => {
     make('h4', {}, `${data.models[model]} `, make('small', {}, `sample ${sample}, ${length} tokens${cut ? ', cut at the length limit' : ''} `),
       make('span', { class: `verdict ${verdict}` }, verdict)),
     text(body, source),
-    ...(extracted || reason ? [make('p', { class: 'note' }, ...(extracted ? ['Read as ', make('code', {}, extracted), '. '] : []), reason)] : []),
+    ...(extracted || reason ? [make('p', { class: 'note' }, ...(extracted ? ['Read as ', make('code', {}, extracted), reason ? ': ' : '.'] : []), reason)] : []),
   ];
   const detail = (problem) => {
     const entry = shown()[problem.id], box = make('div', { class: 'detail' });
