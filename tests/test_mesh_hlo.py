@@ -26,10 +26,11 @@ from rlvr_jax.rl.algorithms import choose
 from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.types import TrainState
 from rlvr_jax.rl.update import Rows, descend, make_update, rows_sharding, state_shardings
+from rlvr_jax.sampling import layout
 from rlvr_jax.sampling.draw import Options
 from rlvr_jax.sampling.engine import Engine
 from rlvr_jax.sampling.layout import hand_over
-from rlvr_jax.sharding import make_mesh, row_parts, shardings
+from rlvr_jax.sharding import make_mesh, row_parts, sampler_mesh, shardings
 
 # layers enough for a scan; weights larger than whatever activations of a few slots
 CONFIG = ModelConfig('qwen2', 1536, 64, 128, UNROLLED_LAYERS + 1, 8, 2, 8, qkv_bias=True)
@@ -271,6 +272,42 @@ def test_weights_gathered_ahead_of_the_layers_are_seen(monkeypatch):
 def test_the_learners_state_is_written_over(shape):
   compiled, state = learner_step(shape)
   assert_written_over(compiled, state, 0)
+
+
+# -- the hand-over
+
+
+def gathered_parts(shape, tensor):
+  """({elements of what a hand-over gathers at once}, {those of a device's parts})."""
+  mesh = make_mesh(*shape)
+  params = init_params(jax.random.key(0), CONFIG)
+  params = jax.device_put(params, state_shardings(params, CONFIG, mesh))
+  own = sampler_mesh(mesh, tensor)
+  program = layout.hand_over_program(None, params, own)
+  gathers = hlo.program_of(program.lower(params).compile()).collectives('all-gather')
+  mine = hlo.local_sizes(layout.hand_over(None, params, own))
+  return {op.largest for op in gathers}, set(mine.values())
+
+
+HAND_OVERS = [
+  ((1, 8, 1), 2),
+  *(pytest.param(*c, marks=pytest.mark.check) for c in [((1, 8, 1), 1), ((2, 4, 1), 4)]),
+]
+
+
+@pytest.mark.parametrize(('shape', 'tensor'), HAND_OVERS, ids=str)
+def test_a_hand_over_gathers_a_devices_part_of_a_layer_and_no_more(shape, tensor):
+  found, parts = gathered_parts(shape, tensor)
+  assert found
+  assert found <= parts
+
+
+def test_weights_that_a_hand_over_gathers_whole_are_seen(monkeypatch):
+  """What the compiler makes of it alone where `tensor` differs: the table on every device."""
+  plain = layout._between
+  monkeypatch.setattr(layout, '_between', lambda params, mesh: (None,) * len(plain(params, mesh)))
+  found, parts = gathered_parts((1, 8, 1), 2)
+  assert found - parts == {CONFIG.vocab_size * CONFIG.embed_dim}
 
 
 # -- both

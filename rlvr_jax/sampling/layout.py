@@ -19,7 +19,7 @@ from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
 from rlvr_jax.sampling import chunk as chunk_lib
 from rlvr_jax.sampling import state as state_lib
-from rlvr_jax.sharding import ROWS, path_name, shardings
+from rlvr_jax.sharding import ROWS, path_name, row_parts, shardings
 
 
 class Programs(NamedTuple):
@@ -117,14 +117,34 @@ def _sampler_form(params: Params) -> Params:
   return sampler_form(unstack(params))
 
 
-def _rewrite(old: Params, params: Params) -> Params:
-  # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
-  return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, _sampler_form(params))
+Layouts = tuple[NamedSharding | None, ...]  # of a tree's leaves; None: as it is
 
 
-def _copied(params: Params) -> Params:
-  # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
-  return jax.tree.map(jnp.copy, _sampler_form(params))
+def _laid(params: Params, layouts: Layouts) -> Params:
+  leaves, form = jax.tree.flatten(params)
+  pairs = zip(leaves, layouts, strict=True)
+  return form.unflatten(
+    [x if own is None else jax.lax.with_sharding_constraint(x, own) for x, own in pairs]
+  )
+
+
+@functools.cache  # a function of its own each time would be compiled each time
+def _rewrite(between: Layouts) -> Callable:
+  def rewrite(old: Params, params: Params) -> Params:
+    # casting to the old dtype and writing over the old leaves keeps one sampler copy alive
+    new = _sampler_form(_laid(params, between))
+    return jax.tree.map(lambda o, n: jnp.copy(n.astype(o.dtype)), old, new)
+
+  return rewrite
+
+
+@functools.cache
+def _copied(between: Layouts) -> Callable:
+  def copied(params: Params) -> Params:
+    # leaves that are not stacked would otherwise be the learner's own buffers, which it donates
+    return jax.tree.map(jnp.copy, _sampler_form(_laid(params, between)))
+
+  return copied
 
 
 def hand_over(old: Params | None, params: Params, mesh: Mesh | None = None) -> Params:
@@ -141,10 +161,33 @@ def hand_over_program(old: Params | None, params: Params, mesh: Mesh | None = No
   """What hand_over jits, of arrays or described ones: (params), or (old, params)."""
   if old is not None:
     layout = jax.tree.map(lambda leaf: leaf.sharding, old)
-    return jax.jit(_rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
+    first = jax.tree.leaves(layout)[0]
+    rewrite = _rewrite(_between(params, getattr(first, 'mesh', None)))
+    return jax.jit(rewrite, donate_argnames=('old',), keep_unused=True, out_shardings=layout)
+  copied = _copied(_between(params, mesh))
   if mesh is None:
-    return jax.jit(_copied)
-  return jax.jit(_copied, out_shardings=sampler_shardings(params, mesh)[1])
+    return jax.jit(copied)
+  return jax.jit(copied, out_shardings=sampler_shardings(params, mesh)[1])
+
+
+def _between(params: Params, mesh: Mesh | None) -> Layouts:
+  """Layouts on the way from the learner's to the sampler's, on the sampler's mesh.
+
+  What fsdp splits stays split, over all rows of that mesh, until heads and vocabulary lie where the
+  sampler has them: then a device gathers its own part and no more. Left to itself the compiler
+  gathers embed and head whole on every device where `tensor` is not the same.
+  """
+
+  def one(leaf: Any) -> NamedSharding | None:
+    own = leaf.sharding
+    if mesh is None or not isinstance(own, NamedSharding) or 'fsdp' not in own.spec:
+      return None
+    parts = {None: 1, 'tensor': mesh.shape['tensor'], 'fsdp': row_parts(mesh)}
+    if any(size % parts[axis] for size, axis in zip(leaf.shape, own.spec, strict=False)):
+      return None
+    return NamedSharding(mesh, PartitionSpec(*(ROWS if a == 'fsdp' else a for a in own.spec)))
+
+  return tuple(one(leaf) for leaf in jax.tree.leaves(params))
 
 
 def sampler_shardings(params: Params, mesh: Mesh) -> tuple[Params, Any]:
