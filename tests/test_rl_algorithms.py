@@ -50,7 +50,7 @@ def test_every_row_fits_and_none_is_the_rows_own():
     ('tis', {'old_policy': 'sampler'}, r'would correct for it twice'),
     ('icepop', {'offpolicy_high': 0.1}, r'train.offpolicy_high=0.1 is below train.offpolicy_low'),
     ('grpo', {'offpolicy': 'rs', 'offpolicy_stat': 'k1'}, r"offpolicy_stat='k1': known are token"),
-    ('ppo2', {}, r"train.algorithm='ppo2': known are bypass, cispo"),
+    ('ppo2', {}, r"train.algorithm='ppo2': known are adaptive_entropy, batch_exploration"),
   ],
 )
 def test_a_row_that_does_not_fit_is_refused(name, change, message):
