@@ -1,5 +1,6 @@
 """Credit for pass@k: subsets counted one by one, and gradients in exact expectation."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,7 +13,7 @@ import rl_oracles as oracle
 from rlvr_jax.rl import losses
 from rlvr_jax.rl.advantages import advantages_of
 from rlvr_jax.rl.algorithms import ALGORITHMS, CREDITS, choose
-from rlvr_jax.rl.credit import KINDS, credit, is_right, scale_signs
+from rlvr_jax.rl.credit import KINDS, credit, focal, is_right, repeats, scale_signs
 from rlvr_jax.rl.groups import group_stats
 from rlvr_jax.rl.policy_loss import policy_loss
 from rlvr_jax.rl.types import TokenBatch
@@ -131,17 +132,24 @@ def test_passk_training_is_pass_at_k_shrunk():
 
 TOKENS = 3  # of a vocabulary of three, two tokens long: the second and third letters are choices
 COMPLETIONS = list(itertools.product(range(TOKENS), repeat=2))
-RIGHT = np.array([c in ((0, 1), (2, 2)) for c in COMPLETIONS], float)
+RIGHT = np.array([c in ((0, 1), (2, 2), (1, 0)) for c in COMPLETIONS], float)
+FORMS = np.array([sum(c) for c in COMPLETIONS], np.int32)  # two of the three right ones are alike
 
 
-@pytest.mark.parametrize('name', ['pkpo', 'pkpo_loo', 'w_reinforce', 'psr', 'nsr'])
+@pytest.mark.parametrize(
+  'name', ['pkpo', 'pkpo_loo', 'w_reinforce', 'psr', 'nsr', 'distinct', 'distinct_loo', 'maxrl']
+)
 def test_rows_of_the_table_learn_what_they_claim(name):
   """Rewards to advantages to loss to gradient, expected over all groups of four completions.
 
   pass@k for pkpo (k=2); for the signed ones lambda * pass@1's positive part and its negative one.
+  With D_j the number of different right answers among j draws: E D_G / G for distinct_loo, the sum
+  of E D_j / (j G) over j < G for distinct, that of pass@j / j for maxrl.
   """
   G, k = 4, 2
   row = choose(name, pass_k=k, aggregation='seq_mean_token_sum', surrogate='reinforce')
+  if name == 'maxrl':
+    row = dataclasses.replace(row, eps=0.0)
   theta = jnp.asarray(np.random.default_rng(1).normal(size=(1 + TOKENS, TOKENS)))
   # only counts matter: a multiset of completions stands for all its orders
   drawn = np.array(list(itertools.combinations_with_replacement(range(9), G)))
@@ -157,6 +165,7 @@ def test_rows_of_the_table_learn_what_they_claim(name):
     jnp.repeat(jnp.arange(P, dtype=jnp.int32), G),
     jnp.ones(P * G, bool),
     groups=P,
+    forms=jnp.asarray(FORMS[drawn].reshape(-1)),
   ).advantages.reshape(P, -1)
 
   def token_logprobs(theta):
@@ -189,10 +198,88 @@ def test_rows_of_the_table_learn_what_they_claim(name):
     solved = chances(theta) @ jnp.asarray(RIGHT)
     if name.startswith('pkpo'):
       return 1 - (1 - solved) ** k
+    if name == 'maxrl':
+      return sum((1 - (1 - solved) ** j) / j for j in range(1, G))
+    if name.startswith('distinct'):
+      forms = [chances(theta) @ jnp.asarray(RIGHT * (form == FORMS)) for form in (1, 4)]
+      drawn = [sum(1 - (1 - p) ** j for p in forms) / G for j in range(G + 1)]
+      return drawn[G] if name == 'distinct_loo' else sum(drawn[j] / j for j in range(1, G))
     return row.positive * solved - row.negative * (1 - solved)
 
   got = -jax.jit(jax.grad(expected_loss))(theta)
   np.testing.assert_allclose(got, jax.grad(goal)(theta), rtol=1e-9, atol=1e-12)
+
+
+def ascend(name, chances, right, forms, steps=400, rate=2.0):
+  """Chances of outcomes after steps along a row's expected gradient, over all groups of three."""
+  G, V = 3, len(chances)
+  row = choose(name, eps=1e-6)
+  drawn = np.array(list(itertools.product(range(V), repeat=G)))
+  P = len(drawn)
+  group = jnp.repeat(jnp.arange(P, dtype=jnp.int32), G)
+  everywhere = jnp.ones((P * G, 1), bool)
+  rewards = jnp.asarray(np.array(right, float)[drawn].reshape(-1, 1))
+
+  @jax.jit
+  def step(logits):
+    logp = jax.nn.log_softmax(logits)
+    found = advantages_of(
+      row,
+      rewards,
+      everywhere,
+      group,
+      everywhere[:, 0],
+      groups=P,
+      likelihood=logp[drawn].reshape(-1),
+      forms=jnp.asarray(np.array(forms, np.int32)[drawn].reshape(-1)),
+    ).advantages.reshape(P, G)
+    weight = jnp.exp(logp[drawn].sum(axis=1))
+    push = jnp.zeros(V).at[drawn].add(weight[:, None] * found / G)
+    return logits + rate * (push - jnp.sum(push) * jnp.exp(logp))  # sum of A grad log p
+
+  logits = jnp.log(jnp.asarray(chances))
+  for _ in range(steps):
+    logits = step(logits)
+  return np.asarray(jax.nn.softmax(logits))
+
+
+def test_distinct_answers_end_equally_likely_where_others_keep_the_likeliest():
+  """Two right answers, of chances .3 and .03, the first written in two ways; and a wrong one."""
+  start, right, forms = [0.2, 0.1, 0.03, 0.67], [1, 1, 1, 0], [0, 0, 1, 2]
+  end = {
+    name: ascend(name, start, right, forms) for name in ('distinct', 'dr_grpo', 'unlikeliness')
+  }
+  for name, chances in end.items():
+    assert chances[:3].sum() > 0.97, name
+  assert end['distinct'][2] == pytest.approx(0.5, abs=0.02)
+  assert end['dr_grpo'][2] < 0.06
+  assert end['unlikeliness'][2] > 1.5 * end['dr_grpo'][2]
+
+
+def test_the_less_likely_a_right_answer_the_more_it_is_worth():
+  """By hand: beta .25, five completions, the likeliest first; two wrong, two as likely."""
+  scores = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+  likelihood = np.array([-1.0, -2.0, -3.0, -3.0, -9.0])
+  got = credited(scores, np.zeros(5, int), 'unlikely', 1, 1, likelihood=likelihood)
+  np.testing.assert_allclose(got, [0.75, 0, 1 - 0.25 * 2.5 / 5, 1 - 0.25 * 2.5 / 5, 0], rtol=1e-12)
+  right = np.ones(5)
+  got = credited(right, np.zeros(5, int), 'unlikely', 1, 1, likelihood=likelihood)
+  np.testing.assert_array_equal(got, right)  # nothing to be told apart: the group teaches nothing
+
+
+def test_weights_by_solve_rate_and_prices_by_hand():
+  """F-GRPO's (1 - c/n)^gamma; a form that three of five have costs the share of the other two."""
+  right, group = np.array([1.0, 0, 0, 0, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+  stats = group_stats(jnp.asarray(right), jnp.asarray(group, jnp.int32), jnp.ones(8, bool), 2)
+  got = focal(stats, jnp.asarray(group), 2.0)
+  np.testing.assert_allclose(got, [0.75**2] * 4 + [0.25**2] * 4, rtol=1e-12)
+  forms, one = jnp.asarray([7, 7, 3, 7, 1], jnp.int32), jnp.zeros(5, jnp.int32)
+  everyone, count = jnp.ones(5, bool), jnp.asarray([5.0])
+  got = repeats(forms, one, everyone, count, None)
+  np.testing.assert_allclose(got, [0.4, 0.4, 0, 0.4, 0], rtol=1e-12)
+  wrong = jnp.asarray([True, True, True, False, True])
+  got = repeats(forms, one, everyone, count, wrong)
+  np.testing.assert_allclose(got, [0.2, 0.2, 0, 0, 0], rtol=1e-12)
 
 
 def _orders(multiset):

@@ -1,4 +1,6 @@
-"""Every algorithm of configs/algorithms.py trains: a short form of that study, on one small task.
+"""Every algorithm of configs/algorithms.py trains, and those for coverage (in `make check`).
+
+A short form of that study, on one small task.
 
 Six problems, seen again and again: what is asked is that reward rises, and by much.
 """
@@ -38,7 +40,15 @@ def base(tmp_path_factory):
     yield workdir / 'model'
 
 
-@pytest.mark.parametrize('name', NAMES)
+COVERAGE = (
+  'unlikeliness', 'distinct', 'distinct_loo', 'f_grpo', 'maxrl', 'batch_exploration', 'rare_wrong',
+  'adaptive_entropy',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'name', [*NAMES, *(pytest.param(name, marks=pytest.mark.check) for name in COVERAGE)]
+)
 def test_reward_rises(name, base, tmp_path):
   with contextlib.redirect_stderr(io.StringIO()):
     train(loops.config(**{'model.name': str(base), 'train.algorithm': name} | CHANGES), tmp_path)

@@ -274,6 +274,6 @@ def _weighted(
     if forms is None:
       raise ValueError('repeat_coef needs forms, one for each rollout')
     wrong = ~right if algorithm.repeat_of == 'wrong' else None
-    price = credit_lib.repeats(forms, group, valid, stats.count, wrong)
+    price = credit_lib.repeats(jnp.asarray(forms), group, valid, stats.count, wrong)
     advantages = advantages - algorithm.repeat_coef * price
   return advantages

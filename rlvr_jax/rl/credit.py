@@ -101,7 +101,7 @@ def checked(value: object, score: jax.Array, kind: str) -> jax.Array:
 def _given(x: jax.Array | None, kind: str, name: str) -> jax.Array:
   if x is None:
     raise ValueError(f'credit {kind!r} needs {name}, one for each rollout')
-  return x
+  return jnp.asarray(x)
 
 
 def _unlikely(
