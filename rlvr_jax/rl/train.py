@@ -32,6 +32,7 @@ from rlvr_jax.rl import (
   observe,
   parts,
   report,
+  resets,
   skips,
   utilisation,
 )
@@ -166,6 +167,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       trace.at(iteration)
       watch.note(iteration=iteration)
       row: dict[str, Any] = {}
+      if resets.is_due(config.train.reset_every, iteration):
+        resets.reset(learn)
       with phases('hand_over'):
         learn.refresh(engine)
       if looks and config.train.eval_every and iteration % config.train.eval_every == 0:

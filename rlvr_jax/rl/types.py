@@ -48,3 +48,4 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   critic: Any = None  # rl/critic.py: CriticState, where one is learnt
   lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)
+  reference: Any = None  # in a checkpoint only: that of a KL term, where it moves (rl/resets.py)
