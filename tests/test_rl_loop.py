@@ -211,6 +211,7 @@ def test_a_run_with_everything_that_is_ended_and_resumed_is_the_same(rl, tmp_pat
   assert sum(row['replay/joined'] for row in rows) > 0
   assert all(0 <= row['base/pass@1'] <= 1 for row in rows)
   assert all(row['samples/drawn'] == 4 * 8 for row in rows)
+  assert all('gap/max' not in row and row['behaviour/max'] > 0 for row in rows)
   steps = learner.Learner.steps
 
   def wrapped(self, *args, iteration, **kwargs):

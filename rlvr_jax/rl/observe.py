@@ -111,6 +111,16 @@ def solved(rates: np.ndarray) -> dict[str, float]:
   return row
 
 
+def named_gaps(config: Config, row: Mapping[str, float]) -> dict[str, float]:
+  """The row, with gap/* as behaviour/* where others than the policy wrote some completions.
+
+  What differs there is who wrote them, not how sampler and learner compute.
+  """
+  if not config.train.base_share and not config.train.replay:
+    return dict(row)
+  return {key.replace('gap/', 'behaviour/'): value for key, value in row.items()}
+
+
 def speeds(row: Mapping[str, float]) -> dict[str, float]:
   """Tokens a second of an iteration's phases: those drawn by sampling and judging, those learnt."""
   found = {}

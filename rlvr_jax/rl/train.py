@@ -200,7 +200,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         rollouts = collect_lib.assemble(config, collected.groups)
         rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
-        row |= learn.steps(batch, iteration=iteration)
+        row |= observe.named_gaps(config, learn.steps(batch, iteration=iteration))
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
       row |= utilisation.of_iteration(learn, rollouts, collected, row)
@@ -209,10 +209,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
       )
       writer.write(iteration, row)
-      progress.update(
-        iteration + 1,
-        {'reward': row['reward/mean'], 'entropy': row['entropy'], 'gap': row['gap/max']},
-      )
+      shown = {'reward': 'reward/mean', 'entropy': 'entropy', 'gap': 'gap/max'}
+      progress.update(iteration + 1, {k: row[key] for k, key in shown.items() if key in row})
       last = iteration + 1 == most or budget.is_spent(config.train.tokens, host['tokens'])
       due = (iteration + 1) % config.train.checkpoint_every == 0
       due |= checkpoints.stays(iteration + 1)
