@@ -23,7 +23,7 @@ from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
-from rlvr_jax.rl.mixing import copies
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.sampling.budget import GIB, Budget

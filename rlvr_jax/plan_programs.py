@@ -23,7 +23,7 @@ from rlvr_jax.models.vision import Images
 from rlvr_jax.rl import entropy, learner
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
-from rlvr_jax.rl.mixing import copies
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import trained_of
 from rlvr_jax.rl.types import TrainState

@@ -1,6 +1,7 @@
 """What changes the loop over iterations: budgets of tokens, and runs interrupted in them."""
 
 import itertools
+import os
 import pathlib
 import signal
 
@@ -188,3 +189,87 @@ def test_an_iteration_without_a_right_answer_teaches_rft_nothing(rl):
 def test_what_would_leave_rft_nothing_is_refused(change):
   with pytest.raises(ValueError, match=r"train.learn_from='distinct_correct' leaves right answers"):
     choose('rft', **change)
+
+
+EVERYTHING = {
+  'train.algorithm': 'rloo',
+  'train.offpolicy': 'seq_tis',
+  'train.offpolicy_high': 5.0,
+  'train.base_share': 0.25,
+  'train.replay': 16,
+  'train.replay_rate': 0.5,
+  'train.curriculum': 'band',
+  'train.iterations': 6,
+}
+
+
+def test_a_run_with_everything_that_is_ended_and_resumed_is_the_same(rl, tmp_path, monkeypatch):
+  """Terminated in its third iteration: rates, stored successes, queue come from the checkpoint."""
+  changes = rl | EVERYTHING | {'train.export': True}
+  train(loops.config(**changes), tmp_path / 'whole')
+  rows = loops.rows(tmp_path / 'whole')
+  assert sum(row['replay/joined'] for row in rows) > 0
+  assert all(0 <= row['base/pass@1'] <= 1 for row in rows)
+  assert all(row['samples/drawn'] == 4 * 8 for row in rows)
+  assert all('gap/max' not in row and row['behaviour/max'] > 0 for row in rows)
+  steps = learner.Learner.steps
+
+  def wrapped(self, *args, iteration, **kwargs):
+    if iteration == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return steps(self, *args, iteration=iteration, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(learner.Learner, 'steps', wrapped)
+    train(loops.config(**changes), tmp_path / 'run')
+  assert len(loops.rows(tmp_path / 'run')) == 3
+  train(loops.config(**changes), tmp_path / 'run')
+  loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+
+
+PARTS = {
+  'rft': {'train.algorithm': 'rft'},
+  'replay': {k: EVERYTHING[k] for k in EVERYTHING if 'curric' not in k and 'share' not in k},
+  'curriculum': {'train.curriculum': 'easy_to_hard', 'train.explore': 0.5},
+  'base': {'train.old_policy': 'sampler', 'train.base_share': 0.5, 'train.kl_coef': 0.01},
+  'dapo': EVERYTHING | {'train.algorithm': 'dapo', 'train.prompts': 3},
+  'adapters': EVERYTHING | {'lora.rank': 2, 'train.export': True},
+}
+
+
+@pytest.mark.check
+@pytest.mark.parametrize('name', PARTS)
+def test_a_kill_changes_nothing_whatever_the_loop_keeps(name, rl, cache, tmp_path):
+  """Kill -9 in the middle of the fourth iteration (last save: the second)."""
+  changes = rl | {'train.export': True} | PARTS[name]
+  train(loops.config(**changes), tmp_path / 'whole')
+  assert loops.killed_in_iteration(tmp_path / 'run', 3, cache, **changes) == -signal.SIGKILL
+  train(loops.config(**changes), tmp_path / 'run')
+  loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
+
+
+def test_the_start_model_is_the_one_that_the_run_began_with(rl, tmp_path, monkeypatch):
+  """Whatever the policy has become: a group's last completions are those of a policy that stood."""
+  found = {}
+  draw_groups = collect.draw_groups
+
+  def noted(source, draws):
+    groups = draw_groups(source, draws)
+    for group in groups:
+      found[run, group.index, group.visit] = [s.completion for s in group.scored]
+    return groups
+
+  monkeypatch.setattr(collect, 'draw_groups', noted)
+  changes = rl | {'train.algorithm': 'rloo', 'train.offpolicy': 'tis', 'train.base_share': 0.5}
+  changes['train.iterations'] = 3
+  for run, rate in (('moves', 1e-2), ('stands', 0.0)):
+    train(loops.config(**changes, **{'optimizer.learning_rate': rate}), tmp_path / run)
+  same = {'policy': [], 'base': []}
+  for (run, *draw), completions in found.items():
+    if run == 'stands':
+      for i, (a, b) in enumerate(zip(found['moves', *draw], completions, strict=True)):
+        same['base' if i >= 4 else 'policy'].append(
+          a.tokens.tolist() == b.tokens.tolist() and np.array_equal(a.logprobs, b.logprobs)
+        )
+  assert all(same['base'])
+  assert not all(same['policy'])

@@ -15,8 +15,8 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import load_config
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.learner import optimizer_of, start_state
-from rlvr_jax.rl.mixing import copies
 from rlvr_jax.rl.scratch import from_scratch
 from rlvr_jax.rl.trained import trained_of
 

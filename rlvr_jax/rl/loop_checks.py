@@ -1,7 +1,7 @@
 """Relations between what changes the loop and the rest of a config, refused before any sampling."""
 
 from rlvr_jax.config import Config
-from rlvr_jax.rl import budget
+from rlvr_jax.rl import budget, resets
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.draws import from_base
 
@@ -14,6 +14,7 @@ WITHOUT_RATIO = ('reinforce', 'nll', 'dro')
 def check(config: Config, row: Algorithm) -> None:
   """ValueError names key, value and the way out."""
   budget.check(config)
+  resets.check(config, row)
   t = config.train
   if t.base_share:
     _check_foreign(config, row, f'train.base_share={t.base_share}')

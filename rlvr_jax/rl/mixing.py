@@ -1,5 +1,4 @@
-"""What is frozen beside a policy: the start model that writes a share of every group
-(train.base_share), and the reference of a KL term.
+"""The start model beside the policy: it writes a share of every group (train.base_share).
 
 The completions of the start model have its own log-probs as the sampler's, so that the row's
 correction for the sampler is the importance weight pi / start model.
@@ -10,21 +9,10 @@ from collections.abc import Iterator
 
 import jax
 
-from rlvr_jax.config import Config
 from rlvr_jax.models import lora
 from rlvr_jax.models.transformer import Params
-from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.learner import Learner
 from rlvr_jax.sampling.engine import Engine
-
-
-def copies(config: Config, algorithm: Algorithm) -> int:
-  """Frozen copies of the weights, in the compute dtype, that a run keeps beside its state."""
-  if config.lora.rank:
-    return 0  # the weights below the adapters
-  both = algorithm.reference and bool(config.train.base_share)
-  apart = both and config.train.reset_every > 0
-  return 2 if apart else int(algorithm.reference or bool(config.train.base_share))
 
 
 def start_params(learn: Learner) -> Params:

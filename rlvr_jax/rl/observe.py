@@ -17,6 +17,7 @@ from rlvr_jax.rl import replay
 from rlvr_jax.rl.collect import Collected, Group, Source, part_metrics, train_sampling
 from rlvr_jax.rl.draws import BASE, POLICY, origins
 from rlvr_jax.rl.types import Rollouts
+from rlvr_jax.tasks.mixed import FAMILY
 
 SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' solve rates
 
@@ -24,7 +25,8 @@ SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' s
 def look(source: Source) -> dict[str, float]:
   """Unbiased pass@k on the source's (held-out) problems at training's temperature.
 
-  `train.eval_samples` draws of each, the same keys at every look; k: 1, 2, 4, ... up to them.
+  `train.eval_samples` draws of each, the same keys at every look; k: 1, 2, 4, ... up to them. Of a
+  mixture also of each family.
   """
   config = source.config
   size = config.train.eval_samples
@@ -35,7 +37,12 @@ def look(source: Source) -> dict[str, float]:
   ks = sorted({1 << i for i in range(size.bit_length())} | {size})
   ks = [k for k in ks if k <= size]
   values = pass_at_k.estimate(np.full(len(correct), size), correct, ks)
-  return {f'eval/pass@{k}': float(v) for k, v in zip(ks, values.mean(axis=0), strict=True)}
+  row = {f'eval/pass@{k}': float(v) for k, v in zip(ks, values.mean(axis=0), strict=True)}
+  labels = [problem.meta.get(FAMILY) for problem in source.problems]
+  for label in dict.fromkeys(filter(None, labels)):
+    own = values[[one == label for one in labels]].mean(axis=0)
+    row |= {f'eval/{label}/pass@{k}': float(v) for k, v in zip(ks, own, strict=True)}
+  return row
 
 
 def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) -> dict[str, float]:
@@ -107,6 +114,16 @@ def solved(rates: np.ndarray) -> dict[str, float]:
     inside = (rates > low) & (rates <= high) & (rates > 0) & (rates < 1)
     row[f'solved/to_{high:g}'] = float(inside.mean())
   return row
+
+
+def named_gaps(config: Config, row: Mapping[str, float]) -> dict[str, float]:
+  """The row, with gap/* as behaviour/* where others than the policy wrote some completions.
+
+  What differs there is who wrote them, not how sampler and learner compute.
+  """
+  if not config.train.base_share and not config.train.replay:
+    return dict(row)
+  return {key.replace('gap/', 'behaviour/'): value for key, value in row.items()}
 
 
 def speeds(row: Mapping[str, float]) -> dict[str, float]:

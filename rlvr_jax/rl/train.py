@@ -33,6 +33,7 @@ from rlvr_jax.rl import (
   observe,
   parts,
   report,
+  resets,
   skips,
   utilisation,
 )
@@ -167,6 +168,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       trace.at(iteration)
       watch.note(iteration=iteration)
       row: dict[str, Any] = {}
+      if resets.is_due(config.train.reset_every, iteration):
+        resets.reset(learn)
       with phases('hand_over'):
         learn.refresh(engine)
       if looks and config.train.eval_every and iteration % config.train.eval_every == 0:
@@ -200,7 +203,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
           rollouts = forms.with_forms(rollouts, collected.groups, problems, algorithm.forms)
         rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
-        row |= learn.steps(batch, iteration=iteration)
+        row |= observe.named_gaps(config, learn.steps(batch, iteration=iteration))
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
       row |= utilisation.of_iteration(learn, rollouts, collected, row)
@@ -209,10 +212,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
       )
       writer.write(iteration, row)
-      progress.update(
-        iteration + 1,
-        {'reward': row['reward/mean'], 'entropy': row['entropy'], 'gap': row['gap/max']},
-      )
+      shown = {'reward': 'reward/mean', 'entropy': 'entropy', 'gap': 'gap/max'}
+      progress.update(iteration + 1, {k: row[key] for k, key in shown.items() if key in row})
       last = iteration + 1 == most or budget.is_spent(config.train.tokens, host['tokens'])
       due = (iteration + 1) % config.train.checkpoint_every == 0
       due |= checkpoints.stays(iteration + 1)

@@ -52,3 +52,4 @@ class TrainState(flax.struct.PyTreeNode):
   critic: Any = None  # rl/critic.py: CriticState, where one is learnt
   lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)
   entropy: Any = None  # rl/entropy.py: EntropyControl, where a coefficient adapts
+  reference: Any = None  # in a checkpoint only: that of a KL term, where it moves (rl/resets.py)
