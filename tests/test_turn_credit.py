@@ -141,7 +141,13 @@ def test_the_order_of_a_batch_changes_nothing(found, rng):
 
 @pytest.mark.parametrize(
   ('name', 'kind'),
-  [('grpo', 'turn'), ('grpo', 'turn_pooled'), ('rloo', 'turn'), ('opo', 'turn'), ('lite_ppo', 'turn')],
+  [
+    ('grpo', 'turn'),
+    ('grpo', 'turn_pooled'),
+    ('rloo', 'turn'),
+    ('opo', 'turn'),
+    ('lite_ppo', 'turn'),
+  ],
 )
 def test_one_turn_is_the_episode_to_the_bit(name, kind):
   rng = np.random.default_rng(3)
