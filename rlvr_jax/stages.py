@@ -13,7 +13,8 @@ An arm of study.arms is a set of dotted keys, and of these words:
   label    what differs, as figures call it
   method   what its seeds are pooled under; by default train.algorithm
 
-A value 'arm:NAME' stands for what that arm leaves: its model, or of a sampling arm its store.
+A value 'arm:NAME' stands for what that arm leaves: its model, or of a sampling arm its store. As
+the path of study.models it is a stage's model once more, asked in another way ('arm:base' too).
 Nothing here needs jax.
 """
 
@@ -31,6 +32,7 @@ ROLES = ('base', 'rl', 'distilled', 'instruct', 'teacher')
 # algorithms: seeds of it are pooled; the others stand for themselves
 PARTS = (
   'algorithms', 'dynamics', 'kl', 'group', 'control', 'distillation', 'prior', 'temperature',
+  'turns',
 )  # fmt: skip
 WORDS = ('job', 'from', 'measure', 'final', 'role', 'part', 'label', 'method')
 MODEL_WORDS = ('path', 'role', 'template', 'algorithm', 'seed', 'step', 'part', 'label')
@@ -287,7 +289,7 @@ def measured(config: Config, stages: Sequence[Stage]) -> list[Measured]:
     found += _measured_of(config, stage)
   for name, given in config.study.models.items():
     values = {'path': given} if isinstance(given, str) else dict(given.items())
-    found.append(_given_model(name, values))
+    found.append(_given_model(name, values, stages))
   names = [one.name for one in found]
   repeated = sorted({name for name in names if names.count(name) > 1})
   if repeated:
@@ -346,7 +348,7 @@ def _measured_of(config: Config, stage: Stage) -> list[Measured]:
   return [*found, end]
 
 
-def _given_model(name: str, given: Mapping[str, Any]) -> Measured:
+def _given_model(name: str, given: Mapping[str, Any], stages: Sequence[Stage]) -> Measured:
   """A row of study.models."""
   what = f'study.models[{name!r}]'
   words = {key: value for key, value in given.items() if '.' not in key}
@@ -364,9 +366,13 @@ def _given_model(name: str, given: Mapping[str, Any]) -> Measured:
   values = {key: value for key, value in given.items() if key not in words}
   if words.get('template'):
     values['task.template'] = str(words['template'])
+  reference, start = str(words['path']), ''
+  if is_ref(reference):
+    start = reference[4:]
+    _known(start, [stage.name for stage in stages], f'{what}: path')
   return Measured(
     name,
-    str(words['path']),
+    Start(start) if start else reference,
     role,
     values,
     words.get('algorithm'),
@@ -374,6 +380,7 @@ def _given_model(name: str, given: Mapping[str, Any]) -> Measured:
     words.get('step'),
     part,
     str(words.get('label', '')),
+    start,
   )
 
 

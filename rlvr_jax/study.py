@@ -18,13 +18,13 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import hosts, study_measures, study_stages
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax.eval import preflight, study_parts, study_temperature
+from rlvr_jax.eval import preflight, study_parts, study_temperature, study_turns
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.report import Section
 from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
-from rlvr_jax.rl.report import gap_of, panels_of
+from rlvr_jax.rl.report import drawn_table, gap_of, panels_of
 from rlvr_jax.stages import BASE, Measured, Stage
 from rlvr_jax.tasks.problem import Problem
 
@@ -171,7 +171,7 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
   title = config.study.title or f'{config.name}: base against RL on {problems[0].task}'
   texts = [*config.study.texts.items(), *study_parts.said(models)]
   found = study_parts.results(models, config.evaluate)
-  sections, envelope = sections_of(config, found, extra['entropy'])
+  sections, numbers = sections_of(config, found, extra['entropy'])
   publish(
     config,
     workdir,
@@ -187,12 +187,12 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
     training=shown,
     panels=panels_of(shown),
     texts=texts,
-    more_tables=[clock.table()],
+    more_tables=[clock.table(), *([drawn_table(rows)] if rows else [])],
     more_sections=sections,
     extra={
       **extra,
       'parts': study_parts.entries(found),
-      'envelope': envelope,
+      **numbers,
       'seconds': clock.stages,
     },
   )
@@ -201,16 +201,18 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
 def sections_of(
   config: config_lib.Config, parts: Sequence[study_parts.Part], searches: Mapping[str, Any]
 ) -> tuple[list[Section], dict[str, Any]]:
-  """(a section for each part, results.json["envelope"])."""
-  e, made, envelope = config.evaluate, [], {}
+  """(a section for each part, keys of results.json: envelope, and of conversations turns)."""
+  e, made, numbers = config.evaluate, [], {'envelope': {}}
+  options: dict[str, Any] = {'level': e.confidence, 'seed': config.seed}
   for part in parts:
     if part.name == 'temperature':
-      options = {'level': e.confidence, 'seed': config.seed}
-      own, envelope = study_temperature.section(part, searches, **options)
-      made.append(own)
+      own, numbers['envelope'] = study_temperature.section(part, searches, **options)
+    elif part.name == 'turns':
+      own, numbers['turns'] = study_turns.section(part, resamples=e.bootstrap, **options)
     else:
-      made.append(study_parts.section(part))
-  return made, envelope
+      own = study_parts.section(part)
+    made.append(own)
+  return made, numbers
 
 
 def shown_arms(trained: Mapping[str, config_lib.Config]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvr_jax.tasks import environments, prompts
+from rlvr_jax.tasks import countdown, environments, prompts
 from rlvr_jax.tasks.calculator import ArithmeticTextError, calculate
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
@@ -43,6 +43,23 @@ def test_retry_asks_the_problems_own_verifier(pool):
   ]
   other = environments.job_of(Problem('1', 'mine', 'p', '42', {'verifier': 'countdown'}), 'retry')
   assert other.meta['judged by'] == ['countdown', verifier_version('countdown')]
+
+
+def test_feedback_says_what_the_verifier_read_and_why(pool):
+  def say(problem, state, text):
+    return environments.reply_of(reply(pool, problem, 'feedback', state, text))
+
+  maths = Problem('1', 'mine', 'p', '42', {})
+  assert say(maths, None, 'so \\boxed{42}') == (None, 1, 0)
+  said, state, reward = say(maths, 1, 'so \\boxed{41}')
+  assert said.startswith('Your answer 41 is wrong')
+  assert (state, reward) == (2, 0)
+  assert say(maths, 2, 'hm') == ('No final answer was found (no answer). Try again.', 3, 0)
+  sums = countdown.make_problems(1, seed=1)[0]
+  text = next(t for t, v in countdown.expressions(tuple(sums.answer['numbers'])) if v == -6)
+  assert say(sums, None, text)[0] == f'Your answer {text} is wrong (equals -6). Try again.'
+  job = environments.job_of(Problem('1', 'mine', 'p', {}, {'verifier': 'code'}), 'feedback')
+  assert job.meta['verifier'] == 'programs:feedback'
 
 
 def test_the_calculator_answers_what_ends_in_a_question(pool):

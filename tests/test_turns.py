@@ -247,6 +247,19 @@ def test_the_loss_sees_the_models_tokens_alone(talks):
   np.testing.assert_array_equal(plain, gradient(-3.0))
 
 
+def test_an_environments_rewards_are_of_the_turns_it_answered():
+  def rewarded(state, completion):
+    said, count = by_hash(state, completion)
+    return (said, count, 0.5**count) if said else (None, count, 0.0)
+
+  found = talk(items(), pool=SlowPool(answered(rewarded)))
+  plain = by_item(talk(items()))
+  for c in found:
+    assert c.turns.rewards == tuple(0.5 ** (i + 1) for i in range(c.turns.count - 1))
+  assert_identical(plain, by_item(found))
+  assert {c.turns.rewards for c in plain.values()} <= {(), (0.0,), (0.0, 0.0)}
+
+
 def test_tokens_and_turns_have_limits():
   def forever(state, completion):
     return 'w1 w2', state
@@ -372,3 +385,4 @@ def test_turns_survive_a_checkpoint(talks):
     again = _turns_from_json(json.loads(json.dumps(_turns_to_json(c.turns))))
     np.testing.assert_array_equal(again.sampled, c.turns.sampled, strict=True)
     assert (again.last, again.count, again.failed) == (c.turns.last, c.turns.count, '')
+    assert again.rewards == c.turns.rewards

@@ -52,13 +52,14 @@ def cost(study: Study, store: SampleStore | None, task: str) -> Beside | None:
       entry['at_equal_tokens'] = budgets[0]
       tables.append(budgets[1])
   capped = [m for m in models if m.name in study.headline and m.reached is None]
+  capped = [m for m in capped if not m.counts.observed]  # a conversation has several lengths
   if store is not None and capped:
     plot, found = _caps(study, store, task, capped)
     plots.append(plot)
     entry['caps'] = found
   text = (
     'k completions of a model that writes more cost more. Here the same samples stand against the '
-    'tokens they took, prompts not counted.'
+    'tokens they took, prompts and observations not counted.'
   )
   return Beside('cost', Section('Cost in tokens', [text], plots, tables), entry)
 

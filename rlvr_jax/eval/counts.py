@@ -12,7 +12,8 @@ class Counts:
 
   n, c: i64[P], completions that count (every verdict but error) and the correct ones among them.
   verdicts: per verdict name i64[P], errors included; empty when only (n, c) is known. tokens:
-  sampled tokens in all, 0 if not known; truncated: completions without EOS, None if not known.
+  sampled tokens in all, 0 if not known; observed: those said to the model in conversations, beside
+  them; truncated: completions without EOS, None if not known.
   coupling is 'common' when the samples share their random numbers with another model's, which rules
   out tests that need independence.
   """
@@ -22,6 +23,7 @@ class Counts:
   c: np.ndarray
   verdicts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   tokens: int = 0
+  observed: int = 0
   truncated: int | None = 0
   coupling: str = 'independent'
 
@@ -73,6 +75,7 @@ class Counts:
       n=self.n[rows],
       c=self.c[rows],
       tokens=self.tokens if len(rows) == len(self) else 0,
+      observed=self.observed if len(rows) == len(self) else 0,
       truncated=self.truncated if len(rows) == len(self) else None,
       verdicts={name: np.asarray(values)[rows] for name, values in self.verdicts.items()},
     )

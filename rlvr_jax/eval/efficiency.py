@@ -56,13 +56,16 @@ def sampling_efficiency_gap(
   )
 
 
-def mean_tokens(counts: Counts) -> float:
-  """Sampled tokens a completion, over all completions of the store, errors included."""
+def mean_tokens(counts: Counts, *, observed: bool = False) -> float:
+  """Sampled tokens a completion, over all completions of the store, errors included.
+
+  observed: with those that conversations were told, which are read and not decoded.
+  """
   errors = counts.verdicts.get('error')
   drawn = int(counts.n.sum()) + (0 if errors is None else int(np.sum(errors)))
   if not counts.tokens:
     raise ValueError('these counts hold no tokens; take them from a store whose rows have lengths')
-  return counts.tokens / drawn
+  return (counts.tokens + (counts.observed if observed else 0)) / drawn
 
 
 def at_real_k(counts: Counts, ks: np.ndarray) -> np.ndarray:
@@ -93,13 +96,14 @@ def token_curve(
   counts: Counts,
   ks: Sequence[int] | np.ndarray | None = None,
   *,
+  observed: bool = False,
   level: float = 0.95,
   seed: int = 0,
 ) -> TokenCurve:
-  """pass@k with its interval over problems, on a token axis."""
+  """pass@k with its interval over problems, on a token axis; observed: see mean_tokens."""
   grid = pass_at_k.k_grid(counts.smallest_n) if ks is None else np.asarray(ks, np.int64)
   band = mean_interval(pass_at_k.estimate(counts.n, counts.c, grid), level=level, seed=seed)
-  length = mean_tokens(counts)
+  length = mean_tokens(counts, observed=observed)
   return TokenCurve(grid * length, grid, band, length)
 
 
@@ -119,6 +123,7 @@ def difference_at_tokens(
   budgets: Sequence[float] | np.ndarray | None = None,
   *,
   points: int = 24,
+  observed: bool = False,
   level: float = 0.95,
   resamples: int = RESAMPLES,
   seed: int = 0,
@@ -128,10 +133,11 @@ def difference_at_tokens(
   A budget buys budget / mean length completions, a real number of them. The default budgets go,
   even in the logarithm, from one completion of the longer model to all of the one that has fewer
   tokens.
-  The mean lengths are taken as known: their sampling error is small beside that of problems.
+  The mean lengths (observed: see mean_tokens) are taken as known: their sampling error is small
+  beside that of problems.
   """
   a, b = align(a, b)
-  cost_a, cost_b = mean_tokens(a), mean_tokens(b)
+  cost_a, cost_b = (mean_tokens(one, observed=observed) for one in (a, b))
   least = max(cost_a, cost_b)
   most = min(cost_a * a.smallest_n, cost_b * b.smallest_n)
   if budgets is None:

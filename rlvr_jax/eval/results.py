@@ -231,6 +231,7 @@ def model_entry(study: Study, model: ModelResult) -> dict[str, Any]:
     'interval_methods': {str(k): band.method[i] for i, k in enumerate(study.ks)},
     'samples': int(counts.n.sum()),
     'tokens': counts.tokens,
+    'observed_tokens': counts.observed,
     'truncated': counts.truncated,
     'verdicts': {name: int(values.sum()) for name, values in counts.verdicts.items()},
     'never_solved': int((counts.c == 0).sum()),

@@ -204,7 +204,7 @@ class SampleStore:
     nobody judged, and for more samples of an early-stopped store than every problem has.
     """
     self._check_countable(model, task, samples)
-    columns = ['problem_id', 'sample', 'verdict', 'length', 'finish']
+    columns = ['problem_id', 'sample', 'verdict', 'length', 'finish', 'sampled']
     table = self.read(model, task, columns=columns)
     if problem_ids is not None:
       asked = pa.array(sorted({*problem_ids}), pa.string())
@@ -224,12 +224,15 @@ class SampleStore:
     shards.check_errors(
       self._folder(model, task), ids, verdicts['error'], len(where), max_error_share
     )
+    total = int(pc.sum(table['length']).as_py())
+    observed = pc.sum(pc.equal(pc.list_flatten(table['sampled']), False)).as_py() or 0
     return Counts(
       problem_ids=tuple(ids),
       n=np.bincount(where, minlength=len(ids)) - verdicts['error'],
       c=verdicts['correct'],
       verdicts=verdicts,
-      tokens=int(pc.sum(table['length']).as_py()),
+      tokens=total - observed,
+      observed=observed,
       truncated=_truncated(table['finish']),
       coupling=str(self._metadata(model, task).settings.get('coupling', 'independent')),
     )

@@ -45,6 +45,12 @@ TEXTS = {
     'RL from checkpoints of the base: after none, some and all of its training. Each RL model is '
     'set against the checkpoint that it started from.',
   ),
+  'turns': (
+    'Conversations',
+    'Models that are told that an answer is wrong, and perhaps why, and try again. A conversation '
+    'is right if its last answer is, so that its pass@1 is the chance to be right within so many '
+    f'tries in a row. {ONE_SEED}',
+  ),
   'temperature': (
     'Temperature and entropy',
     'The same models at other temperatures; NAME@entropy is sampled where its entropy equals that '
@@ -305,7 +311,7 @@ def steps_figure(part: Part) -> Plot:
 
 def said(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
   """(heading, text) where models were asked in different ways: what a difference may come from."""
-  keys = ('prompt_hash', 'max_tokens', 'top_p', 'top_k')
+  keys = ('prompt_hash', 'max_tokens', 'top_p', 'top_k', 'environment', 'turns')
   found = {}
   for key in keys:
     values = {str(model.settings.get(key)) for model in models}

@@ -19,6 +19,7 @@ from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.drawn import measured
 from rlvr_jax.eval.figures import Panel
 from rlvr_jax.eval.publish import publish
+from rlvr_jax.eval.tables import Table
 from rlvr_jax.metrics import Meter, read_metrics
 from rlvr_jax.models.transformer import Params
 from rlvr_jax.rl import learner
@@ -131,6 +132,17 @@ def _start_params(config: Config, learn: Learner) -> Params:
   """The model the run started from, loaded (or initialised) again."""
   _, params, _ = learner.open_model(config, learn.mesh)
   return params
+
+
+def drawn_table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+  """What each run drew to learn from: completions (or conversations), and tokens that it wrote."""
+  shown = []
+  for name, rows in runs.items():
+    drawn = [row for row in rows if 'tokens/drawn' in row]
+    tokens, samples = (sum(row[f'{key}/drawn'] for row in drawn) for key in ('tokens', 'samples'))
+    shown.append([name, len(drawn), round(samples), round(tokens)])
+  columns = ['arm', 'iterations', 'completions', 'tokens written']
+  return Table('What training drew', columns, shown, sortable=True)
 
 
 def gap_of(training: dict[str, list[dict[str, Any]]]) -> dict[str, float] | None:

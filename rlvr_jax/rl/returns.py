@@ -24,7 +24,7 @@ def returns(token_rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> ja
 
 
 def turn_of(mask: jax.Array) -> jax.Array:
-  """i32[B,T] whose turn a token under the mask bool[B,T] is, from 0; outside: any number."""
+  """i32[B,T] the turn of each token under the mask bool[B,T], from 0; outside: any number."""
   before = jnp.pad(mask[:, :-1], ((0, 0), (1, 0)))
   return jnp.cumsum(mask & ~before, axis=1, dtype=jnp.int32) - 1
 

@@ -92,7 +92,7 @@ def feedback(problem: Problem, state: Any, completion: str) -> tuple[str | None,
   judged, tries = _judged(problem, completion), (state or 0) + 1
   if judged.verdict == 'correct':
     return None, tries, 0.0
-  reason = f': {judged.reason}' if judged.reason else ''
+  reason = f' ({judged.reason})' if judged.reason else ''
   if judged.verdict == 'unparsed':
     return f'No final answer was found{reason}. Try again.', tries, judged.reward
   read = judged.extracted.strip()
