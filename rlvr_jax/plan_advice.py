@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlvr_jax import memory
+from rlvr_jax import memory, plan_vision
 from rlvr_jax.config import Config, set_key
 from rlvr_jax.memory import Split
 from rlvr_jax.models.config import ModelConfig
@@ -252,6 +252,11 @@ def _candidates(
     yield 'lora.rank', 32, 'adapters train in place of the weights, which changes what is learnt'
   elif config.model.dtype != 'bfloat16':
     yield 'model.dtype', 'bfloat16', 'the weights below the adapters do not train'
+  if (vision := plan_vision.vision_of(config, model)) is not None:
+    token = (vision.patch * vision.merge) ** 2
+    pixels = plan_vision.largest_tokens(config, vision) // 2 * token
+    if pixels >= vision.min_pixels:
+      yield 'model.max_pixels', pixels, 'smaller images, which changes the task'
   if t.prompts and s.max_tokens > 1024:
     yield 'sampling.max_tokens', s.max_tokens // 2, 'shorter completions, which changes the task'
 
@@ -328,4 +333,7 @@ def _valid(config: Config, model: ModelConfig, chips: int) -> Split:
     raise ValueError(f"the sampler's layout {sampler} does not divide its slots or weights")
   if model.embed_dim % split.fsdp:
     raise ValueError(f'mesh.fsdp={split.fsdp} does not divide embed_dim={model.embed_dim}')
+  tower = model.vision
+  if tower is not None and (tower.embed_dim % split.fsdp or tower.num_heads % split.tensor):
+    raise ValueError(f"{split} does not divide the tower's embed_dim or heads")
   return split

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -21,12 +22,15 @@ from rlvr_jax import (
   plan_roofline,
   plan_table,
   plan_text,
+  plan_vision,
   plan_work,
 )
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.memory import Split
+from rlvr_jax.models import images, processor
 from rlvr_jax.rl import learner
 from rlvr_jax.rl.rollout import assemble
+from rlvr_jax.sampling import shapes
 from rlvr_jax.sampling.types import Item, Sampling
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,8 +73,8 @@ def temporaries(function, *args, **static) -> int:
   return function.lower(*args, **static).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize('fsdp', [1, pytest.param(4, marks=pytest.mark.check)])
-def test_predicted_bytes_are_those_of_live_arrays_and_programs(fsdp, quick, monkeypatch):
+def on_devices(fsdp, monkeypatch) -> None:
+  """Only so many of the devices are there."""
   devices = jax.devices()[:fsdp]
   monkeypatch.setattr(jax, 'devices', lambda: devices)
   make_mesh = run_lib.sharding.make_mesh
@@ -79,6 +83,11 @@ def test_predicted_bytes_are_those_of_live_arrays_and_programs(fsdp, quick, monk
     'make_mesh',
     lambda *sizes, devices=devices: make_mesh(*sizes, devices=devices),
   )
+
+
+@pytest.mark.parametrize('fsdp', [1, pytest.param(4, marks=pytest.mark.check)])
+def test_predicted_bytes_are_those_of_live_arrays_and_programs(fsdp, quick, monkeypatch):
+  on_devices(fsdp, monkeypatch)
   config = loops.config(**WIDE, **{'train.kl_coef': 0.1, 'train.micro_tokens': 512})
   predicted = plan.make(config)
   found = predicted['phases']
@@ -115,6 +124,114 @@ def test_predicted_bytes_are_those_of_live_arrays_and_programs(fsdp, quick, monk
     split = Split(**predicted['mesh'])
     by_hand = plan_work.micro_batch_work(config, learn.config, split, learn=learning).flops
     within(by_hand, turn)
+
+
+SEEING = {
+  'model.init.architecture': 'qwen2_5_vl',
+  'model.init.vision.embed_dim': 32,
+  'model.init.vision.mlp_dim': 48,
+  'model.init.vision.num_layers': 4,
+  'model.init.vision.full_layers': (1,),
+  'task.name': 'shapes',
+  'task.params': {'problems': 10},
+  'sampling.prompt_capacity': 48,
+  'sampling.max_tokens': 16,
+}
+
+
+def pictured(vision, tokens, count):
+  """Prompts of one image each, as large as it may be."""
+  rows = math.isqrt(tokens)
+  side = vision.patch * vision.merge
+  shape = rows * side, tokens // rows * side, 3
+  rng = np.random.default_rng(0)
+  found = []
+  for _ in range(count):
+    image = processor.from_pixels(rng.integers(0, 256, shape, np.uint8), vision)
+    ids = images.expand([vision.start_id, vision.image_id, vision.end_id], [image], vision)
+    found.append(images.Pictured(ids, [image]))
+  return found
+
+
+@pytest.mark.parametrize(
+  ('fsdp', 'frozen'),
+  [(1, ()), pytest.param(1, ('^vision/',), marks=pytest.mark.check),
+   pytest.param(4, (), marks=pytest.mark.check)],
+)  # fmt: skip
+def test_predicted_bytes_of_a_model_that_sees(fsdp, frozen, quick, monkeypatch):
+  on_devices(fsdp, monkeypatch)
+  changes = {'train.micro_tokens': 1024, 'train.frozen': frozen}
+  config = loops.config(**{**WIDE, **SEEING, **changes})
+  predicted = plan.make(config)
+  found = predicted['phases']
+
+  before = live_bytes()
+  learn = loops.open_tiny(config)
+  vision = run_lib.sees(config, learn.config)
+  assert vision is not None
+  prompts = pictured(vision, plan_vision.largest_tokens(config, vision), config.train.prompts)
+  engine = run_lib.make_engine(config, None, learn.config, learn.mesh)
+  learn.refresh(engine)
+  s = config.sampling
+  items = [Item(0, 1, 0, n, prompts[0]) for n in range(4)]
+  list(engine.run(items, Sampling(1.0, 1.0, 0, (), s.max_tokens), stream='train'))
+  held = live_bytes() - before
+  kept = found['sample']['all'] - found['sample']['temporaries']
+  within(kept - found['sample']['rows and results'], held)
+
+  shape = shapes.shape_of(prompts[0], s.prompt_capacity, vision)
+  shape = s.prompt_capacity, shape[1]
+  given = shapes.images_for([prompts[0]] * engine.shards, shape, vision)
+  tokens = np.zeros((engine.shards, s.prompt_capacity), np.int32)
+  number = np.ones(engine.shards, np.int32)
+  arguments = engine.params, engine._state, tokens, number, number, *given
+  static = {'config': learn.config, 'impl': engine.decode_impl}
+  needed = temporaries(engine._programs.prefill, *arguments, **static)
+  within(predicted['programs']['prefill']['temporaries'], needed)
+
+  G = config.train.group
+  rollouts = assemble(prompts * G, [np.ones(s.max_tokens, np.int32)] * len(prompts) * G)
+  rows = learn._place(learn.rows(rollouts, np.ones(len(prompts) * G, np.float32)))
+  rows = jax.device_put(rows)
+  needed = temporaries(learn.update, learn.state, rows, jnp.float32(1))
+  within(found['learn']['all'], live_bytes() - before + needed)
+  within(found['learn']['gradients'] + found['learn']['temporaries'], needed)
+  scored = temporaries(learn.score, learn.params, rows, jnp.float32(1))
+  within(found['score']['temporaries'], scored)
+
+  for name, learning in (('score', False), ('step', True)):
+    turn = predicted['programs'][name]['flops']['turn']
+    split = Split(**predicted['mesh'])
+    by_hand = plan_work.micro_batch_work(config, learn.config, split, learn=learning)
+    tower = plan_work.tower_work(config, learn.config, split, learn=learning)
+    within(by_hand.flops + tower.flops, turn)
+  mean = plan_work.lengths_of(config, learn.config)
+  smaller = plan_work.tower_work(config, learn.config, split, learn=True, lengths=mean)
+  assert smaller.flops < tower.flops
+
+
+@pytest.mark.check
+@pytest.mark.parametrize('fsdp', [1, 4])
+def test_operations_of_the_tower_are_what_images_add(fsdp, quick, monkeypatch):
+  on_devices(fsdp, monkeypatch)
+  turns = {}
+  for count in (0, 1):
+    changes = {'train.micro_tokens': 1024, 'plan.images': count}
+    config = loops.config(**{**WIDE, **SEEING, **changes})
+    programs = plan.make(config)['programs']
+    turns[count] = {name: programs[name]['flops']['turn'] for name in ('score', 'step')}
+    calls = programs['prefill']['flops']
+    turns[count]['prefill'] = calls['call'] + calls['turn']
+  model, split = plan.model_of(config), Split(1, fsdp, 1)
+  for name, learning in (('score', False), ('step', True)):
+    tower = plan_work.tower_work(config, model, split, learn=learning)
+    within(tower.flops, turns[1][name] - turns[0][name])
+  assert model.vision is not None
+  seen = plan_vision.in_prefill(
+    config, model.vision, plan_vision.largest_tokens(config, model.vision)
+  )
+  tower = plan_vision.tower_work(config, model, seen, 1, 1, 1, trained=False)
+  within(tower.flops, turns[1]['prefill'] - turns[0]['prefill'])
 
 
 def within(predicted: float, measured: float) -> None:

@@ -11,7 +11,7 @@ from rlvr_jax import mesh_choice
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.mesh_choice import Need
-from rlvr_jax.models.config import ModelConfig
+from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.load import load_config
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl.algorithms import Algorithm
@@ -43,7 +43,7 @@ def settled(
   if model is None:
     name = config.model.name
     model = load_config(name) if name else from_scratch(config)[0]
-  kept, need = learner_need(config, algorithm, model)
+  kept, need = learner_need(config, algorithm, model, len(devices))
   size = int(mesh_choice.USABLE * memory)
 
   def sampler(fsdp: int, tensor: int) -> tuple[int, str]:
@@ -69,8 +69,13 @@ def settled(
   return changed
 
 
-def learner_need(config: Config, algorithm: Algorithm, model: ModelConfig) -> tuple[int, Need]:
-  """(bytes that stay while the sampler runs, what a step needs), over all devices."""
+def learner_need(
+  config: Config, algorithm: Algorithm, model: ModelConfig, devices: int = 1
+) -> tuple[int, Need]:
+  """(bytes that stay while the sampler runs, what a step needs), over all devices.
+
+  devices: how many there are, each of which has the embeddings of the images of all.
+  """
   m, parts = config.model, trained_of(config)
   trains = 'float32' if config.lora.rank else m.dtype
   adam = optimizer_of(config, 1e-6, 1, trains)
@@ -100,17 +105,29 @@ def learner_need(config: Config, algorithm: Algorithm, model: ModelConfig) -> tu
   inner = 3 * (N + K * H + F)  # projections, before and after what is done to them
   rollouts = (config.train.minibatch or config.train.prompts) * config.train.group
   size = _size(m.compute_dtype)
+  vision = run_lib.sees(config, model)
+  pictures = 0
+  if vision is not None:  # one a device, of as many patches as a prompt has room for
+    tokens = min(config.sampling.prompt_capacity, vision.max_pixels // _token_pixels(vision))
+    patches = tokens * vision.unit
+    pictures = patches * vision.embed_dim * size * (vision.num_layers + 16)
+    pictures += 2 * devices * tokens * D * size
   return kept, Need(
     state=step,
     # of a layer weights and gradients, activations and theirs; logits, exponentials, slopes
     inner=2 * layer * size
     + 2 * longest * inner * size
     + 12 * min(m.logprob_chunk, longest) * model.vocab_size,
-    row=longest * D * size * (model.num_layers + 8),
+    row=longest * D * size * (model.num_layers + 8) + pictures,
     most_rows=config.distill.batch if config.job == 'distill' else rollouts,
-    fsdp=(D,),
-    tensor=(model.num_heads, F, model.vocab_size),
+    fsdp=(D,) if vision is None else (D, vision.embed_dim),
+    tensor=(model.num_heads, F, model.vocab_size)
+    + (() if vision is None else (vision.num_heads,)),
   )
+
+
+def _token_pixels(vision: VisionConfig) -> int:
+  return (vision.patch * vision.merge) ** 2
 
 
 def _bytes(tree: Any, dtype: str = '') -> int:
