@@ -30,8 +30,9 @@ def count_skips(
   if hosts.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
     dump = io.BytesIO()
-    names = (f.name for f in dataclasses.fields(rollouts) if f.name != 'images')  # no numbers
-    np.savez(dump, advantages=advantages, **{name: getattr(rollouts, name) for name in names})
+    fields = {f.name: getattr(rollouts, f.name) for f in dataclasses.fields(rollouts)}
+    del fields['images']  # no numbers
+    np.savez(dump, advantages=advantages, **{k: v for k, v in fields.items() if v is not None})
     paths.write_whole(path, dump.getvalue())
     for old in sorted(path.parent.glob('iteration-*.npz'))[:-MOST_DUMPS]:
       old.unlink()
