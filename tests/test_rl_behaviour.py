@@ -64,7 +64,7 @@ def gradient(row, policy, groups, behaviour, weights):
   ones = np.ones((N * G, 2), bool)
   number = np.repeat(np.arange(N), G)
   found = advantages_of(
-    row, jnp.asarray(rewards), ones, number, ones[:, 0], groups=N
+    row, *map(jnp.asarray, (rewards, ones, number, ones[:, 0])), groups=N
   ).advantages.reshape(N, G * 2)
 
   def loss(table, chosen, drawn_with, advantages):

@@ -3,6 +3,7 @@
 import collections
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import loops
 import numpy as np
@@ -140,8 +141,9 @@ def source_of(settings, monkeypatch, rate):
     'draw_groups',
     lambda _, draws: [group(i, visit, rate(i, visit)) for i, visit in draws],
   )
-  tools: list = [settings, None, None, None]
-  return Source(*tools, problems, [(1, 2)] * PROBLEMS, Phases())
+  tools: list[Any] = [settings, None, None, None]
+  made: list[Any] = [*tools, problems, [(1, 2)] * PROBLEMS, Phases()]
+  return Source(*made)
 
 
 def test_collecting_replays_what_was_solved_and_keeps_what_was_drawn(monkeypatch):
@@ -251,7 +253,7 @@ def test_easy_to_hard_goes_to_harder_ones_as_easier_ones_are_mastered(monkeypatc
 def test_every_problem_is_met_with_a_band_that_none_is_in(monkeypatch):
   settings = config(**{'train.curriculum': 'band', 'train.curriculum_band': (0.4, 0.6)})
   source = source_of(settings, monkeypatch, lambda index, _: 2 * (index == 4))
-  cursor, past, counts = 0, None, collections.Counter()
+  cursor, past, counts, found = 0, None, collections.Counter(), None
   for _ in range(20):
     found = collect(source, choose('rloo'), cursor, [], past)
     cursor, past = found.cursor, found.past
@@ -259,6 +261,7 @@ def test_every_problem_is_met_with_a_band_that_none_is_in(monkeypatch):
   assert set(counts) == set(range(PROBLEMS))
   assert counts.most_common(1)[0][0] == 4
   assert counts[4] >= 15
+  assert found is not None
   keys = [(g.index, g.visit) for g in found.drawn]
   assert all(visit == counts[index] - 1 for index, visit in keys)  # no draw is repeated
 

@@ -61,6 +61,7 @@ def test_a_model_from_scratch_knows_all_letters_and_learns_every_corpus():
   assert any(';' in text for _, text in pairs)  # of countdown_cot alone
   assert any(';' not in text for _, text in pairs)
   for prompt, text in pairs:
+    assert isinstance(prompt, str)
     assert tokenizer.decode(tokenizer.encode(prompt + text)) == prompt + text
 
 

@@ -19,7 +19,7 @@ def first_right(right: np.ndarray, tokens: Sequence[np.ndarray]) -> np.ndarray:
   """bool[G]: the right completions of a group (right bool[G]), each token sequence once."""
   seen: set[bytes] = set()
   found = np.zeros(len(tokens), bool)
-  for i in np.flatnonzero(right):
+  for i in np.flatnonzero(right).tolist():
     text = np.ascontiguousarray(tokens[i], np.int32).tobytes()
     found[i] = text not in seen
     seen.add(text)
