@@ -31,8 +31,8 @@ OPEN: dict[str, type] = {
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
-  'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
-  'length_share', 'turns',
+  'correct', 'exact', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated',
+  'length', 'length_share', 'turns',
 )  # fmt: skip
 ENVIRONMENTS = ('retry', 'calculator', 'python')
 

@@ -36,6 +36,7 @@ def _turns(scored: Scored, _: int) -> float:
 
 # of a completion and sampling.max_tokens; checks.py knows the same names
 PARTS: dict[str, Callable[[Scored, int], float]] = {
+  'exact': _says('correct'),  # where the verifier's reward may lie between 0 and 1
   'format': _says('correct', 'wrong'),  # an answer was found
   'think_box': lambda scored, _: float(think_box(scored.text)),  # EasyR1's format: <think>, a box
   'wrong': _says('wrong'),

@@ -14,6 +14,7 @@ from rlvr_jax.tasks import (
   environments,
   images,
   jsonl,
+  machines,
   module,
   paths,
   procedural,
@@ -30,6 +31,7 @@ from rlvr_jax.tasks.problem import Problem, check_unique
 FAMILIES = {
   'countdown': countdown,
   'countdown_cot': countdown_cot,
+  'machines': machines,
   'paths': paths,
   'shapes': shapes,
 }
