@@ -18,9 +18,9 @@ from ml_collections.config_dict import placeholder
 from configs.operations import operations
 from configs.planning import planning
 from configs.processes import processes
+from configs.training import reward, train
 from rlvr_jax import config as config_lib
 from rlvr_jax.config import Config, dotted
-from rlvr_jax.config_keys import OPEN
 
 
 def get_config(arg: str = '') -> Config:
@@ -64,8 +64,8 @@ def _every_key() -> Config:
       'mesh': {'data': 1, 'fsdp': -1, 'tensor': 1, 'auto': False},  # -1: the rest; docs/meshes.md
       'task': _task(),
       'sampling': _sampling(),
-      'train': _train(),
-      'reward': _reward(),
+      'train': train(),  # configs/training.py
+      'reward': reward(),
       'critic': {'learning_rate': 1e-5},  # of PPO's value function; the rest is optimizer.*
       'optimizer': _optimizer(),
       'distill': _distill(),
@@ -245,52 +245,6 @@ def _sampling() -> dict[str, Any]:
     'coupling': 'independent',  # of models' draws: independent | common (random numbers)
     'first': 0,  # early stopping when measuring: draws that every problem gets; 0: off
     'stop_after': 0,  # correct draws after which a problem gets no more than `first`; 0: off
-  }
-
-
-def _train() -> dict[str, Any]:
-  return {
-    'algorithm': 'grpo',  # a row of rl/algorithms.py; docs/algorithms.md has them all
-    'iterations': 100,  # of sample + update
-    'prompts': 32,  # problems in an iteration
-    'group': 16,  # completions of each problem
-    'minibatch': 0,  # problems in an optimizer step; 0: all of the iteration's
-    'micro_tokens': 16_384,  # tokens in a micro-batch: memory, never the result
-    'packing': True,  # several rollouts in a row of the learner; False: one, padded
-    'epochs': 1,  # passes over the rollouts of an iteration
-    'frozen': (),  # regexes on paths of params ('embed', 'layers/q') that do not train
-    'most_draws': 10,  # dynamic sampling: batches of `prompts` problems drawn for one iteration
-    'eval_every': 10,  # iterations between held-out looks; 0: never
-    'eval_problems': 64,  # held-out problems in a look
-    'eval_samples': 4,  # completions of each
-    'checkpoint_every': 10,  # iterations
-    'keep': 2,  # checkpoints kept, the last ones
-    'keep_every': 0,  # and every so many iterations (steps of fine-tuning) one more; 0: none
-    'keep_steps': (),  # and these, of iterations or of fine-tuning's steps
-    'keep_best': '',  # and the best by this metric of the looks, as 'pass@16'; best.json names it
-    'store_rollouts': True,  # training's completions go into the sample store
-    'report': 64,  # draws of each held-out problem from start and end model, for a report; 0: off
-    'export': True,  # the trained model as a Hugging Face directory, WORKDIR/model
-    **_cells(),
-  }
-
-
-def _cells() -> dict[str, Any]:
-  """Cells of the algorithm's row (rl/algorithms.py says what each is); None: as in the row."""
-  cells = {
-    key.removeprefix('train.'): kind for key, kind in OPEN.items() if key.startswith('train.')
-  }
-  return {name: placeholder(kind) for name, kind in cells.items()}
-
-
-def _reward() -> dict[str, Any]:
-  return {
-    # what is added up, with weights: correct (the verifier's reward), format, think_box, length,
-    # length_share, truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
-    'parts': dotted({'correct': 1.0}),
-    'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
-    'truncated_scale': 1.0,  # factor of a truncated completion's reward
-    'truncated_score': placeholder(float),  # what it gets instead
   }
 
 

@@ -8,7 +8,7 @@ OPEN: dict[str, type] = {
     f'train.{name}': str
     for name in (
       'credit', 'baseline', 'scale', 'per_token', 'ratio', 'old_policy', 'surrogate', 'offpolicy',
-      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind',
+      'offpolicy_stat', 'token_select', 'aggregation', 'kl_in', 'kl_kind', 'learn_from',
     )
   },
   **{
@@ -66,7 +66,16 @@ ADDED = {
   'task.split': '',
   'task.turns': 4,
   'task.where': '',
+  'train.base_share': 0.0,
+  'train.curriculum': 'none',
+  'train.curriculum_band': [0.1, 0.9],
+  'train.explore': 0.25,
   'train.keep_every': 0,
+  'train.learn_from': None,
+  'train.replay': 0,
+  'train.replay_rate': 0.25,
+  'train.reset_every': 0,
+  'train.tokens': 0,
 }
 
 
@@ -113,6 +122,13 @@ RULES = {
   'sampling.stop_after': _NOT_NEGATIVE,
   'sampling.coupling': _one_of('independent', 'common'),
   'train.iterations': _POSITIVE,
+  'train.tokens': _NOT_NEGATIVE,
+  'train.base_share': (lambda x: 0 <= x <= 1, 'is a share: from 0 to 1'),
+  'train.replay': _NOT_NEGATIVE,
+  'train.replay_rate': (lambda x: 0 <= x <= 1, 'is a solve rate: from 0 to 1'),
+  'train.curriculum': _one_of('none', 'band', 'easy_to_hard'),
+  'train.explore': _SHARE,
+  'train.reset_every': _NOT_NEGATIVE,
   'train.eval_samples': _POSITIVE,
   'train.eval_problems': _NOT_NEGATIVE,
   'train.prompts': _POSITIVE,

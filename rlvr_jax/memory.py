@@ -22,6 +22,7 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
 from rlvr_jax.sampling.budget import GIB, Budget, weight_bytes
@@ -131,8 +132,8 @@ def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   if config.lora.rank:
     found['adapters'] = 4 * count
   found['moments'] = count * _moments_size(config)
-  if algorithm.reference and not config.lora.rank:  # adapters' reference is what lies below them
-    found['reference'] = weight_bytes(model, config.model.compute_dtype)
+  if number := copies(config, algorithm):
+    found['reference'] = number * weight_bytes(model, config.model.compute_dtype)
   if algorithm.critic:
     own = weight_bytes(model, config.model.dtype)
     numbers = own // _SIZE[config.model.dtype]

@@ -22,6 +22,7 @@ from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import learner
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import trained_of
 from rlvr_jax.rl.types import TrainState
@@ -92,7 +93,7 @@ def describe(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Desc
     held |= {'critic params': state.critic.params, 'critic optimizer': state.critic.opt_state}
   if _copies(config):
     held['compute copy'] = computed
-  if algorithm.reference and state.lora is None:
+  if copies(config, algorithm):
     held['reference'] = _cast(state.params, config.model.compute_dtype)
 
   sampler = _Place(sharding.sampler_mesh(place.mesh, config.sampling.tensor), devices[0])

@@ -337,6 +337,8 @@ def _measured_of(config: Config, stage: Stage) -> list[Measured]:
   if stage.name == BASE:
     trained['seed'] = last = None
     return [Measured(BASE, Start(BASE), 'base', **trained), *found]
+  if stage.job == 'train' and stage.values.get('train.tokens', config.train.tokens):
+    last = None  # it ends by what it has sampled
   end = Measured(stage.name, Start(stage.name), stage.role, step=last, part=stage.part, **trained)
   return [*found, end]
 

@@ -56,7 +56,7 @@ def identity(
     found = {k: v for k, v in found.items() if k.startswith(_SAMPLE_GROUPS)}
   else:
     unseen = SFT_NOT_IDENTITY if stage.job == 'distill' else NOT_IDENTITY
-    decides = tuple(key for key in unseen if key != 'train.iterations')
+    decides = tuple(key for key in unseen if key not in ('train.iterations', 'train.tokens'))
     found = config_lib.identity(staged, exclude=('model.name', *decides))
   for key, value in stage.values.items():
     if stages_lib.is_ref(value):

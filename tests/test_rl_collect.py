@@ -12,7 +12,8 @@ from rlvr_jax.eval.run import Scored
 from rlvr_jax.profiling import Phases
 from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl.algorithms import choose
-from rlvr_jax.rl.collect import Group, Source, batch_of, collect, from_json, to_json
+from rlvr_jax.rl.collect import Group, Source, batch_of, collect
+from rlvr_jax.rl.host_json import from_json, to_json
 from rlvr_jax.sampling.types import Completion, Item
 from rlvr_jax.tasks.problem import Verdict
 

@@ -27,7 +27,7 @@ from exactness import (
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.turns import Rules, converse
 from rlvr_jax.rl.algorithms import choose
-from rlvr_jax.rl.collect import _turns_from_json, _turns_to_json
+from rlvr_jax.rl.host_json import _turns_from_json, _turns_to_json
 from rlvr_jax.rl.losses import denominators
 from rlvr_jax.rl.policy_loss import policy_loss
 from rlvr_jax.rl.rollout import assemble, layout_of, micro_batches

@@ -38,6 +38,7 @@ STATISTICS = tuple(
   for kind in ('k1', 'k2', 'k3')
 )
 KL_IN = ('none', 'reward', 'loss')
+LEARN_FROM = ('all', 'distinct_correct')
 INFINITY = float('inf')
 
 
@@ -93,6 +94,7 @@ class Algorithm:
   overlong_share: float = 0.0  # of the completion cap: where the soft punishment begins, from above
   overlong_factor: float = 1.0  # the punishment at the cap, its floor
   overlong_filter: bool = False  # truncated completions are left out of the loss
+  learn_from: str = 'all'  # distinct_correct: of a group the right ones, each once (rl/distinct.py)
 
   @property
   def critic(self) -> bool:
@@ -168,6 +170,8 @@ ALGORITHMS = {
   'psr': _row(**_PLAIN, credit='signed', negative=0.0),
   'nsr': _row(**_PLAIN, credit='signed', positive=0.0),
   'w_reinforce': _row(**_PLAIN, credit='signed', positive=0.1),
+  # rejection-sampling fine-tuning: cross-entropy on right answers, each once
+  'rft': _row(**_PLAIN, credit='signed', surrogate='reinforce', learn_from='distinct_correct'),
   # supervised fine-tuning: the same update with every completion token at weight 1
   'sft': _row(**_PLAIN, surrogate='nll'),
 }
@@ -203,6 +207,7 @@ def _check_values(row: Algorithm) -> None:
     'token_select': TOKEN_SELECT,
     'aggregation': AGGREGATIONS,
     'kl_in': KL_IN,
+    'learn_from': LEARN_FROM,
   }
   for cell, values in known.items():
     value = getattr(row, cell)
@@ -269,6 +274,13 @@ def _check_advantages(row: Algorithm, name: str) -> None:
 
 
 def _check_loss(row: Algorithm) -> None:
+  if row.learn_from != 'all':
+    _refuse(
+      row.baseline != 'none' or row.whiten or row.per_token != 'broadcast',
+      f'train.learn_from={row.learn_from!r} leaves right answers alone, all worth the same: a '
+      'baseline or whitening would make that 0; set train.baseline=none, train.scale=none, '
+      'train.whiten=False and train.per_token=broadcast',
+    )
   if row.kl_coef:
     _refuse(
       row.kl_in == 'none',

@@ -4,14 +4,12 @@ The order of problems is a function of (seed, epoch), so that a cursor is all th
 with dynamic sampling so are the groups that were drawn and not yet learnt from.
 """
 
-import base64
 import collections
+import contextlib
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,21 +20,22 @@ from rlvr_jax.eval.run import Scored
 from rlvr_jax.eval.turns import Rules, rules_of
 from rlvr_jax.models.tokenizer import Tokenizer
 from rlvr_jax.profiling import Phases
-from rlvr_jax.rl import parts, rollout
+from rlvr_jax.rl import curriculum, parts, replay, rollout
+from rlvr_jax.rl import solved as solved_lib
 from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.draws import Group as Group
+from rlvr_jax.rl.draws import batch_of as batch_of
+from rlvr_jax.rl.draws import draw_order as draw_order
+from rlvr_jax.rl.draws import from_base
 from rlvr_jax.rl.selection import select_groups
+from rlvr_jax.rl.solved import Solved
 from rlvr_jax.rl.types import Rollouts
 from rlvr_jax.sampling.engine import Engine
-from rlvr_jax.sampling.types import Completion, Item, Sampling, Turns
+from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks.pool import VerifierPool
-from rlvr_jax.tasks.problem import Problem, Verdict
+from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
-PER_TOKEN = (
-  'logprobs',
-  'entropies',
-  'truncated_logprobs',
-)  # of a completion, the latter two if asked
 CONTROL_KEY = 0xC0  # keeps the coin of reward.control=random apart from other uses of the seed
 
 
@@ -44,7 +43,8 @@ CONTROL_KEY = 0xC0  # keeps the coin of reward.control=random apart from other u
 class Source:
   """Where completions come from: problems with their prompts, and who draws and judges them.
 
-  rules: of conversations, if completions are answered.
+  rules: of conversations, if completions are answered. base: inside of it the engine draws from the
+  start model (rl/mixing.py), where train.base_share asks for that.
   """
 
   config: Config
@@ -55,6 +55,7 @@ class Source:
   encoded: Sequence[tuple[int, ...]]
   phases: Phases
   rules: Rules | None = None
+  base: Callable[[], contextlib.AbstractContextManager] | None = None
 
   def draw(
     self, items: Sequence[Item], sampling: Sampling, stream: str, *, rewarded: bool = False
@@ -153,43 +154,23 @@ def open_source(
 
 
 @dataclasses.dataclass
-class Group:
-  """The completions of one draw of a problem, in order of sample; index into the problems."""
-
-  index: int
-  visit: int
-  scored: list[Scored]
-
-  @property
-  def correct(self) -> np.ndarray:
-    """bool[G] verdicts."""
-    return np.array([s.verdict.verdict == 'correct' for s in self.scored])
-
-
-@dataclasses.dataclass
 class Collected:
   """groups to learn from, in draw order; what the next iteration begins with; and the cost."""
 
   groups: list[Group]
   queue: list[Group]
   cursor: int
-  drawn: list[Group]  # in this iteration, learnt from or not
+  drawn: list[Group]  # in this iteration, learnt from or not; without what is replayed
   dropped: int  # groups without a signal
+  past: 'Past'
 
 
-@functools.lru_cache(maxsize=4)
-def draw_order(seed: int, epoch: int, count: int) -> np.ndarray:
-  """The order of the problems in an epoch: a function of (seed, epoch)."""
-  return np.random.default_rng([seed, epoch]).permutation(count)
+@dataclasses.dataclass(frozen=True)
+class Past:
+  """What an iteration knows of those before it: rates of problems, and stored successes."""
 
-
-def batch_of(cursor: int, size: int, seed: int, count: int) -> list[tuple[int, int]]:
-  """(problem index, visit) of draws [cursor, cursor + size) of the endless shuffled order."""
-  draws = []
-  for position in range(cursor, cursor + size):
-    epoch, place = divmod(position, count)
-    draws.append((int(draw_order(seed, epoch, count)[place]), epoch))
-  return draws
+  solved: Solved
+  stored: Sequence[Group] = ()
 
 
 def train_sampling(config: Config, stop_ids: Sequence[int]) -> Sampling:
@@ -199,41 +180,79 @@ def train_sampling(config: Config, stop_ids: Sequence[int]) -> Sampling:
 
 
 def draw_groups(source: Source, draws: Sequence[tuple[int, int]]) -> list[Group]:
-  """`train.group` completions of each (problem index, visit), in this order whoever ends first."""
-  size = source.config.train.group
-  items = [source.item(*draw, sample) for draw in draws for sample in range(size)]
+  """`train.group` completions of each (problem index, visit), in this order whoever ends first.
+
+  The last of them, if train.base_share asks for that, from the start model, in a second pass.
+  """
+  size, config = source.config.train.group, source.config
+  own = size - from_base(config)
   groups = {draw: Group(*draw, []) for draw in draws}
-  sampling = train_sampling(source.config, source.tokenizer.eos_ids)
-  for scored in source.draw(items, sampling, 'train', rewarded=True):
-    item = scored.completion.item
-    groups[item.problem, item.visit].scored.append(scored)
+  sampling = train_sampling(config, source.tokenizer.eos_ids)
+
+  def take(samples: range) -> None:
+    items = [source.item(*draw, sample) for draw in draws for sample in samples]
+    for scored in source.draw(items, sampling, 'train', rewarded=True):
+      item = scored.completion.item
+      groups[item.problem, item.visit].scored.append(scored)
+
+  if own:
+    take(range(own))
+  if own < size:
+    assert source.base is not None
+    with source.base():
+      take(range(own, size))
   for group in groups.values():
     group.scored.sort(key=lambda s: s.completion.item.sample)
   return list(groups.values())
 
 
-def collect(source: Source, algorithm: Algorithm, cursor: int, queue: Sequence[Group]) -> Collected:
+def _draw_batch(source: Source, cursor: int, past: Past) -> tuple[list[Group], int, Past]:
+  """A batch of `train.prompts` groups, the cursor after it, and what is known after it."""
+  config, t = source.config, source.config.train
+  draws, cursor = curriculum.next_draws(
+    t.curriculum,
+    past.solved,
+    cursor=cursor,
+    size=t.prompts,
+    seed=config.seed,
+    band=t.curriculum_band,
+    explore=t.explore,
+  )
+  groups = draw_groups(source, draws)
+  solved = solved_lib.after(config, past.solved, groups)
+  return groups, cursor, Past(solved, replay.remember(config, past.stored, groups, solved))
+
+
+def collect(
+  source: Source,
+  algorithm: Algorithm,
+  cursor: int,
+  queue: Sequence[Group],
+  past: Past | None = None,
+) -> Collected:
   """The groups of an iteration: `train.prompts` of them.
 
   Without dynamic sampling the next ones in order. With it, those with a signal in draw order:
   further batches are drawn until there are enough or train.most_draws were, surplus goes into the
-  next iteration's queue (Yu et al. 2025, section 3.2, without throwing surplus away).
+  next iteration's queue (Yu et al. 2025, section 3.2, without throwing surplus away). past: of a
+  run's iterations before; None: there were none.
   """
-  t, count = source.config.train, len(source.problems)
+  t, config = source.config.train, source.config
+  past = past or Past(solved_lib.nothing(len(source.problems)))
   judged, drawn = list(queue), []
   taken = select_groups([], (0.0, 1.0), t.prompts)
   for _ in range(t.most_draws):
     if algorithm.band is not None:
-      metrics = [_signal(source.config, group) for group in judged]
+      metrics = [_signal(config, group) for group in judged]
       taken = select_groups(metrics, algorithm.band, t.prompts)
       if len(taken.taken) == t.prompts:
         break
-    new = draw_groups(source, batch_of(cursor, t.prompts, source.config.seed, count))
-    cursor += t.prompts
-    judged += new
+    new, cursor, past = _draw_batch(source, cursor, past)
     drawn += new
+    joined = [replay.join(config, group, past.stored) for group in new]
+    judged += joined
     if algorithm.band is None:
-      return Collected(new, [], cursor, drawn, 0)
+      return Collected(joined, [], cursor, drawn, 0, past)
   else:
     metrics = [_signal(source.config, group) for group in judged]
     assert algorithm.band is not None
@@ -253,7 +272,12 @@ def collect(source: Source, algorithm: Algorithm, cursor: int, queue: Sequence[G
       t.most_draws,
     )
   groups, carried = ([judged[i] for i in which] for which in (taken.taken, taken.carried))
-  return Collected(groups, carried, cursor, drawn, len(taken.dropped))
+  return Collected(groups, carried, cursor, drawn, len(taken.dropped), past)
+
+
+def is_success(config: Config, group: Group) -> np.ndarray:
+  """bool[G] which completions are right, or are taken for it (reward.control)."""
+  return _signal(config, group) > 0.5
 
 
 def _signal(config: Config, group: Group) -> np.ndarray:
@@ -263,8 +287,11 @@ def _signal(config: Config, group: Group) -> np.ndarray:
   return correct_of(config, group)
 
 
-def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
-  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline)."""
+def greedy_rewards(source: Source, groups: Sequence[Group]) -> tuple[np.ndarray, int]:
+  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline).
+
+  And how many tokens they have.
+  """
   items = [source.item(group.index, group.visit, 0) for group in groups]
   sampling = dataclasses.replace(
     train_sampling(source.config, source.tokenizer.eos_ids), temperature=0.0
@@ -274,7 +301,8 @@ def greedy_rewards(source: Source, groups: Sequence[Group]) -> np.ndarray:
     item = scored.completion.item
     found[item.problem, item.visit] = Group(item.problem, item.visit, [scored])
   alone = [found[group.index, group.visit] for group in groups]
-  return np.concatenate([rewards_of(source.config, group) for group in alone])
+  tokens = sum(group.scored[0].completion.drawn for group in found.values())
+  return np.concatenate([rewards_of(source.config, group) for group in alone]), tokens
 
 
 def _parsed(group: Group) -> np.ndarray:
@@ -335,69 +363,3 @@ def assemble(config: Config, groups: Sequence[Group]) -> Rollouts:
     truncated=[c.truncated for c in completions],
     sampled=[c.turns.sampled if c.turns else None for c in completions],
   )
-
-
-def _packed(x: np.ndarray) -> str:
-  return base64.b64encode(np.ascontiguousarray(x).tobytes()).decode()
-
-
-def to_json(queue: Sequence[Group]) -> list[dict[str, Any]]:
-  """A queue for the host state of a checkpoint."""
-  return [
-    {
-      'index': group.index,
-      'visit': group.visit,
-      'scored': [
-        {
-          'sample': s.completion.item.sample,
-          'tokens': _packed(s.completion.tokens.astype('<i4')),
-          **{
-            name: _packed(values.astype('<f4'))
-            for name in PER_TOKEN
-            if (values := getattr(s.completion, name)) is not None
-          },
-          'truncated': bool(s.completion.truncated),
-          'text': s.text,
-          'verdict': dataclasses.asdict(s.verdict),
-          **({'parts': dict(s.parts)} if s.parts else {}),
-          **({'turns': _turns_to_json(s.completion.turns)} if s.completion.turns else {}),
-        }
-        for s in group.scored
-      ],
-    }
-    for group in queue
-  ]
-
-
-def _turns_to_json(turns: Turns) -> dict[str, Any]:
-  return dataclasses.asdict(turns) | {'sampled': _packed(turns.sampled.astype(np.uint8))}
-
-
-def _turns_from_json(found: dict[str, Any] | None) -> Turns | None:
-  if found is None:
-    return None
-  sampled = np.frombuffer(base64.b64decode(found['sampled']), np.uint8).astype(bool)
-  return Turns(**{**found, 'sampled': sampled})
-
-
-def from_json(source: Source, found: Sequence[dict[str, Any]]) -> list[Group]:
-  """What to_json wrote, over the same problems."""
-
-  def scored(group: dict[str, Any], one: dict[str, Any]) -> Scored:
-    completion = Completion(
-      item=source.item(group['index'], group['visit'], one['sample']),
-      tokens=np.frombuffer(base64.b64decode(one['tokens']), '<i4').astype(np.int32),
-      truncated=one['truncated'],
-      **{
-        name: np.frombuffer(base64.b64decode(one[name]), '<f4').astype(np.float32)
-        for name in PER_TOKEN
-        if name in one
-      },
-      turns=_turns_from_json(one.get('turns')),
-    )
-    return Scored(completion, one['text'], Verdict(**one['verdict']), one.get('parts', {}))
-
-  return [
-    Group(group['index'], group['visit'], [scored(group, one) for one in group['scored']])
-    for group in found
-  ]

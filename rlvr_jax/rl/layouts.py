@@ -15,6 +15,7 @@ from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import load_config
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl.algorithms import Algorithm
+from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.learner import optimizer_of, start_state
 from rlvr_jax.rl.scratch import from_scratch
 from rlvr_jax.rl.trained import trained_of
@@ -83,8 +84,7 @@ def learner_need(config: Config, algorithm: Algorithm, model: ModelConfig) -> tu
   kept = _bytes(state)
   numbers = sum(leaf.size for leaf in jax.tree.leaves(parts.take(state)))
   compute = _bytes(state.params, m.compute_dtype)
-  if algorithm.reference and not config.lora.rank:
-    kept += compute
+  kept += compute * copies(config, algorithm)
   step = kept + numbers * (4 + _size(m.compute_dtype))  # the sum of gradients, and one's own
   if m.dtype != m.compute_dtype:
     step += compute

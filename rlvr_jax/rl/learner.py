@@ -4,7 +4,6 @@ Shared by RL (rl/train.py) and supervised fine-tuning (rl/distill.py).
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -27,6 +26,7 @@ from rlvr_jax.models.transformer import Params, init_params
 from rlvr_jax.rl import critic as critic_lib
 from rlvr_jax.rl.algorithms import Algorithm
 from rlvr_jax.rl.critic import CriticRows
+from rlvr_jax.rl.frozen import as_dtype, compute_copy
 from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.packing import Layout
 from rlvr_jax.rl.prepare import Prepared, prepare, selected
@@ -46,7 +46,8 @@ class Learner:
 
   update, score: rl/update.py; critic_update, values: rl/critic.py, None without a critic.
   reference: params of the start model, None when no KL term is asked for or adapters train, whose
-  start model is state.params. multiple: rows of a micro-batch are a multiple of this (the mesh's
+  start model is state.params. base: those of the start model where it writes completions
+  (train.base_share), else None. multiple: rows of a micro-batch are a multiple of this (the mesh's
   data parts). trained: what of the state trains.
   """
 
@@ -63,6 +64,8 @@ class Learner:
   trained: Trained
   critic_update: Callable | None = None
   values: Callable | None = None
+  base: Params | None = None
+  optimizer: Any = None
 
   @property
   def params(self) -> Params:
@@ -71,19 +74,29 @@ class Learner:
 
   def save(self, checkpoints: Checkpointer, step: int, host: dict[str, Any]) -> None:
     """Saves the state, without what no step changes."""
-    checkpoints.save(step, self.trained.saved(self.state), host)
+    checkpoints.save(step, self._saved(), host)
 
   def restore(self, checkpoints: Checkpointer) -> dict[str, Any]:
     """Takes the state of the last checkpoint; its host state. Raises as Checkpointer.restore."""
-    saved, host = checkpoints.restore(self.trained.saved(self.state))
-    self.state = self.trained.restored(self.state, saved)
+    saved, host = checkpoints.restore(self._saved())
+    if saved.reference is not None:
+      self.reference = saved.reference
+    self.state = self.trained.restored(self.state, saved.replace(reference=None))
     return host
 
-  def refresh(self, engine: Engine) -> None:
-    """Hands the current params over to the engine, over its old copy, in the compute dtype."""
+  def _saved(self) -> TrainState:
+    """What a checkpoint holds; a reference where it does not stay the start model."""
+    moves = self.run.train.reset_every > 0
+    return self.trained.saved(self.state).replace(reference=self.reference if moves else None)
+
+  def refresh(self, engine: Engine, params: Params | None = None) -> None:
+    """Hands the current params over to the engine, over its old copy, in the compute dtype.
+
+    params: others of the same shapes, in their place.
+    """
     # over several processes nothing is written over: the old copy goes before the new one is made
     old, engine.params = (engine.params if hosts.count() == 1 else None), None
-    now = _as_dtype(self.params, self.run.model.compute_dtype)
+    now = as_dtype(self.params if params is None else params, self.run.model.compute_dtype)
     own = sampler_mesh(self.mesh, self.run.sampling.tensor)
     engine.load(hand_over_locally(old, now, own))
 
@@ -229,16 +242,6 @@ class Learner:
     metrics = self._step(self.rows(rollouts, advantages), jnp.float32(1))
     row = {k: float(v) for k, v in jax.device_get(metrics).items()}
     return row | {'skipped/trailing': row['skipped'], 'steps': 1.0}
-
-
-@functools.partial(jax.jit, static_argnames='dtype')
-def _cast(params: Params, dtype: str) -> Params:
-  return jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), params)
-
-
-def _as_dtype(params: Params, dtype: str) -> Params:
-  """params with a cast copy of each leaf that is not of that dtype."""
-  return jax.tree.map(lambda x: x if x.dtype == dtype else _cast(x, dtype), params)
 
 
 def total_steps(config: Config) -> int:
@@ -420,10 +423,10 @@ def open_learner(
     target = state_shardings(jax.eval_shape(start, params), model_config, mesh)
     state = jax.jit(start, out_shardings=target, donate_argnums=0)(params)
   del params
-  reference = None
-  if algorithm.reference and parts.adapter is None:
+  frozen, shares = None, bool(config.train.base_share)
+  if (algorithm.reference or shares) and parts.adapter is None:
     # a copy: the state's own arrays are donated with the first step
-    reference = _cast(state.params, config.model.compute_dtype)
+    frozen = compute_copy(state.params, config.model.compute_dtype)
   return Learner(
     config=model_config,
     tokenizer=tokenizer,
@@ -431,11 +434,13 @@ def open_learner(
     state=state,
     update=update,
     score=score,
-    reference=reference,
+    reference=frozen if algorithm.reference else None,
     run=config,
     multiple=row_parts(mesh),
     algorithm=algorithm,
     trained=parts,
     critic_update=critic.update if critic else None,
     values=critic.values if critic else None,
+    base=frozen if shares else None,
+    optimizer=optimizer,
   )

@@ -13,8 +13,11 @@ from rlvr_jax.eval import pass_at_k
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.run import Scored
 from rlvr_jax.eval.samples import SampleStore, SampleWriter
+from rlvr_jax.rl import replay
 from rlvr_jax.rl.collect import Collected, Group, Source, part_metrics, train_sampling
+from rlvr_jax.rl.draws import BASE, POLICY, origins
 from rlvr_jax.rl.types import Rollouts
+from rlvr_jax.tasks.mixed import FAMILY
 
 SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' solve rates
 
@@ -22,7 +25,8 @@ SOLVED_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # edges of the histogram of groups' s
 def look(source: Source) -> dict[str, float]:
   """Unbiased pass@k on the source's (held-out) problems at training's temperature.
 
-  `train.eval_samples` draws of each, the same keys at every look; k: 1, 2, 4, ... up to them.
+  `train.eval_samples` draws of each, the same keys at every look; k: 1, 2, 4, ... up to them. Of a
+  mixture also of each family.
   """
   config = source.config
   size = config.train.eval_samples
@@ -33,7 +37,12 @@ def look(source: Source) -> dict[str, float]:
   ks = sorted({1 << i for i in range(size.bit_length())} | {size})
   ks = [k for k in ks if k <= size]
   values = pass_at_k.estimate(np.full(len(correct), size), correct, ks)
-  return {f'eval/pass@{k}': float(v) for k, v in zip(ks, values.mean(axis=0), strict=True)}
+  row = {f'eval/pass@{k}': float(v) for k, v in zip(ks, values.mean(axis=0), strict=True)}
+  labels = [problem.meta.get(FAMILY) for problem in source.problems]
+  for label in dict.fromkeys(filter(None, labels)):
+    own = values[[one == label for one in labels]].mean(axis=0)
+    row |= {f'eval/{label}/pass@{k}': float(v) for k, v in zip(ks, own, strict=True)}
+  return row
 
 
 def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) -> dict[str, float]:
@@ -41,14 +50,15 @@ def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) ->
   rewards = np.asarray(rollouts.rewards, np.float64)
   scored = [s for group in collected.groups for s in group.scored]
   names = np.array([s.verdict.verdict for s in scored])
-  rates = np.array([group.correct.mean() for group in collected.groups])
+  rates = np.array([group.correct[_own(config, group)].mean() for group in collected.groups])
+  right = np.concatenate([group.correct[_own(config, group)] for group in collected.groups])
   completions = [s.completion for group in collected.drawn for s in group.scored]
   used = len(scored)
   lengths = rollouts.completion_mask.sum(axis=1)  # tokens of the model
   row = {
     'reward/mean': float(rewards.mean()),
     'reward/std': float(rewards.std()),
-    'pass@1': float((names == 'correct').mean()),
+    'pass@1': float(right.mean()),
     'pass@group': float((rates > 0).mean()),
     'groups/with_signal': float(((rates > 0) & (rates < 1)).mean()),
     **solved(rates),
@@ -64,7 +74,17 @@ def rollout_metrics(config: Config, rollouts: Rollouts, collected: Collected) ->
   for name in sorted(set(names.tolist())):
     row[f'verdict/{name}'] = float((names == name).mean())
     row[f'reward/{name}'] = float(rewards[names == name].mean())
+  row |= replay.metrics(config, collected.groups, collected.past.stored)
+  if config.train.base_share:  # the start model's own solve rate
+    other = [g.correct[origins(config, g) == BASE] for g in collected.groups]
+    row['base/pass@1'] = float(np.concatenate(other).mean())
   return row | part_metrics(config, collected.groups) | turn_metrics(scored)
+
+
+def _own(config: Config, group: Group) -> np.ndarray:
+  """bool[G] the policy's own completions; all where it wrote none."""
+  own = origins(config, group) == POLICY
+  return own if own.any() else np.ones_like(own)
 
 
 def turn_metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -89,6 +109,16 @@ def solved(rates: np.ndarray) -> dict[str, float]:
     inside = (rates > low) & (rates <= high) & (rates > 0) & (rates < 1)
     row[f'solved/to_{high:g}'] = float(inside.mean())
   return row
+
+
+def named_gaps(config: Config, row: Mapping[str, float]) -> dict[str, float]:
+  """The row, with gap/* as behaviour/* where others than the policy wrote some completions.
+
+  What differs there is who wrote them, not how sampler and learner compute.
+  """
+  if not config.train.base_share and not config.train.replay:
+    return dict(row)
+  return {key.replace('gap/', 'behaviour/'): value for key, value in row.items()}
 
 
 def speeds(row: Mapping[str, float]) -> dict[str, float]:

@@ -44,9 +44,18 @@ def panels_of(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Panel]:
 
 
 def write(
-  config: Config, workdir: pathlib.Path, learn: Learner, heldout: list[Problem], *, seconds: float
+  config: Config,
+  workdir: pathlib.Path,
+  learn: Learner,
+  heldout: list[Problem],
+  *,
+  seconds: float,
+  iterations: int,
 ) -> None:
-  """Samples both models (what is stored is not drawn again) and writes the report."""
+  """Samples both models (what is stored is not drawn again) and writes the report.
+
+  iterations: how many the run had.
+  """
   if not config.train.report:
     return
   if not heldout:
@@ -76,7 +85,7 @@ def write(
     trained: dict[str, Any] = {}
     if name == end:
       trained = {'algorithm': config.train.algorithm, 'seed': config.seed}
-      trained['step'] = config.train.iterations
+      trained['step'] = iterations
     if hosts.is_first():
       found.append(measured(drawn, role, **trained))
   if not hosts.is_first():

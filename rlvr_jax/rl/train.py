@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -20,8 +21,22 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.checkpoint import Checkpointer, GracefulExit
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.samples import SampleStore
+from rlvr_jax.rl import (
+  budget,
+  distinct,
+  ends,
+  host_json,
+  learner,
+  loop_checks,
+  mixing,
+  observe,
+  parts,
+  report,
+  resets,
+  skips,
+  utilisation,
+)
 from rlvr_jax.rl import collect as collect_lib
-from rlvr_jax.rl import ends, learner, observe, parts, report, skips, utilisation
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
 from rlvr_jax.rl.layouts import settled
@@ -32,8 +47,8 @@ log = logging.getLogger(__name__)
 # keys that may differ between a checkpoint and the run that resumes from it
 NOT_IDENTITY = (
   'dry_run', 'metrics', 'profile', 'smoke', 'smoke_values', 'study', 'evaluate', 'distill',
-  'verifier', 'train.iterations', 'train.keep', 'train.keep_best', 'train.checkpoint_every',
-  'train.export', 'train.report',
+  'verifier', 'train.iterations', 'train.tokens', 'train.keep', 'train.keep_best',
+  'train.checkpoint_every', 'train.export', 'train.report',
 )  # fmt: skip
 
 
@@ -57,6 +72,7 @@ def algorithm_of(config: config_lib.Config) -> Algorithm:
       'completion, of which there is no majority; take another algorithm'
     )
   parts.check_fits(config, row.credit, row.scale)
+  loop_checks.check(config, row)
   return row
 
 
@@ -75,6 +91,7 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       'train.eval_every looks at held-out problems, but task.holdout=0; hold some out, or set '
       'train.eval_every=0'
     )
+  loop_checks.check_problems(config, len(problems))
   learn = learner.open_learner(config, algorithm, total_steps=learner.total_steps(config))
   template, capacity = config.task.template, config.sampling.prompt_capacity
   looks = heldout[: config.train.eval_problems]
@@ -98,11 +115,13 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
       )
     )
     host: dict[str, Any] = {'iteration': 0, 'skipped_in_row': 0, 'meter': {}, 'cursor': 0}
-    host['queue'] = []
+    host |= {'queue': [], 'tokens': 0, 'past': {}}
     if checkpoints.latest() is not None:
-      host |= learn.restore(checkpoints)
+      host |= {'tokens': None} | learn.restore(checkpoints)
       log.info('resumed at iteration %d', host['iteration'])
-    start = host['iteration']
+    budget.check_known(config.train.tokens, host)
+    start, most = host['iteration'], config.train.iterations
+    finished = start == most or budget.is_spent(config.train.tokens, host['tokens'])
     ends.write_form(workdir, learn)
     meter = metrics_lib.Meter(host['meter'])
     writer = stack.enter_context(
@@ -111,15 +130,18 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         enabled=hosts.is_first(),
         tensorboard=config.metrics.tensorboard,
         wandb=config.metrics.wandb,
-        resume_step=start if start == config.train.iterations else start - 1,
+        resume_step=start if finished else start - 1,
       )
     )
     pool = stack.enter_context(pool_of(config.verifier, workdir))
     tools = config, engine, pool, learn.tokenizer
     source = collect_lib.open_source(*tools, problems, prompts)
+    base = functools.partial(mixing.drawing_base, learn, engine)
+    source = dataclasses.replace(source, base=base)
     held_out = collect_lib.open_source(*tools, looks, look_prompts)
     phases = source.phases
-    queue = collect_lib.from_json(source, host['queue'])
+    queue = host_json.from_json(source, host['queue'])
+    past = host_json.past_from_json(source, host['past'])
     keep_rows = None
     if config.train.store_rollouts:
       keep_rows = stack.enter_context(observe.RolloutWriter(source, workdir, hash_of(identity)))
@@ -129,25 +151,24 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
     )
     progress = stack.enter_context(
       metrics_lib.Progress(
-        config.train.iterations,
-        'training',
-        start=start,
-        plain_every_s=5.0,
-        enabled=hosts.is_first(),
+        most, 'training', start=start, plain_every_s=5.0, enabled=hosts.is_first()
       )
     )
 
     def save(step: int) -> None:
-      host.update({'iteration': step, 'meter': meter.state(), 'queue': collect_lib.to_json(queue)})
+      host.update({'iteration': step, 'meter': meter.state(), 'queue': host_json.to_json(queue)})
+      host['past'] = host_json.past_to_json(config, past)
       if keep_rows:
         keep_rows.writer.flush()  # first the rows: what a checkpoint has behind it is stored
       writer.flush()
       learn.save(checkpoints, step, host)
 
-    for iteration in range(start, config.train.iterations):
+    for iteration in range(start, start if finished else most):
       trace.at(iteration)
       watch.note(iteration=iteration)
       row: dict[str, Any] = {}
+      if resets.is_due(config.train.reset_every, iteration):
+        resets.reset(learn)
       with phases('hand_over'):
         learn.refresh(engine)
       if looks and config.train.eval_every and iteration % config.train.eval_every == 0:
@@ -158,15 +179,18 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       try:
         with phases('sample'):
-          collected = collect_lib.collect(source, algorithm, host['cursor'], queue)
-          greedy = None
+          collected = collect_lib.collect(source, algorithm, host['cursor'], queue, past)
+          greedy, more = None, 0
           if algorithm.greedy_rollout:
-            greedy = collect_lib.greedy_rewards(source, collected.groups)
+            greedy, more = collect_lib.greedy_rewards(source, collected.groups)
       except graceful.Abandoned:  # what was before the iteration is still whole
         ends.save_once(checkpoints, iteration, save)
         progress.note(f'gave iteration {iteration} up; {graceful.resume_line()}')
         return
-      host['cursor'], queue = collected.cursor, collected.queue
+      host['cursor'], queue, past = collected.cursor, collected.queue, collected.past
+      if host['tokens'] is not None:
+        host['tokens'] += budget.drawn_in(collected.drawn) + more
+        row['tokens/sampled'] = float(host['tokens'])
       if keep_rows:
         keep_rows.add(collected.drawn)
       if config.sampling.release:
@@ -174,8 +198,9 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
       with phases('learn'):
         rollouts = collect_lib.assemble(config, collected.groups)
+        rollouts = distinct.kept(config, algorithm, rollouts, collected.groups)
         batch = learn.prepare(rollouts, iteration=iteration, greedy=greedy)
-        row |= learn.steps(batch, iteration=iteration)
+        row |= observe.named_gaps(config, learn.steps(batch, iteration=iteration))
       row |= observe.rollout_metrics(config, rollouts, collected) | phases.pop()
       row |= observe.speeds(row) | {'seconds': meter.seconds}
       row |= utilisation.of_iteration(learn, rollouts, collected, row)
@@ -184,11 +209,9 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         row, host['skipped_in_row'], workdir, iteration, rollouts, batch.advantages
       )
       writer.write(iteration, row)
-      progress.update(
-        iteration + 1,
-        {'reward': row['reward/mean'], 'entropy': row['entropy'], 'gap': row['gap/max']},
-      )
-      last = iteration + 1 == config.train.iterations
+      shown = {'reward': 'reward/mean', 'entropy': 'entropy', 'gap': 'gap/max'}
+      progress.update(iteration + 1, {k: row[key] for k, key in shown.items() if key in row})
+      last = iteration + 1 == most or budget.is_spent(config.train.tokens, host['tokens'])
       due = (iteration + 1) % config.train.checkpoint_every == 0
       due |= checkpoints.stays(iteration + 1)
       stuck = host['skipped_in_row'] >= skips.MOST_SKIPS
@@ -204,13 +227,17 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
         checkpoints.wait()
         progress.note(f'saved at iteration {iteration + 1}; {graceful.resume_line()}')
         return
-    if looks and config.train.eval_every and start < config.train.iterations:
+      if last:
+        budget.say_end(config.train.tokens, host['tokens'], iteration + 1)
+        break
+    end = host['iteration']
+    if looks and config.train.eval_every and not finished:
       learn.refresh(engine)
       row = observe.look(held_out) | {'seconds': meter.seconds}
-      writer.write(config.train.iterations, row)
-      ends.keep_best(config, checkpoints, config.train.iterations, row, save)
+      writer.write(end, row)
+      ends.keep_best(config, checkpoints, end, row, save)
     engine.free()
     checkpoints.wait()
   if config.train.export:
     ends.export(workdir / 'model', learn)
-  report.write(config, workdir, learn, heldout, seconds=meter.seconds)
+  report.write(config, workdir, learn, heldout, seconds=meter.seconds, iterations=end)

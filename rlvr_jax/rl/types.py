@@ -21,7 +21,7 @@ class Rollouts(flax.struct.PyTreeNode):
   rewards: np.ndarray  # f32[B]
   group: np.ndarray  # i32[B]
   truncated: np.ndarray  # bool[B]
-  valid: np.ndarray  # bool[B] false on rows that only fill a shape
+  valid: np.ndarray  # bool[B] false on rows that only fill a shape, or that nothing learns from
   images: np.ndarray | None = None  # object[B] tuples of models/images.Image; None without any
 
 
@@ -48,3 +48,4 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   critic: Any = None  # rl/critic.py: CriticState, where one is learnt
   lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)
+  reference: Any = None  # in a checkpoint only: that of a KL term, where it moves (rl/resets.py)

@@ -15,6 +15,7 @@ from rlvr_jax.tasks import (
   images,
   jsonl,
   machines,
+  mixed,
   module,
   paths,
   procedural,
@@ -35,7 +36,7 @@ FAMILIES = {
   'paths': paths,
   'shapes': shapes,
 }
-TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym')
+TASKS = (*FAMILIES, 'jsonl', 'parquet', 'reasoning_gym', mixed.NAME)
 _FILES = ('jsonl', 'parquet')  # the file's suffix decides, the name is the user's choice
 
 
@@ -44,6 +45,8 @@ def family(task: Mapping[str, Any]) -> Any:
   if task.get('module'):
     found = module.open_module(task['module'])
     return found if hasattr(found, 'ALPHABET') else None
+  if task['name'] == mixed.NAME:
+    return mixed.family(task, family)
   return FAMILIES.get(task['name'])
 
 
@@ -82,6 +85,10 @@ def load_problems(task: Mapping[str, Any]) -> tuple[list[Problem], list[Problem]
           f'task.{key}={task[key]!r}: only benchmarks have that; task.limit and task.holdout are '
           'for all'
         )
+  if task['name'] == mixed.NAME and not task.get('module'):
+    found = mixed.load(task, load_problems)
+    check_unique([problem for problems in found for problem in problems])
+    return found
   splits = _splits(task, limit)
   if task['verifier']:
     splits = {
@@ -184,6 +191,8 @@ def content_hash(task: Mapping[str, Any]) -> str:
       split=str(task.get('split', '')),
       params=_filters(task),
     )
+  if task['name'] == mixed.NAME and not task.get('module'):
+    return mixed.content_hash(task, content_hash)
   params = {k: v for k, v in task['params'].items() if k not in ('problems', 'count')}
   if task['name'] == shapes.TASK and not task.get('module'):
     params['rules'] = shapes.VERSION  # of drawing: another picture is another problem
