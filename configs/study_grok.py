@@ -5,9 +5,10 @@
 
 The base learns programs of one or two cases for a tiny machine (tasks/machines.py); RL trains on
 programs of four. Arms, of five seeds each: the exact reward alone, the share of tests passed alone,
-that share first and then the exact reward, and the exact reward on easier problems among the hard
-ones. All take the same iterations. The report has the share of seeds that grok, the time to it, and
-pass@1 on five splits; docs/families.md has what was measured.
+that share first and then the exact reward (also with replay), and the exact reward with easier
+problems among the hard ones (also the easiest first). All take the same iterations. The report has
+the share of seeds that grok, the time to it, and pass@1 on five splits; docs/families.md has what
+was measured.
 """
 
 from typing import Any
@@ -24,14 +25,18 @@ HARD = {'task.params': {**TASK, 'problems': PROBLEMS, 'train': 'hard'}}
 # as many hard problems, and an easier one before each
 LADDER = {'task.params': {**TASK, 'problems': 2 * PROBLEMS, 'train': 'ladder'}}
 EXACT = {'reward.parts': {'exact': 1.0}}
+REPLAY = {'train.replay': 256, 'train.offpolicy': 'seq_tis'}
+CURRICULUM = {'train.curriculum': 'easy_to_hard'}
 DENSE = {'reward.parts': {'correct': 1.0}}  # the share of tests passed
 TEXTS = {
   'What was done': (
     'A small model was trained from scratch on easy problems: programs of one or two cases for a '
     'tiny machine. RL then trained it on programs of four cases, which it does not solve in 10,000 '
     'draws each, by rewards that differ: 1 for a program that passes all tests and 0 for any other '
-    '(exact), the share of tests passed (dense), or the second and then the first. Iterations, '
-    'completions and learning rate are those of every arm.\n\n'
+    '(exact), the share of tests passed (dense), or the second and then the first, with right '
+    'programs replayed or without; or by the exact one with as many easier problems among the hard '
+    'ones, in a random order or the easiest first. Iterations, completions and learning rate are '
+    'those of every arm.\n\n'
     'Tests look at the cases of a program one by one, so that a program with some of its cases '
     'right earns some of the dense reward: a task on which a dense reward can help. Whether it '
     'does is measured, and says nothing of tasks where partial work earns nothing.'
@@ -74,7 +79,14 @@ def _arms() -> dict[str, dict[str, Any]]:
       **one, **HARD, **EXACT, 'label': 'dense, then exact',
       'from': f'dense-{seed}@step:{STAGE}', 'train.iterations': ITERATIONS - STAGE,
     }  # fmt: skip
+    arms[f'replay-{seed}'] = {
+      **one, **HARD, **EXACT, **REPLAY, 'label': 'dense, then exact + replay',
+      'from': f'dense-{seed}@step:{STAGE}', 'train.iterations': ITERATIONS - STAGE,
+    }  # fmt: skip
     arms[f'ladder-{seed}'] = {**one, **LADDER, **EXACT, 'label': 'exact, easier ones among them'}
+    arms[f'curriculum-{seed}'] = {
+      **one, **LADDER, **EXACT, **CURRICULUM, 'label': 'exact, easier ones first'
+    }  # fmt: skip
   return arms
 
 
@@ -84,7 +96,7 @@ def _smoke(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     arm['task.params'] = {**arm['task.params'], 'held': 25}
     if name == 'zero':
       arm |= {'evaluate.n': 64, 'evaluate.problems': 8}
-    elif name.startswith('staged'):
+    elif name.startswith(('staged', 'replay')):
       arm |= {'from': f'dense-{name[-1]}@step:2', 'train.iterations': 2}
   return {
     'study.arms': kept,

@@ -23,6 +23,7 @@ from rlvr_jax.tasks.registry import verifier_version
 
 log = logging.getLogger(__name__)
 DEFAULT = {'correct': 1.0}
+EXACT = {'exact': 1.0}
 FAILED = 'failed:'  # Scored.parts['failed:NAME'] is 1 where a part of a file gave no value
 
 
@@ -157,7 +158,8 @@ def metrics(
 
 def check_fits(config: Config, credit: str, scale: str) -> None:
   """ValueError where an algorithm takes rewards for right or wrong, and parts blur that."""
-  extra = [name for name in weights_of(config) if name != 'correct']
+  weights = weights_of(config)
+  extra = [name for name in weights if name != 'correct' and weights != EXACT]
   asks = credit not in ('identity', 'best_gap') or scale == 'bernoulli_std'
   if extra and asks:
     cell = f'train.scale={scale!r}' if scale == 'bernoulli_std' else f'train.credit={credit!r}'
