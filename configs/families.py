@@ -68,6 +68,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     'sampling.prompt_capacity': 16,
     'sampling.max_tokens': 12,
   },
+  # programs of a tiny language (tasks/machines.py); the held-out problems are of five splits
+  'machines': {
+    **MODEL,
+    **TRAINING,
+    'task.name': 'machines',
+    'task.params': {'problems': 600, 'train': 'easy', 'cases': 4, 'held': 200, 'seed': 1},
+    'distill.steps': 300,
+    'distill.noise': 0.3,
+    'sampling.prompt_capacity': 16,
+    'sampling.max_tokens': 24,
+  },
 }  # fmt: skip
 # what GRPO's arm has beside the base's keys
 RL = {
@@ -87,6 +98,10 @@ WHAT = {
   'countdown': (
     'answers to "combine three numbers with + - * to reach a target", a share of which '
     '(distill.noise) are expressions that miss it'
+  ),
+  'machines': (
+    'programs of one or two cases for a tiny machine, a share of which (distill.noise) are any '
+    'program at all'
   ),
   'paths': (
     'paths over a small board, a share of which (distill.noise) go to the goal as if there were '

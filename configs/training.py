@@ -56,8 +56,8 @@ def _cells() -> dict[str, Any]:
 
 def reward() -> dict[str, Any]:
   return {
-    # what is added up, with weights: correct (the verifier's reward), format, think_box, length,
-    # length_share, truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
+    # what is added up, with weights: correct (the verifier's reward), exact, format, think_box,
+    # length, length_share, truncated, turns, wrong, unparsed, timeout, error, or 'FILE.py:function'
     'parts': dotted({'correct': 1.0}),
     'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
     'truncated_scale': 1.0,  # factor of a truncated completion's reward

@@ -33,7 +33,7 @@ OPEN: dict[str, type] = {
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
-  'correct', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
+  'correct', 'exact', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
   'length_share', 'turns', 'environment',
 )  # fmt: skip
 ENVIRONMENTS = (

@@ -32,7 +32,7 @@ ROLES = ('base', 'rl', 'distilled', 'instruct', 'teacher')
 # algorithms: seeds of it are pooled; the others stand for themselves
 PARTS = (
   'algorithms', 'dynamics', 'kl', 'group', 'control', 'distillation', 'prior', 'temperature',
-  'turns',
+  'turns', 'staged',
 )  # fmt: skip
 WORDS = ('job', 'from', 'measure', 'final', 'role', 'part', 'label', 'method')
 MODEL_WORDS = ('path', 'role', 'template', 'algorithm', 'seed', 'step', 'part', 'label')

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import hosts, study_measures, study_stages
+from rlvr_jax import hosts, study_grok, study_measures, study_stages
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax.eval import preflight, study_parts, study_temperature, study_turns
+from rlvr_jax.eval import grok, preflight, study_parts, study_temperature, study_turns
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.report import Section
@@ -89,6 +89,8 @@ def measure(config: config_lib.Config, workdir: pathlib.Path) -> Measurements:
   if config.study.perplexity:
     with clock.stage('perplexity and reach'):
       extra['perplexity'] = study_measures.perplexity(config, workdir, subjects)
+  if staged := study_grok.measure(config, workdir, stages, configs, models, problems):
+    extra['staged'] = staged
   clock.write()
   return Measurements(models, problems, headline_of(config, subjects), configs, clock, extra)
 
@@ -172,6 +174,8 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
   texts = [*config.study.texts.items(), *study_parts.said(models)]
   found = study_parts.results(models, config.evaluate)
   sections, numbers = sections_of(config, found, extra['entropy'])
+  if 'staged' in extra:
+    sections.insert(0, grok.section(extra['staged']))
   publish(
     config,
     workdir,

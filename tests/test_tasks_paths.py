@@ -93,7 +93,7 @@ def test_problems_are_what_they_say_and_splits_are_disjoint():
     assert min(map(len, found)) >= 4
     assert max(map(len, found)) <= 8
     assert len(one.answer['walls']) == 6
-    assert set(one.prompt + ''.join(found)) <= set(ALPHABET)
+    assert set(f'{one.prompt}{"".join(found)}') <= set(ALPHABET)
   assert len(set(ALPHABET)) == len(ALPHABET)
 
 

@@ -26,6 +26,7 @@ from rlvr_jax.tasks.registry import verifier_version
 log = logging.getLogger(__name__)
 DEFAULT = {'correct': 1.0}
 ENVIRONMENT = 'environment'
+EXACT = {'exact': 1.0}
 FAILED = 'failed:'  # Scored.parts['failed:NAME'] is 1 where a part of a file gave no value
 
 
@@ -43,6 +44,7 @@ def _environment(scored: Scored, _: int) -> float:
 
 # of a completion and sampling.max_tokens; checks.py knows the same names
 PARTS: dict[str, Callable[[Scored, int], float]] = {
+  'exact': _says('correct'),  # where the verifier's reward may lie between 0 and 1
   'format': _says('correct', 'wrong'),  # an answer was found
   'think_box': lambda scored, _: float(think_box(scored.text)),  # EasyR1's format: <think>, a box
   'wrong': _says('wrong'),
@@ -185,7 +187,8 @@ def check_fits(config: Config, row: Algorithm) -> None:
 
   And where it compares the completions of a group, which has but one.
   """
-  extra = [name for name in weights_of(config) if name != 'correct']
+  weights = weights_of(config)
+  extra = [name for name in weights if name != 'correct' and weights != EXACT]
   if extra and row.asks_right:
     raise ValueError(
       f'{row.asks_right} asks whether an answer is right, which a reward with the parts '

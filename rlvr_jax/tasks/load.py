@@ -15,6 +15,7 @@ from rlvr_jax.tasks import (
   environments,
   images,
   jsonl,
+  machines,
   mixed,
   module,
   paths,
@@ -33,6 +34,7 @@ FAMILIES = {
   'countdown': countdown,
   'countdown_cot': countdown_cot,
   'countdown_turns': countdown_turns,
+  'machines': machines,
   'paths': paths,
   'shapes': shapes,
 }

@@ -70,6 +70,7 @@ VERIFIERS: dict[str, Verifier] = {
   'none': Verifier('rlvr_jax.tasks.problem:unjudged', 'none-1'),  # samples to read, not to count
   'countdown': Verifier('rlvr_jax.tasks.countdown:verify', 'countdown-1'),
   'countdown_cot': Verifier('rlvr_jax.tasks.countdown_cot:verify', 'countdown_cot-1'),
+  'machines': Verifier('rlvr_jax.tasks.machines:verify', 'machines-1'),
   'paths': Verifier('rlvr_jax.tasks.paths:verify', 'paths-1'),
   'shapes': Verifier('rlvr_jax.tasks.shapes:verify', 'shapes-1'),
 }
