@@ -33,8 +33,8 @@ OPEN: dict[str, type] = {
 
 # names that tests hold against the tables of rl/parts.py and tasks/environments.py
 PARTS = (
-  'correct', 'exact', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated', 'length',
-  'length_share', 'turns', 'environment',
+  'correct', 'exact', 'format', 'think_box', 'wrong', 'unparsed', 'timeout', 'error', 'truncated',
+  'length', 'length_share', 'turns', 'environment',
 )  # fmt: skip
 ENVIRONMENTS = (
   'retry', 'feedback', 'calculator', 'python', 'countdown_value', 'countdown_again',
