@@ -121,8 +121,7 @@ def learner_need(
     row=longest * D * size * (model.num_layers + 8) + pictures,
     most_rows=config.distill.batch if config.job == 'distill' else rollouts,
     fsdp=(D,) if vision is None else (D, vision.embed_dim),
-    tensor=(model.num_heads, F, model.vocab_size)
-    + (() if vision is None else (vision.num_heads,)),
+    tensor=(model.num_heads, F, model.vocab_size) + (() if vision is None else (vision.num_heads,)),
   )
 
 
