@@ -254,9 +254,10 @@ def _candidates(
     yield 'model.dtype', 'bfloat16', 'the weights below the adapters do not train'
   if (vision := plan_vision.vision_of(config, model)) is not None:
     token = (vision.patch * vision.merge) ** 2
-    pixels = plan_vision.largest_tokens(config, vision) // 2 * token
-    if pixels >= vision.min_pixels:
-      yield 'model.max_pixels', pixels, 'smaller images, which changes the task'
+    tokens = plan_vision.largest_tokens(config, vision) // 2
+    while tokens * token >= vision.min_pixels:
+      yield 'model.max_pixels', tokens * token, 'smaller images, which changes the task'
+      tokens //= 2
   if t.prompts and s.max_tokens > 1024:
     yield 'sampling.max_tokens', s.max_tokens // 2, 'shorter completions, which changes the task'
 

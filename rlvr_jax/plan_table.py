@@ -21,6 +21,8 @@ SHOWN = (
   'configs/grpo_llama8b.py', 'h100x8,h100x64,v5e-64,v5p-16,v6e-64',
   'configs/grpo_deepcoder14b.py', 'h100',
   'configs/dapo_qwen32b.py', 'h100x64,v5e-256,v5p-32,v5p-64,v5p-128,v6e-64',
+  'configs/grpo_qwen_vl7b.py:1gpu', 'h100',
+  'configs/grpo_qwen_vl7b.py', 'h100x8,h100x64,v5e-64,v5p-16,v6e-64',
 )  # fmt: skip
 
 

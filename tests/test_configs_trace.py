@@ -47,6 +47,7 @@ RECIPES = (
   'dapo_qwen32b.py',
   'oat_zero_qwen_math7b.py',
   'grpo_qwen_vl7b.py',
+  'grpo_qwen_vl7b.py:1gpu',
   *(
     pytest.param(f'rlvr_omnimath_qwen7b.py:{name}', marks=[pytest.mark.check] * (name != 'ppo'))
     for name in ('ppo', 'grpo', 'reinforce_pp', 'rloo', 'remax', 'dapo')

@@ -19,6 +19,7 @@ ONE_GPU = [
   'configs/grpo_qwen7b.py:1gpu',
   'configs/grpo_code_qwen7b.py',
   'configs/grpo_deepcoder14b.py',
+  'configs/grpo_qwen_vl7b.py:1gpu',
 ]
 
 

@@ -35,6 +35,7 @@ from rlvr_jax.sampling.types import Item, Sampling
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEVEN = 'configs/grpo_qwen7b.py'
+VL = 'configs/grpo_qwen_vl7b.py'
 # a model of a size that counts against what stands beside it
 WIDE = {
   'model.init.embed_dim': 64,
@@ -256,6 +257,8 @@ CASES = {
   'replicas': (SEVEN, 'v5e:8x8', {'mesh__data': 16}, 'mesh.data'),
   'thirty-two': ('configs/dapo_qwen32b.py', 'v5p-64', {'sampling__memory_gb': 90.0},
                  'sampling.memory_gb'),
+  'images': (VL, 'v5e:8x8', {'train__micro_tokens': 1_000_000}, 'train.micro_tokens'),
+  'seeing': (VL, 'v5e:8x8', {'mesh__tensor': 1}, 'mesh.tensor'),
 }  # fmt: skip
 
 
