@@ -32,8 +32,8 @@ FREE_GROUPS = (
   'smoke_values', 'study.arms', 'study.models', 'study.texts', 'task.params', 'reward.parts',
 )  # fmt: skip
 JOBS = {
-  'train': 'rlvr_jax.rl.train:train',
-  'distill': 'rlvr_jax.rl.distill:distill',
+  'train': 'rlvr_jax.layouts:train',
+  'distill': 'rlvr_jax.layouts:distill',
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',
