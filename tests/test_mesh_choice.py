@@ -225,7 +225,8 @@ def test_fine_tuning_is_priced_by_its_own_rows():
   """A step of its pairs, no reference."""
   values = {'mesh.auto': True, 'sampling.tensor': 0, 'sampling.memory_gb': 0.0}
   config = config_lib.resolve(
-    grpo_qwen7b.get_config(), values | {'job': 'distill', 'distill.batch': 16}
+    grpo_qwen7b.get_config(),
+    values | {'job': 'distill', 'distill.batch': 16, 'sampling.slots': 256},
   )
   found = settle(config, topology_of('v5e-64'))
   assert found.mesh.data * found.mesh.fsdp <= 16
