@@ -14,6 +14,7 @@ import jax
 from rlvr_jax import config as config_lib
 from rlvr_jax import memory, mesh_choice
 from rlvr_jax.config import Config
+from rlvr_jax.eval import run as run_lib
 from rlvr_jax.mesh_choice import USABLE, WEIGHTS_SHARE, Layout, Limits, Priced
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.load import load_config
@@ -74,14 +75,20 @@ def settled(
 
 
 def limits_of(config: Config, model: ModelConfig, devices: Sequence[Any]) -> Limits:
-  """What layouts of a run on these devices must divide."""
+  """What layouts of a run on these devices must divide; of models that see, their tower too."""
+  tower = run_lib.sees(config, model)
   return Limits(
     devices=len(devices),
     own=sum(device.process_index == devices[0].process_index for device in devices),
     most_rows=memory.step_rollouts(config),
     slots=config.sampling.slots,
-    fsdp=(model.embed_dim,),
-    tensor=(model.num_heads, model.mlp_dim, model.vocab_size),
+    fsdp=(model.embed_dim, *(() if tower is None else (tower.embed_dim,))),
+    tensor=(
+      model.num_heads,
+      model.mlp_dim,
+      model.vocab_size,
+      *(() if tower is None else (tower.num_heads,)),
+    ),
     sampler=config.sampling.tensor,
   )
 

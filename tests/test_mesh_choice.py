@@ -1,6 +1,7 @@
 """The mesh that is chosen: it fits, the first that fits, and says why; layouts of its two parts."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import itertools
@@ -219,6 +220,18 @@ def test_a_plan_of_what_is_chosen_fits():
   assert report['fits']
   assert report['mesh'] == {'data': 1, 'fsdp': 32, 'tensor': 2}
   assert report['bytes_per_device'] <= USABLE * report['hbm_per_device']
+
+
+def test_a_tower_is_divided_too():
+  model = dataclasses.replace(KNOWN['Qwen/Qwen2.5-VL-7B-Instruct'], num_heads=32)
+  config = config_lib.resolve(grpo_qwen7b.get_config(), {'sampling.tensor': 0})
+  limits = layouts.limits_of(config, model, described(topology_of('h100x64')))
+  assert model.vision is not None
+  assert model.vision.num_heads == 16
+  assert max(layout.tensor for layout in limits.layouts()) == 16
+  blind = dataclasses.replace(model, vision=None, mrope=())
+  limits = layouts.limits_of(config, blind, described(topology_of('h100x64')))
+  assert max(layout.tensor for layout in limits.layouts()) == 32
 
 
 def test_fine_tuning_is_priced_by_its_own_rows():
