@@ -229,7 +229,7 @@ def test_a_tower_is_divided_too():
   assert model.vision is not None
   assert model.vision.num_heads == 16
   assert max(layout.tensor for layout in limits.layouts()) == 16
-  blind = dataclasses.replace(model, vision=None, mrope=())
+  blind = dataclasses.replace(model, vision=None, mrope=None)
   limits = layouts.limits_of(config, blind, described(topology_of('h100x64')))
   assert max(layout.tensor for layout in limits.layouts()) == 32
 
