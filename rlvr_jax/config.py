@@ -33,8 +33,8 @@ FREE_GROUPS = (
   'reward.parts', 'benchmark.families', 'benchmark.common', 'benchmark.methods',
 )  # fmt: skip
 JOBS = {
-  'train': 'rlvr_jax.rl.train:train',
-  'distill': 'rlvr_jax.rl.distill:distill',
+  'train': 'rlvr_jax.layouts:train',
+  'distill': 'rlvr_jax.layouts:distill',
   'evaluate': 'rlvr_jax.eval.sample:evaluate',
   'sample': 'rlvr_jax.eval.sample:evaluate',
   'study': 'rlvr_jax.study:study',

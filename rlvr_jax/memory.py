@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import plan_vision
+from rlvr_jax import hosts, plan_vision
 from rlvr_jax.config import Config
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.models import attention, lora
@@ -23,6 +23,7 @@ from rlvr_jax.models.config import ModelConfig, VisionConfig
 from rlvr_jax.models.known import KNOWN
 from rlvr_jax.models.transformer import init_params
 from rlvr_jax.rl import packing
+from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.frozen import copies
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.rl.trained import Trained, trained_of
@@ -81,12 +82,12 @@ def phases(
   activations = _activations(config, model, split, kernel)
   halves = {'scores': 2, 'mask': 1, 'a layer': 2, 'gathered layers': 1, 'logits': 1.5}
   forward = {k: int(v / halves[k]) for k, v in activations.items() if k in halves}
-  stacks = {}
-  if split != Split():  # of the layers, gathered over fsdp before they are taken apart
-    tensor = min(split.tensor, split.sampler(config.sampling.tensor).tensor)
+  gathered = {}
+  if split != Split():  # a compiler copies what it gathered, layer by layer, when it has them all
+    tensor = split.sampler(config.sampling.tensor).tensor
     size = model.num_layers * _layer_numbers(model) * _SIZE[config.model.compute_dtype]
-    stacks = {'gathered stacks': size // tensor}
-  making = weights | copy | stacks
+    gathered = {'gathered layers': size // tensor}
+  making = weights | copy | gathered
   return {
     'hand_over': kept | making | (sampler if not config.sampling.release else {}),
     'sample': kept | weights | sampler,
@@ -140,7 +141,9 @@ def _moments_size(config: Config) -> int:
 
 def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
   """What every phase has."""
-  algorithm, count = algorithm_of(config), trained_count(config, model, split)
+  # fine-tuning has neither a reference nor a critic
+  algorithm = ALGORITHMS['sft'] if config.job == 'distill' else algorithm_of(config)
+  count = trained_count(config, model, split)
   own = _weights(model, config.model.dtype, split)
   found = {'weights': own}
   if config.lora.rank:
@@ -155,10 +158,11 @@ def _kept(config: Config, model: ModelConfig, split: Split) -> dict[str, int]:
 
 
 def sampler_budget(config: Config, model: ModelConfig, split: Split) -> Budget:
-  """The sampler's capacities and bytes over these devices."""
+  """The sampler's capacities, of several processes each one's own, and bytes on a device."""
   own = split.sampler(config.sampling.tensor)
+  shards = own.rows // hosts.count()
   return run_lib.budget_over(
-    config, model, shards=own.rows, tensor=own.tensor, decode_impl='xla_paged'
+    config, model, shards=shards, tensor=own.tensor, decode_impl='xla_paged'
   )
 
 
@@ -193,6 +197,14 @@ def gradients(config: Config, model: ModelConfig, split: Split) -> dict[str, int
   }
 
 
+def step_rollouts(config: Config) -> int:
+  """Rollouts, or pairs of fine-tuning, in an optimizer step."""
+  t = config.train
+  if config.job == 'distill':
+    return config.distill.batch
+  return (t.minibatch or t.prompts) * t.group
+
+
 def micro_batch(config: Config, split: Split) -> tuple[int, int]:
   """(rows on one device, tokens of a row) of a micro-batch of the longest rollouts.
 
@@ -203,7 +215,7 @@ def micro_batch(config: Config, split: Split) -> tuple[int, int]:
   longest = s.prompt_capacity + s.max_tokens
   T = packing.bucket_length(longest)
   if t.packing:
-    count = min((t.minibatch or t.prompts) * t.group, MANY)
+    count = min(step_rollouts(config), MANY)
     T = max(T, _packed_length(count, longest, t.micro_tokens, split.rows))
   return packing.rows_per_micro_batch(T, t.micro_tokens, split.rows) // split.rows, T
 

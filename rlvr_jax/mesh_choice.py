@@ -1,45 +1,97 @@
-"""Which mesh for a model on some devices: arithmetic over bytes, with the reason in words.
+"""Which mesh for a model on some devices: of what fits the best by a rule, and the reason in words.
 
 tensor exchanges activations in every layer and for every token, fsdp weights once a layer and
 micro-batch, data gradients once a micro-batch. So of what fits the least tensor is taken, with it
 the mesh beside which the fewest devices share the sampler's weights, then the least fsdp; data
-takes the rest.
+takes the rest. What fits is not decided here: the bytes of a layout are the caller's.
 """
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 GIB = 1 << 30
 USABLE = 0.9  # of a device's memory; the compiler and fragments need the rest
-# of what the learner leaves, the most that the sampler's weights may take; its cache has the rest
+# of what there is for the sampler, the most that its weights may take; its cache has the rest
 WEIGHTS_SHARE = 0.6
+WAYS_OUT = {
+  'hand_over': 'fewer sampling.slots, or sampling.release while learning',
+  'sample': 'less sampling.memory_gb, or fewer sampling.slots where that is 0',
+  'score': 'less train.micro_tokens or model.logprob_chunk',
+  'learn': 'less train.micro_tokens, optimizer.moment_dtype=bfloat16',
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Need:
-  """What a learner needs, in bytes, by the axes that split it; and what the axes must divide."""
-
-  state: int  # split by fsdp and tensor: weights, moments, gradients, a critic, a reference
-  inner: int  # split by tensor: a layer gathered over fsdp, what is computed in it, logits
-  row: int  # split by neither: the inputs of all layers, of one row of the longest rollout
-  most_rows: int  # rollouts of an optimizer step: more data x fsdp would have nothing to do
-  fsdp: tuple[int, ...]  # sizes that fsdp must divide
-  tensor: tuple[int, ...]  # and tensor
-
-  def on_device(self, fsdp: int, tensor: int) -> int:
-    """Bytes on one device."""
-    return self.state // (fsdp * tensor) + self.inner // tensor + self.row
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-  """Sizes of the axes, and why."""
+class Layout(NamedTuple):
+  """Sizes of the learner's axes; sampler: devices that share the sampler's weights."""
 
   data: int
   fsdp: int
   tensor: int
+  sampler: int
+
+  def __str__(self) -> str:
+    return f'fsdp={self.fsdp} tensor={self.tensor} sampling.tensor={self.sampler}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """What a run's layouts must divide."""
+
+  devices: int
+  own: int  # devices of a process, which alone may share the sampler's weights
+  most_rows: int  # rollouts of an optimizer step: more data x fsdp would have nothing to do
+  slots: int  # of the sampler, over all devices
+  fsdp: tuple[int, ...]  # sizes that fsdp must divide
+  tensor: tuple[int, ...]  # and tensor, and the sampler's
+  sampler: int = 0  # as it is asked for; 0: any
+
+  def layouts(self) -> list[Layout]:
+    """All that divide."""
+    samplers = [self.sampler] if self.sampler else divisors(self.own)
+    return [
+      Layout(self.devices // (fsdp * tensor), fsdp, tensor, sampler)
+      for tensor in divisors(self.devices)
+      for fsdp in divisors(self.devices // tensor)
+      for sampler in samplers
+      if not any(size % parts for size in self.tensor for parts in (tensor, sampler))
+      and not any(size % fsdp for size in self.fsdp)
+      and self.devices // tensor <= self.most_rows
+      and self.devices % sampler == 0
+      and self.slots % (self.devices // sampler) == 0
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Priced:
+  """Bytes on a device by phase and part; crowded: the sampler's weights leave its cache little."""
+
+  phases: Mapping[str, Mapping[str, int]]
+  crowded: bool = False
+
+  @property
+  def largest(self) -> str:
+    """The phase that takes most."""
+    return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+
+  @property
+  def size(self) -> int:
+    """Its bytes."""
+    return sum(self.phases[self.largest].values())
+
+  def text(self) -> str:
+    """Both, and the part that takes most of it."""
+    parts = self.phases[self.largest]
+    part = max(parts, key=lambda name: parts[name])
+    return f'{_gib(self.size)} in {self.largest} ({_gib(parts[part])} of it {part})'
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A layout, and why."""
+
+  layout: Layout
   reason: str
 
 
@@ -48,63 +100,56 @@ def divisors(n: int) -> list[int]:
   return [i for i in range(1, n + 1) if n % i == 0]
 
 
-def choose(
-  devices: int, memory: int, need: Need, share: Callable[[int, int], int] = lambda fsdp, tensor: 1
-) -> Choice:
-  """The learner's mesh on so many devices of `memory` bytes each.
+def choose(memory: int, limits: Limits, price: Callable[[Layout], Priced]) -> Choice:
+  """The layout of learner and sampler on devices of `memory` bytes each.
 
-  share(fsdp, tensor): how many devices share the sampler's weights beside such a learner; fewer of
-  them come before less fsdp, for they exchange something at every token. ValueError, with what
-  would be needed, where no mesh fits.
+  price: bytes of a layout; ValueError of it where it holds no sampler. ValueError, with what would
+  be needed, where no layout fits.
   """
-  usable = int(USABLE * memory)
-  possible = [
-    (tensor, fsdp)
-    for tensor in divisors(devices)
-    for fsdp in divisors(devices // tensor)
-    if not any(size % tensor for size in need.tensor)
-    and not any(size % fsdp for size in need.fsdp)
-    and devices // tensor <= need.most_rows
-  ]
-  sizes = {(tensor, fsdp): need.on_device(fsdp, tensor) for tensor, fsdp in possible}
-  fitting = [shape for shape in possible if sizes[shape] <= usable]
+  priced, refused = {}, ''
+  for layout in limits.layouts():
+    try:
+      priced[layout] = price(layout)
+    except ValueError as error:
+      refused = str(error)
+  fitting = {layout for layout, one in priced.items() if one.size <= int(USABLE * memory)}
   if not fitting:
-    raise ValueError(_refusal(devices, memory, need, sizes))
-  tensor = fitting[0][0]
-  shares = {fsdp: share(fsdp, tensor) for t, fsdp in fitting if t == tensor}
-  fsdp = min(shares, key=lambda fsdp: (shares[fsdp], fsdp))
-  reason = (
-    f'{devices} devices of {_gib(memory)}: weights, moments and gradients are {_gib(need.state)}, '
-    f'with activations {_gib(sizes[tensor, fsdp])} on each'
-  )
-  before = possible[possible.index((tensor, fsdp)) - 1] if (tensor, fsdp) != possible[0] else None
-  if before is not None and before in fitting:
-    reason += (
-      f'; with fsdp={before[1]} the sampler had to share its weights {shares[before[1]]} ways, '
-      f'not {shares[fsdp]}'
-    )
-  elif before is not None:
-    reason += f'; fsdp={before[1]}, tensor={before[0]} would need {_gib(sizes[before])}'
-  elif tensor > 1:
-    reason += f'; a step has {need.most_rows} rollouts, so tensor takes the rest'
-  return Choice(devices // (fsdp * tensor), fsdp, tensor, reason)
+    raise ValueError(_refusal(memory, limits, priced, refused))
+
+  def wanted(layout: Layout) -> tuple:
+    # weights may not crowd out the cache, but that is no reason for more tensor in the learner
+    crowded = priced[layout].crowded
+    return layout.tensor, crowded, layout.sampler, layout.fsdp
+
+  best = min(fitting, key=wanted)
+  reason = f'{limits.devices} devices of {_gib(memory)}: at most {priced[best].text()} on each'
+  better = [layout for layout in priced if wanted(layout) < wanted(best)]
+  if better:
+    before = max(better, key=wanted)
+    reason += f'; {before} would need {priced[before].text()}'
+  elif best.tensor > 1:
+    reason += f'; a step has {limits.most_rows} rollouts, so tensor takes the rest'
+  return Choice(best, reason)
 
 
-def _refusal(devices: int, memory: int, need: Need, sizes: Mapping[tuple[int, int], int]) -> str:
-  if not sizes:
+def _refusal(memory: int, limits: Limits, priced: Mapping[Layout, Priced], refused: str) -> str:
+  if not priced and refused:
+    return f'mesh.auto: no mesh of {limits.devices} devices holds the sampler: {refused}'
+  if not priced:
+    asked = f', sampling.tensor is {limits.sampler}' if limits.sampler else ''
     return (
-      f'mesh.auto: {devices} devices cannot share this run: an optimizer step has '
-      f'{need.most_rows} rollouts, fsdp must divide {need.fsdp} and tensor {need.tensor}; take '
-      'fewer devices, more rollouts in a step, or give mesh.data, mesh.fsdp and mesh.tensor'
+      f'mesh.auto: {limits.devices} devices cannot share this run: an optimizer step has '
+      f'{limits.most_rows} rollouts, the sampler {limits.slots} slots{asked}, fsdp must divide '
+      f'{limits.fsdp} and tensor {limits.tensor}; take another number of devices, more rollouts in '
+      'a step, other sampling.slots or sampling.tensor=0, or give mesh.data, mesh.fsdp, mesh.tensor'
     )
-  tensor, fsdp = min(sizes, key=lambda shape: sizes[shape])
+  least = min(priced, key=lambda layout: priced[layout].size)
+  one = priced[least]
   return (
-    f'mesh.auto: no mesh of {devices} devices fits: the least, fsdp={fsdp} and tensor={tensor}, '
-    f'needs {_gib(sizes[tensor, fsdp])} on each of {_gib(memory)}, of which '
-    f'{_gib(USABLE * memory)} may be used. Weights, moments and gradients are {_gib(need.state)} '
-    f'in all, the inputs of the layers {_gib(need.row)} a row: take more or larger devices, '
-    'optimizer.moment_dtype=bfloat16, adapters (lora.rank), or shorter completions '
-    '(sampling.max_tokens)'
+    f'mesh.auto: no mesh of {limits.devices} devices fits: the least, {least}, needs {one.text()} '
+    f'on each of {_gib(memory)}, of which {_gib(USABLE * memory)} may be used: take more or larger '
+    f'devices, {WAYS_OUT[one.largest]}, adapters (lora.rank), or shorter completions '
+    '(sampling.max_tokens); --config.job=plan says how far'
   )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from rlvr_jax import config as config_lib
-from rlvr_jax import memory, plan_text, plan_work
+from rlvr_jax import layouts, memory, plan_text, plan_work
 from rlvr_jax import plan_compiled as compiled_lib
 from rlvr_jax.config import Config
 from rlvr_jax.memory import Split
@@ -32,9 +32,7 @@ from rlvr_jax.plan_advice import advise, least_sampler, room, split_of
 from rlvr_jax.plan_compiled import Compiled
 from rlvr_jax.plan_programs import Described, bytes_on_device, describe
 from rlvr_jax.plan_roofline import NODE, Topology, Work, seconds, topology_of, topology_of_devices
-from rlvr_jax.rl import layouts
 from rlvr_jax.rl.scratch import from_scratch
-from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.sampling.budget import GIB, weight_bytes
 
 log = logging.getLogger(__name__)
@@ -107,7 +105,9 @@ def _hbm(config: Config, topology: Topology | None, devices: list[Any]) -> int:
 def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> dict[str, Any]:
   """A plan without a compiler."""
   hosts: list[Any] = [
-    types.SimpleNamespace(process_index=i // HOST[bool(topology.name)])
+    types.SimpleNamespace(
+      process_index=i // HOST[bool(topology.name)], platform='tpu' if topology.name else 'gpu'
+    )
     for i in range(topology.chips)
   ]
   hbm = int(config.plan.hbm_gb * GIB) or topology.hardware.hbm
@@ -132,7 +132,7 @@ def _by_arithmetic(config: Config, model: ModelConfig, topology: Topology) -> di
 def _settled(config: Config, model: ModelConfig, devices: list[Any], hbm: int) -> Config:
   """The config with the mesh that mesh.auto chooses, where it does."""
   try:
-    return layouts.settled(config, algorithm_of(config), model=model, devices=devices, memory=hbm)
+    return layouts.settled(config, model=model, devices=devices, hbm=hbm)
   except (
     ValueError
   ) as error:  # planned as its other keys say, so that the plan says what is too much

@@ -14,11 +14,12 @@ from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.tables import Table
+from rlvr_jax.layouts import distill, train
 from rlvr_jax.models.load import fingerprint
 from rlvr_jax.rl import teacher_data
-from rlvr_jax.rl.distill import SFT_NOT_IDENTITY, distill
+from rlvr_jax.rl.distill import SFT_NOT_IDENTITY
 from rlvr_jax.rl.identity import rules_of
-from rlvr_jax.rl.train import NOT_IDENTITY, train
+from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.stages import BASE, SCRATCH, Stage
 from rlvr_jax.tasks.load import content_hash, load_problems
 

@@ -250,7 +250,7 @@ CASES = {
   'weights': (SEVEN, 'v5e:8x8', {'sampling__tensor': 1}, 'sampling.tensor'),
   'scores': (SEVEN, 'v5e:8x8', {'mesh__tensor': 1, 'model__logprob_chunk': 256,
                                 'plan__hbm_gb': 14.0}, 'mesh.tensor'),
-  'chosen': (SEVEN, 'v5e:8x8', {'mesh__auto': True, 'train__kl_coef': 0.0}, 'mesh.tensor'),
+  'chosen': (SEVEN, 'v5e:8x8', {'mesh__auto': True, 'plan__hbm_gb': 12.0}, 'sampling.memory_gb'),
   'released': (SEVEN, 'v5e:8x8', {'sampling__release': False}, 'sampling.release'),
   'one GPU': (SEVEN, 'h100', {'mesh__tensor': 1, 'sampling__tensor': 0,
                               'sampling__memory_gb': 40.0}, 'lora.rank'),

@@ -192,7 +192,7 @@ def _own_share(key: str, total: int) -> int:
 def make_mesh(config: Config):
   """The mesh of a config; None on a single device, where there is nothing to lay out.
 
-  mesh.auto, where nothing is learnt (rl/layouts.py has what is): all devices on fsdp.
+  mesh.auto, where nothing is learnt (rlvr_jax/layouts.py has what is): all devices on fsdp.
   """
   m = config.mesh
   shape = (1, -1, 1) if m.auto else (m.data, m.fsdp, m.tensor)

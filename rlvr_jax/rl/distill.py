@@ -31,7 +31,6 @@ from rlvr_jax.rl.algorithms import ALGORITHMS
 from rlvr_jax.rl.collect import Source, batch_of, open_source, share, train_sampling, with_prompt
 from rlvr_jax.rl.distill_losses import check_tokenizers, make_logit_update, reverse_kl_advantages
 from rlvr_jax.rl.identity import identity_of
-from rlvr_jax.rl.layouts import settled
 from rlvr_jax.rl.teacher_data import Pair
 from rlvr_jax.rl.train import NOT_IDENTITY
 from rlvr_jax.rl.types import Rollouts
@@ -233,11 +232,11 @@ def on_policy_step(config: config_lib.Config, learn: learner.Learner, source: So
 
 def distill(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Fine-tunes (or trains from scratch) config.model; leaves checkpoints, metrics.jsonl, model/."""
+  assert not config.mesh.auto, 'rlvr_jax.layouts.distill chooses the mesh'
   d = config.distill
   problems, heldout = load_problems(config.task)
   on_policy = d.method == 'on_policy'
   algorithm = ALGORITHMS['reinforce' if on_policy else 'sft']
-  config = settled(config, algorithm)
   learn = learner.open_learner(
     config,
     algorithm,

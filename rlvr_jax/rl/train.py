@@ -40,7 +40,6 @@ from rlvr_jax.rl import (
 from rlvr_jax.rl import collect as collect_lib
 from rlvr_jax.rl.algorithms import Algorithm, choose
 from rlvr_jax.rl.identity import hash_of, identity_of
-from rlvr_jax.rl.layouts import settled
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.pool import pool_of
 
@@ -84,8 +83,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
   that does not fit, before anything is sampled; RuntimeError, after saving, when three steps in a
   row had a non-finite loss or gradient.
   """
+  assert not config.mesh.auto, 'rlvr_jax.layouts.train chooses the mesh'
   algorithm = algorithm_of(config)
-  config = settled(config, algorithm)
   problems, heldout = load_problems(config.task)
   if config.train.eval_every and not heldout:
     raise ValueError(
