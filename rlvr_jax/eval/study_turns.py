@@ -34,6 +34,10 @@ def weights_of(model: ModelResult) -> str:
   return model.name.partition('+')[0]
 
 
+def _way(model: ModelResult) -> str:
+  return str(model.settings.get('environment'))
+
+
 def section(
   part: Part,
   *,
@@ -152,6 +156,7 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   figure = Figure(figsize=(9.6, 5.6), layout='constrained')
   panels = figure.subplots(1, len(COSTS), sharey=True)
   weights = list(dict.fromkeys(weights_of(model) for model in part.models))
+  ways = list(dict.fromkeys(map(_way, filter(is_conversation, part.models))))
   for axes, (cost, read) in zip(panels, COSTS.items(), strict=True):
     for model in part.models:
       place = weights.index(weights_of(model))
@@ -160,7 +165,7 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
       look: dict[str, Any] = {
         'color': COLOURS[place % len(COLOURS)],
         'marker': MARKERS[place % len(MARKERS)],
-        'linestyle': '-' if talk else ':',
+        'linestyle': ('-', '--', '-.')[ways.index(_way(model)) % 3] if talk else ':',
       }
       if talk:
         low, high = curve.band.low, curve.band.high
@@ -179,8 +184,8 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   return Plot(
     'turns_tokens',
     'The boundary over conversations, by what they cost',
-    'Solid: conversations; dotted: single completions of the same weights (colour). Left: tokens '
-    'that the model wrote. Right: with those that it was told. Bands: intervals over the choice of '
-    'problems.',
+    'Dotted: single completions; the other lines: conversations of the same weights (colour), a '
+    'line style for each environment. Left: tokens that the model wrote. Right: with those that it '
+    'was told. Bands: intervals over the choice of problems.',
     figures.to_svg(figure),
   )
