@@ -161,7 +161,7 @@ def _task() -> dict[str, Any]:
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
     'module': '',  # a Python file with problems(params), and perhaps verify, prompt, environment
-    'environment': '',  # answers completions: retry | calculator | python | file.py:name
+    'environment': '',  # answers completions: retry | feedback | python | ... | file.py:name
     'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
     'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, maths only
@@ -286,7 +286,7 @@ def _cells() -> dict[str, Any]:
 def _reward() -> dict[str, Any]:
   return {
     # what is added up, with weights: correct (the verifier's reward), format, think_box, length,
-    # length_share, truncated, turns, wrong, unparsed, timeout, error, or 'path/to/file.py:function'
+    # length_share, truncated, turns, environment, wrong, unparsed, timeout, error, 'file.py:name'
     'parts': dotted({'correct': 1.0}),
     'control': 'none',  # none | random | format | inverted | majority: what stands for the verdict
     'truncated_scale': 1.0,  # factor of a truncated completion's reward
