@@ -163,7 +163,7 @@ def _task() -> dict[str, Any]:
     'holdout': 0,  # problems kept from training, for evaluation
     'template': 'raw',  # prompt template: raw | chat | qwen-boxed | ...
     'module': '',  # a Python file with problems(params), and perhaps verify, prompt, environment
-    'environment': '',  # answers completions: retry | calculator | python | file.py:name
+    'environment': '',  # answers completions: retry | feedback | python | ... | file.py:name
     'turns': 4,  # completions in a conversation, at most, where an environment answers
     'verifier': '',  # '' is the task's own; or math | paper | ... | path/to/file.py:function
     'self_check': 'auto',  # golds that do not verify: refuse | drop | off; auto: refuse, maths only

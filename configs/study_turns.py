@@ -17,7 +17,7 @@ TALK = {'task.environment': 'countdown_value', 'task.turns': TURNS}
 BLANK = {'task.environment': 'countdown_again', 'task.turns': TURNS}
 PART = {'part': 'turns'}
 # as many iterations as give single completions the tokens that conversations had in training
-ITERATIONS, LONGER = 40, 80
+ITERATIONS, LONGER = 40, 150
 
 TEXTS = {
   'What was done': (
@@ -26,8 +26,8 @@ TEXTS = {
     'at all). What is said is the value of the expression in half of them, "=14?", and only "?" in '
     'the others. GRPO went on from it: in single completions (single; single_long drew about as '
     'many tokens as the others), and in conversations of up to four answers with credit per '
-    'episode (episode) or per turn (turn; soon discounts later turns by half), told the value, or '
-    'told nothing but to try again (blank).\n\n'
+    'episode (episode) or per turn (turn), told the value, or told nothing but to try again '
+    '(blank, per turn).\n\n'
     'NAME+value and NAME+again are the same models asked in conversations. Only their tokens '
     'count as written; those of what they are told are counted apart, since they are read and not '
     'decoded.'
@@ -44,7 +44,7 @@ def get_config(arg: str = ''):
   # a prompt holds three answers and what was said to them; max_tokens are those of a conversation
   config.sampling.update({'slots': 512, 'bank_rows': 512, 'prompt_capacity': 72, 'page': 16})
   config.sampling.max_tokens = 48
-  config.evaluate.update({'n': 256, 'headline_k': 64, 'problems': 150})
+  config.evaluate.update({'n': 128, 'headline_k': 32, 'problems': 100})
 
   rl = {
     'optimizer.learning_rate': 3e-4,
@@ -56,14 +56,13 @@ def get_config(arg: str = ''):
     'single': {**rl, 'label': 'single completions'},
     'episode': {**rl, **TALK, **PART, 'label': 'value, per episode'},
     'turn': {**rl, **TALK, **PART, **turn, 'label': 'value, per turn'},
-    'soon': {**rl, **TALK, **PART, **turn, 'train.turn_gamma': 0.5, 'label': 'value, discounted'},
     'blank': {**rl, **BLANK, **PART, **turn, 'label': 'no information, per turn'},
     'single_long': {**rl, **PART, 'train.iterations': LONGER, 'label': 'as many tokens'},
   }
   config.study.arms = base.dotted(arms)
   config.study.run_arms = tuple(arms)
   asked = {f'{name}+value': TALK for name in ('base', 'single', 'single_long')}
-  asked |= {f'{name}+value': TALK for name in ('episode', 'turn', 'soon')}
+  asked |= {f'{name}+value': TALK for name in ('episode', 'turn')}
   asked |= {f'{name}+again': BLANK for name in ('base', 'blank')}
   config.study.models = base.dotted(
     {

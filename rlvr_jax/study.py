@@ -212,11 +212,20 @@ def sections_of(
     if part.name == 'temperature':
       own, numbers['envelope'] = study_temperature.section(part, searches, **options)
     elif part.name == 'turns':
-      own, numbers['turns'] = study_turns.section(part, resamples=e.bootstrap, **options)
+      own, numbers['turns'] = study_turns.section(
+        part, talkers=talkers_of(config), resamples=e.bootstrap, **options
+      )
     else:
       own = study_parts.section(part)
     made.append(own)
   return made, numbers
+
+
+def talkers_of(config: config_lib.Config) -> list[str]:
+  """The arms that are trained in conversations."""
+  return [
+    name for name, arm in config.study.arms.items() if dict(arm.items()).get('task.environment')
+  ]
 
 
 def shown_arms(trained: Mapping[str, config_lib.Config]) -> list[str]:

@@ -31,7 +31,10 @@ def run(*words: str) -> subprocess.CompletedProcess:
     (('--config=configs/none.py',), '--config=configs/none.py: no such file'),
     ((BASE, '--config.train.gruop=8'), "the nearest is 'train.group' (now 16)"),
     ((BASE, '--config.train.group=x'), "train.group='x' is of type str; expected int"),
-    ((BASE, '--config.job=pln'), "job='pln' does not exist; the jobs are benchmark, compare, cot, data"),
+    (
+      (BASE, '--config.job=pln'),
+      "job='pln' does not exist; the jobs are benchmark, compare, cot, data",
+    ),
     ((BASE, '--workdir=main.py/run'), 'cannot be written (Not a directory)'),
     ((BASE, '--wrkdir=x'), 'Did you mean: workdir'),
     ((BASE, 'stray'), "'stray' is no flag"),

@@ -102,13 +102,23 @@ def test_the_section_has_costs_curves_and_differences(found):
   costs = {row[0]: row[1:4] for row in section.tables[0].rows}
   assert costs['talk+value'] == ['conversation', 25, 6]
   assert costs['talk'] == ['single', 10, 0]
-  assert len(section.tables[1].rows) == len(entry['at_equal_tokens']) == 2 * 3 * 2 * 3
+  assert len(section.tables[1].rows) == 2 * 3
+  assert len(entry['at_equal_tokens']) == 2 * 3 * 2 * 3
+  first = section.tables[1].rows[0]
+  assert first[:2] == ['talk+value', 'base']
+  assert first[2].endswith('at 25')
+  assert first[5].endswith('at 31')
   svg = section.plots[0].svg.decode()
   for text in ('tokens written, a problem', 'tokens written and read', 'talk+value'):
     assert text in svg
   sections, numbers = study.sections_of(_config(), [found[0]], {})
   assert [one.title for one in sections] == ['Conversations']
   assert numbers['turns']['mean_tokens'] == entry['mean_tokens']
+  assert study.talkers_of(_config()) == ['episode', 'turn', 'blank']
+  _, few = study_turns.section(found[0], talkers=['talk'], resamples=300)
+  pairs = {(one['conversation'], one['single']) for one in few['at_equal_tokens']}
+  assert ('talk+value', 'talk') in pairs
+  assert ('base+value', 'talk') not in pairs
 
 
 def _config(**changes):

@@ -5,6 +5,7 @@ pass@k of k conversations stands where their tokens are, beside pass@k' of as ma
 completions.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -28,10 +29,28 @@ def is_conversation(model: ModelResult) -> bool:
   return bool(model.settings.get('environment'))
 
 
+def weights_of(model: ModelResult) -> str:
+  """'turn' of 'turn+value', the same weights asked in conversations."""
+  return model.name.partition('+')[0]
+
+
+def _way(model: ModelResult) -> str:
+  return str(model.settings.get('environment'))
+
+
 def section(
-  part: Part, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+  part: Part,
+  *,
+  talkers: Collection[str] = (),
+  level: float = 0.95,
+  resamples: int = 10_000,
+  seed: int = 0,
 ) -> tuple[Section, dict[str, Any]]:
-  """(section, its numbers) of models of which some were asked in conversations."""
+  """(section, its numbers) of models of which some were asked in conversations.
+
+  talkers: those that were trained in conversations; a model in conversation is compared with
+  single completions of its own weights and of all that were not.
+  """
   title, text = TEXTS[part.name]
   options: dict[str, Any] = {'level': level, 'resamples': resamples, 'seed': seed}
   costs = {
@@ -43,7 +62,7 @@ def section(
     for one in part.models
     if is_conversation(one)
     for other in part.models
-    if not is_conversation(other)
+    if not is_conversation(other) and (other.name not in talkers or other.name == weights_of(one))
   ]
   entry = {
     'mean_tokens': {
@@ -107,29 +126,27 @@ def cost_table(part: Part, costs: dict[str, list[float]]) -> Table:
 
 
 def tokens_table(entries: list[dict[str, Any]]) -> Table:
-  """The differences at equal tokens."""
-  rows = []
+  """The differences at equal tokens: a row a pair, a column a budget."""
+  cells: dict[tuple[str, str], dict[str, list[str]]] = {}
   for one in entries:
     value, low, high = (signed(100 * x, 1) for x in one['difference'])
-    rows.append(
-      [
-        one['conversation'],
-        one['single'],
-        one['cost'],
-        round(one['tokens']),
-        round(one['k'][0], 1),
-        round(one['k'][1], 1),
-        f'{value} ({low} to {high})',
-      ]
-    )
-  columns = ['conversation', 'single', 'tokens', 'a problem', 'k', "k'", 'points']
+    by_cost = cells.setdefault((one['conversation'], one['single']), {})
+    shown = f'{value} ({low} to {high}) at {one["tokens"]:,.0f}'
+    by_cost.setdefault(one['cost'], []).append(shown)
+  nothing = [None] * POINTS
+  rows = [
+    [*pair, *(cell for cost in COSTS for cell in by_cost.get(cost, nothing))]
+    for pair, by_cost in cells.items()
+  ]
+  budgets = ('a conversation', 'between', 'all')
+  columns = [f'{cost}: {budget}' for cost in COSTS for budget in budgets]
   return Table(
     'Conversations minus single completions at equal tokens',
-    columns,
+    ['conversation', 'single', *columns],
     rows,
-    "pass@k of conversations minus pass@k' of single completions, where both take as many tokens "
-    'of each problem: those written, or with those told. Paired by problem.',
-    sortable=True,
+    "Points by which pass@k of conversations exceeds pass@k' of single completions, where both "
+    'take the tokens of each problem that are said behind: those written, or with those told. From '
+    'one conversation to all draws of the one that has fewer tokens. Paired by problem.',
   )
 
 
@@ -138,16 +155,17 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   """pass@k of every model against the tokens written, and against those written and told."""
   figure = Figure(figsize=(9.6, 5.6), layout='constrained')
   panels = figure.subplots(1, len(COSTS), sharey=True)
-  weights = list(dict.fromkeys(model.name.partition('+')[0] for model in part.models))
+  weights = list(dict.fromkeys(weights_of(model) for model in part.models))
+  ways = list(dict.fromkeys(map(_way, filter(is_conversation, part.models))))
   for axes, (cost, read) in zip(panels, COSTS.items(), strict=True):
     for model in part.models:
-      place = weights.index(model.name.partition('+')[0])
+      place = weights.index(weights_of(model))
       curve = efficiency.token_curve(model.counts, part.ks, observed=read, level=level, seed=seed)
       talk = is_conversation(model)
       look: dict[str, Any] = {
         'color': COLOURS[place % len(COLOURS)],
         'marker': MARKERS[place % len(MARKERS)],
-        'linestyle': '-' if talk else ':',
+        'linestyle': ('-', '--', '-.')[ways.index(_way(model)) % 3] if talk else ':',
       }
       if talk:
         low, high = curve.band.low, curve.band.high
@@ -166,8 +184,8 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   return Plot(
     'turns_tokens',
     'The boundary over conversations, by what they cost',
-    'Solid: conversations; dotted: single completions of the same weights (colour). Left: tokens '
-    'that the model wrote. Right: with those that it was told. Bands: intervals over the choice of '
-    'problems.',
+    'Dotted: single completions; the other lines: conversations of the same weights (colour), a '
+    'line style for each environment. Left: tokens that the model wrote. Right: with those that it '
+    'was told. Bands: intervals over the choice of problems.',
     figures.to_svg(figure),
   )
