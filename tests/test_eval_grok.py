@@ -95,6 +95,8 @@ def test_the_section_says_all_of_it(more):
   assert 'z3 (2)' in text
   assert ('exact chances' in text) == bool(more)
   seeds, transfer = section.tables
+  assert seeds
+  assert transfer
   assert seeds.rows[0][:2] == ('dense', '1 of 2')
   assert seeds.rows[0][3] == '9, -'
   assert [row[0] for row in transfer.rows] == ['base', 'dense', 'exact']

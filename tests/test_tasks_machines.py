@@ -160,7 +160,7 @@ def test_splits_are_what_they_say_and_the_held_out_ones_are_the_same_for_all():
     else:
       assert len(names) == 4
       assert (max(map(len, names)) == 2) == (split == 'compositional')
-    grouped = len(re.findall('[a-f]', one.prompt)) > len(re.findall('[A-Z]', one.prompt))
+    grouped = len(re.findall('[a-f]', str(one.prompt))) > len(re.findall('[A-Z]', str(one.prompt)))
     assert grouped == (split == 'transformative')
     assert set(one.prompt) <= set(ALPHABET)
     assert max(map(len, solutions(one))) < 24

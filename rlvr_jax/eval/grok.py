@@ -114,7 +114,7 @@ def _arm(runs: Sequence[Run], splits: Mapping[str, str], level: float) -> dict[s
         'training': float(smooth[-1]) if len(smooth) else None,
         'grokked': held_out > GROKKED,
         'iterations': len(run.rates),
-        'passed_in_training': first_above(smooth, range(1, len(smooth) + 1)),
+        'passed_in_training': first_above(smooth.tolist(), range(1, len(smooth) + 1)),
         'passed_held_out': first_above([v for _, v in run.looks], [s for s, _ in run.looks]),
       }
     )
