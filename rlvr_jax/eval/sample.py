@@ -79,6 +79,9 @@ def sample(
   seed: int = 0,
   coupling: str = 'independent',
   dtype: str = 'float32',
+  attention_impl: str = 'auto',
+  min_pixels: int = 0,
+  max_pixels: int = 0,
   slots: int = 64,
   bank_rows: int = 64,
   page: int = 64,
@@ -118,6 +121,8 @@ def sample(
     environment, turns: what answers completions, and how many a conversation has at most.
     mesh: devices on (data, fsdp, tensor), or 'auto' (docs/meshes.md).
     tensor: devices that share the weights; 0: as mesh has them.
+    attention_impl: attention of prompts: 'auto', 'einsum' or 'cudnn' (GPU, bfloat16).
+    min_pixels, max_pixels: of an image after resizing, for models that see; 0: the model's own.
     decode_impl: attention of the sampler: 'auto', or a name in models.decode.
     memory_gb: decides slots, bank_rows and pages, up to those given (configs/base.py).
     dry_run: ends after the pilot, once it has said what the rest would cost.
@@ -140,7 +145,13 @@ def sample(
       'job': 'sample',
       'seed': seed,
       'dry_run': dry_run,
-      'model': {'name': path, 'compute_dtype': dtype},
+      'model': {
+        'name': path,
+        'compute_dtype': dtype,
+        'attention_impl': attention_impl,
+        'min_pixels': min_pixels,
+        'max_pixels': max_pixels,
+      },
       'server': dataclasses.asdict(served.Limits()),
       'mesh': dict(zip(('data', 'fsdp', 'tensor', 'auto'), (*sizes, auto), strict=True)),
       'task': {'template': template, 'environment': environment, 'turns': turns},
