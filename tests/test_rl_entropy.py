@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import loops
 import numpy as np
 import pytest
-import rl_oracles as oracle
+import rl_oracles_rare as oracle
 from test_rl_learner import toy_rollouts
 
 from rlvr_jax.checkpoint import Checkpointer
