@@ -1,6 +1,5 @@
 """The big recipes are more than text: their step traces for an abstract model of the true size."""
 
-import dataclasses
 import functools
 
 import jax
