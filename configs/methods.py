@@ -34,14 +34,14 @@ METHODS = {
   'w_reinforce': row('w_reinforce', 'right ones count a tenth'),
   # rare answers, hard problems
   'unlikeliness': row('unlikeliness', 'likely right ones count less'),
-  'distinct': row('distinct_loo', 'right ones share credit by their form'),
+  'distinct': row('distinct', 'right ones share credit by their form'),
   'f_grpo': row('f_grpo', 'problems weighted by (1 - solve rate)^0.5'),
   'exploration': row('batch_exploration', 'repeated answers cost'),
   'replay': row('tis', 'rare successes replayed', replay=1024),
   'curriculum': row('grpo', 'problems solved now and then', curriculum='band'),
   # entropy
   'entropy': row('grpo', 'entropy bonus, 0.01', entropy_coef=0.01),
-  'adaptive_entropy': row('adaptive_entropy', 'entropy held at 0.2 nats'),
+  'adaptive_entropy': row('adaptive_entropy', 'entropy kept at 0.8 nats', entropy_target=0.8),
   'clip_cov': row('clip_cov', 'tokens of high covariance left out'),
   'kl_cov': row('kl_cov', 'tokens of high covariance held'),
   # other baselines

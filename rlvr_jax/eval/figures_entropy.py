@@ -28,7 +28,7 @@ def _band(axes: Any, x: np.ndarray, band: Band, place: int, label: str, line: st
   axes.plot(x, band.value, linestyle=line, linewidth=2, markersize=4.5, label=label, **look)
 
 
-def _counted_tokens(axes: Any, x: np.ndarray) -> None:
+def counted_tokens(axes: Any, x: np.ndarray) -> None:
   """A logarithmic axis of tokens: 200, 1k, 10k."""
   axes.set_xscale('log')
   wide = np.max(x) / np.min(x) > 60
@@ -136,7 +136,7 @@ def tokens_figure(curves: Mapping[str, TokenCurve]) -> Plot:
   for place, (name, curve) in enumerate(curves.items()):
     label = f'{name} ({curve.mean_tokens:,.0f} tokens each)'
     _band(axes, curve.tokens, curve.band, place, label)
-  _counted_tokens(axes, np.concatenate([curve.tokens for curve in curves.values()]))
+  counted_tokens(axes, np.concatenate([curve.tokens for curve in curves.values()]))
   axes.set_xlabel('tokens written per problem')
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -163,7 +163,7 @@ def caps_figure(
   for place, (name, by_k) in enumerate(curves.items()):
     for i, (k, band) in enumerate(sorted(by_k.items())):
       _band(axes, np.asarray(caps[name]), band, place, f'{name}, k = {k}', LINES[i % len(LINES)])
-  _counted_tokens(axes, np.concatenate([np.asarray(caps[name]) for name in curves]))
+  counted_tokens(axes, np.concatenate([np.asarray(caps[name]) for name in curves]))
   axes.set_xlabel('cap on the length of a completion, tokens')
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

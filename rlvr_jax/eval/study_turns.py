@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from rlvr_jax.eval import efficiency, figures
 from rlvr_jax.eval.figures import COLOURS, MARKERS, Plot
-from rlvr_jax.eval.figures_entropy import _counted_tokens
+from rlvr_jax.eval.figures_entropy import counted_tokens
 from rlvr_jax.eval.findings import percent, signed
 from rlvr_jax.eval.report import Section
 from rlvr_jax.eval.results import ModelResult
@@ -158,9 +158,14 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   weights = list(dict.fromkeys(weights_of(model) for model in part.models))
   ways = list(dict.fromkeys(map(_way, filter(is_conversation, part.models))))
   for axes, (cost, read) in zip(panels, COSTS.items(), strict=True):
+    curves = {
+      model.name: efficiency.token_curve(
+        model.counts, part.ks, observed=read, level=level, seed=seed
+      )
+      for model in part.models
+    }
     for model in part.models:
-      place = weights.index(weights_of(model))
-      curve = efficiency.token_curve(model.counts, part.ks, observed=read, level=level, seed=seed)
+      place, curve = weights.index(weights_of(model)), curves[model.name]
       talk = is_conversation(model)
       look: dict[str, Any] = {
         'color': COLOURS[place % len(COLOURS)],
@@ -174,7 +179,7 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
         curve.tokens, curve.band.value, linewidth=1.8, markersize=4, markevery=4,
         label=model.name, **look,
       )  # fmt: skip
-    _counted_tokens(axes, curve.tokens)
+    counted_tokens(axes, np.concatenate([curve.tokens for curve in curves.values()]))
     axes.set_xlabel(f'tokens {cost}, a problem')
     axes.set_ylim(0, 1.02)
   panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
