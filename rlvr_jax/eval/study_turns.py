@@ -8,6 +8,7 @@ completions.
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
