@@ -8,6 +8,7 @@ completions.
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -158,9 +159,11 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
   weights = list(dict.fromkeys(weights_of(model) for model in part.models))
   ways = list(dict.fromkeys(map(_way, filter(is_conversation, part.models))))
   for axes, (cost, read) in zip(panels, COSTS.items(), strict=True):
+    seen = []
     for model in part.models:
       place = weights.index(weights_of(model))
       curve = efficiency.token_curve(model.counts, part.ks, observed=read, level=level, seed=seed)
+      seen.append(curve.tokens)
       talk = is_conversation(model)
       look: dict[str, Any] = {
         'color': COLOURS[place % len(COLOURS)],
@@ -174,7 +177,7 @@ def tokens_figure(part: Part, *, level: float = 0.95, seed: int = 0) -> Plot:
         curve.tokens, curve.band.value, linewidth=1.8, markersize=4, markevery=4,
         label=model.name, **look,
       )  # fmt: skip
-    _counted_tokens(axes, curve.tokens)
+    _counted_tokens(axes, np.concatenate(seen))
     axes.set_xlabel(f'tokens {cost}, a problem')
     axes.set_ylim(0, 1.02)
   panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
