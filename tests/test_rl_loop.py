@@ -50,6 +50,7 @@ def sampled(workdir):
   return [row['tokens/sampled'] for row in loops.rows(workdir)]
 
 
+@pytest.mark.check
 def test_a_run_ends_after_the_iteration_that_reaches_its_tokens(rl, tmp_path):
   """And is the longer run up to there; with more tokens it goes on as if it had not ended."""
   train(loops.config(**rl, **{'train.iterations': 5}), tmp_path / 'long')
@@ -201,13 +202,16 @@ EVERYTHING = {
   'train.curriculum': 'band',
   'train.iterations': 6,
 }
+BUDGET = {'train.iterations': 9, 'train.tokens': 1000}
 
 
 def test_a_run_with_everything_that_is_ended_and_resumed_is_the_same(rl, tmp_path, monkeypatch):
   """Terminated in its third iteration: rates, stored successes, queue come from the checkpoint."""
-  changes = rl | EVERYTHING | {'train.export': True}
+  changes = rl | EVERYTHING | BUDGET | {'train.export': True}
   train(loops.config(**changes), tmp_path / 'whole')
   rows = loops.rows(tmp_path / 'whole')
+  assert rows[-2]['tokens/sampled'] < 1000 <= rows[-1]['tokens/sampled']
+  assert 3 < len(rows) < 9
   assert sum(row['replay/joined'] for row in rows) > 0
   assert all(0 <= row['base/pass@1'] <= 1 for row in rows)
   assert all(row['samples/drawn'] == 4 * 8 for row in rows)
@@ -248,6 +252,7 @@ def test_a_kill_changes_nothing_whatever_the_loop_keeps(name, rl, cache, tmp_pat
   loops.assert_same_run(tmp_path / 'run', tmp_path / 'whole')
 
 
+@pytest.mark.check
 def test_the_start_model_is_the_one_that_the_run_began_with(rl, tmp_path, monkeypatch):
   """Whatever the policy has become: a group's last completions are those of a policy that stood."""
   found = {}
