@@ -17,7 +17,7 @@ from rlvr_jax.eval.publish import provenance
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.stages import BASE
 
-TOKENS = 'tokens/drawn'  # of an iteration, in metrics.jsonl
+TOKENS = 'tokens/sampled'  # so far, in metrics.jsonl
 
 
 def benchmark(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -91,10 +91,13 @@ def _scored(
 
 
 def sampled_tokens(folder: pathlib.Path) -> int:
-  """Tokens that a run's training sampled, from its metrics."""
-  return round(
-    sum(row.get(TOKENS, 0) for row in metrics_lib.read_metrics(folder / 'metrics.jsonl'))
-  )
+  """Tokens that a run's training sampled, from its metrics. ValueError where it counted none."""
+  counted = [
+    int(row[TOKENS]) for row in metrics_lib.read_metrics(folder / 'metrics.jsonl') if TOKENS in row
+  ]
+  if not counted:
+    raise ValueError(f'{folder}/metrics.jsonl has no {TOKENS}; delete the folder to train it again')
+  return max(counted)
 
 
 def _write(
