@@ -26,6 +26,15 @@ COMMON = {
   'critic.learning_rate': 1e-3,
 }
 
+SMOKE = {  # on top of a family
+  'distill.steps': 120,
+  'distill.batch': 128,
+  'train.prompts': 16,
+  'task.holdout': 24,
+  'sampling.slots': 256,
+  'sampling.bank_rows': 64,
+}
+
 
 def get_config(arg: str = ''):
   config = quickstart.get_config()
@@ -45,13 +54,18 @@ def get_config(arg: str = ''):
   config.full_values.update(
     {'benchmark.run_families': tuple(FAMILIES), 'benchmark.run_methods': tuple(METHODS)}
   )
+  for key in list(config.smoke_values):  # the quickstart's
+    del config.smoke_values[key]
   config.smoke_values.update(
     {
-      'benchmark.run_families': ('countdown',),
-      'benchmark.seeds': 1,
+      'benchmark.families': base.dotted({k: {**v, **SMOKE} for k, v in FAMILIES.items()}),
+      'benchmark.run_families': ('countdown', 'paths'),
+      'benchmark.seeds': 2,
       'benchmark.tokens': 6_000,
       'benchmark.k': 64,
-      'benchmark.reports': False,
+      'evaluate.n': 64,
+      'evaluate.headline_k': 16,
+      'evaluate.problems': 24,
     }
   )
   return base.with_presets(config, arg)

@@ -158,7 +158,7 @@ class Checkpointer:
         why = _first_line(error)
       # what one process cannot read is of no use to the others
       why = next(filter(None, hosts.exchange(why, 'the checkpoint')), '')
-      if not why and found is not None and checksums(found[0]) != found[1]:
+      if not why and found is not None and named_sums(found[0]) != found[1]:
         why = 'ValueError: the checksums of its arrays do not agree'
       if why:
         failed[candidate] = why
@@ -179,14 +179,15 @@ class Checkpointer:
       )
     raise FileNotFoundError(f'no checkpoint in {self._directory}')
 
-  def _read(self, step: int, target: PyTree) -> tuple[PyTree, list[int], dict[str, Any]]:
-    """State, the checksums it should have, and checked host state of one step."""
+  def _read(self, step: int, target: PyTree) -> tuple[PyTree, dict[str, int], dict[str, Any]]:
+    """State, the checksums it should have by path, and checked host state of one step."""
     record = self._read_json(step, 'host')
     if zlib.crc32(record['host'].encode()) != record['crc32']:
       raise ValueError('the checksum of its host state does not agree')
     args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state = self._manager.restore(step, args=args)['state']
-    return state, record['sums'], json.loads(record['host'])
+    sums = dict(zip(record['names'], record['sums'], strict=True))
+    return state, sums, json.loads(record['host'])
 
   def _read_json(self, step: int, item: str) -> dict[str, Any]:
     args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
@@ -318,6 +319,12 @@ def _return_memory() -> None:
 def checksums(state: PyTree) -> list[int]:
   """The sum of each leaf's words modulo 2^32: exact, so the same under every sharding."""
   return [int(_word_sum(leaf)) for leaf in jax.tree.leaves(state)]
+
+
+def named_sums(state: PyTree) -> dict[str, int]:
+  """checksums by the path of a leaf ('params/layers/q')."""
+  names = [path_name(path) for path, _ in jax.tree.leaves_with_path(state)]
+  return dict(zip(names, checksums(state), strict=True))
 
 
 @jax.jit

@@ -6,33 +6,39 @@ import pathlib
 import pytest
 
 from configs import boundary_benchmark
+from configs.families import FAMILIES
 from rlvr_jax import benchmark, benchmark_table, stages
 from rlvr_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / 'docs' / 'examples' / 'my_method.py'
 
+FAMILY = {
+  **FAMILIES['countdown'],
+  'distill.steps': 30,
+  'distill.batch': 64,
+  'distill.eval_every': 0,
+  'train.prompts': 8,
+  'train.group': 8,
+  'task.holdout': 12,
+  'sampling.slots': 64,
+  'sampling.bank_rows': 32,
+}
+
 
 def tiny(**changes):
   values = {
+    'benchmark.families': {'countdown': FAMILY},
     'benchmark.run_families': ('countdown',),
     'benchmark.run_methods': ('grpo', 'remax'),
     'benchmark.seeds': 2,
     'benchmark.tokens': 2_000,
     'benchmark.k': 16,
     'benchmark.reports': False,
-    'distill.steps': 30,
-    'distill.batch': 64,
-    'distill.eval_every': 0,
-    'train.prompts': 8,
-    'train.group': 8,
-    'task.holdout': 12,
     'evaluate.problems': 12,
     'evaluate.n': 16,
     'evaluate.headline_k': 4,
     'claims.k': 4,
-    'sampling.slots': 64,
-    'sampling.bank_rows': 32,
     **changes,
   }
   return config_lib.resolve(boundary_benchmark.get_config(), values)

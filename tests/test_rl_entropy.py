@@ -1,7 +1,9 @@
 """The adaptive entropy coefficient: a loop from the formula, the fixed one's step, resuming."""
 
 import dataclasses
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import loops
@@ -116,6 +118,30 @@ def test_a_state_is_saved_with_its_coefficient(tmp_path):
   assert steps(second, 2) == rows[2:]
   assert jax.tree.all(jax.tree.map(np.array_equal, whole.state, second.state))
   np.testing.assert_allclose([row['entropy/coef'] for row in rows], [0, 0.02, 0.04, 0.06])
+
+
+class Before(flax.struct.PyTreeNode):
+  """TrainState as runs saved it that knew of no entropy and no reference."""
+
+  step: Any
+  params: Any
+  opt_state: Any
+  critic: Any = None
+  lora: Any = None
+
+
+def test_a_checkpoint_from_before_goes_on(tmp_path):
+  config = loops.config(**{'train.eval_every': 0, 'train.report': 0})
+  learn, other = loops.open_tiny(config), loops.open_tiny(config)
+  learn.state = learn.state.replace(step=learn.state.step + 7)
+  state = learn.state
+  with Checkpointer(tmp_path, identity={}) as checkpoints:
+    old = Before(state.step, state.params, state.opt_state)
+    checkpoints.save(7, old, {'iteration': 7})
+    checkpoints.wait()
+    assert other.restore(checkpoints) == {'iteration': 7}
+  assert jax.tree.structure(other.state) == jax.tree.structure(state)
+  assert jax.tree.all(jax.tree.map(np.array_equal, other.state, state))
 
 
 @pytest.mark.check

@@ -75,14 +75,13 @@ class Learner:
 
   def save(self, checkpoints: Checkpointer, step: int, host: dict[str, Any]) -> None:
     """Saves the state, without what no step changes."""
-    checkpoints.save(step, self._saved(), host)
+    checkpoints.save(step, self._saved().fields(), host)
 
   def restore(self, checkpoints: Checkpointer) -> dict[str, Any]:
     """Takes the state of the last checkpoint; its host state. Raises as Checkpointer.restore."""
-    saved, host = checkpoints.restore(self._saved())
-    if saved.reference is not None:
-      self.reference = saved.reference
-    self.state = self.trained.restored(self.state, saved.replace(reference=None))
+    found, host = checkpoints.restore(self._saved().fields())
+    self.reference = found.pop('reference', self.reference)
+    self.state = self.trained.restored(self.state, TrainState(**found))
     return host
 
   def _saved(self) -> TrainState:

@@ -1,5 +1,6 @@
 """What the learner sees: rollouts in rows, tokens laid flat, and the state it updates."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -53,3 +54,9 @@ class TrainState(flax.struct.PyTreeNode):
   lora: Any = None  # factors of adapters, where they train in place of params (models/lora.py)
   entropy: Any = None  # rl/entropy.py: EntropyControl, where a coefficient adapts
   reference: Any = None  # in a checkpoint only: that of a KL term, where it moves (rl/resets.py)
+
+  def fields(self) -> dict[str, Any]:
+    """The state as a checkpoint holds it: without fields that came later where they are None, so
+    that checkpoints from before them fit."""
+    found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return {k: v for k, v in found.items() if v is not None or k not in ('entropy', 'reference')}
