@@ -100,8 +100,8 @@ WHAT = {
     '(distill.noise) are expressions that miss it'
   ),
   'machines': (
-    'programs of one or two cases for a tiny machine, a share of which (distill.noise) are any '
-    'program at all'
+    'programs of one or two cases for a tiny machine, a share of which (distill.noise) have '
+    'a further case that nobody asked for'
   ),
   'paths': (
     'paths over a small board, a share of which (distill.noise) go to the goal as if there were '

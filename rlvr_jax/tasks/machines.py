@@ -211,14 +211,14 @@ def make_problems(
 
 
 def corpus(problems: Sequence[Problem], *, seed: int, noise: float) -> list[tuple[str, str]]:
-  """One (prompt, completion) a problem: the program NAMED spells, or with chance `noise` any
-  program of up to as many cases as there are letters."""
+  """One (prompt, completion) a problem: the program NAMED spells, with chance `noise` a case put in
+  that nobody asked for: of any other letter, with any body of two primitives."""
   rng = random.Random(f'corpus {TASK} {seed} {noise}')
   pairs = []
   for problem in problems:
     cases = {x: ''.join(NAMED[name] for name in names) for x, names in asked(problem).items()}
     if rng.random() < noise:
-      letters = rng.sample(LETTERS, rng.randint(1, len(LETTERS)))
-      cases = {x: ''.join(rng.choices(PRIMITIVES, k=ROOM)) for x in letters}
+      letter = rng.choice(sorted(set(LETTERS) - set(cases)))
+      cases[letter] = ''.join(rng.choices(PRIMITIVES, k=ROOM))
     pairs.append((str(problem.prompt), ''.join(x + cases[x] for x in sorted(cases))))
   return pairs
