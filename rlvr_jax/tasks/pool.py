@@ -195,7 +195,11 @@ class VerifierPool:
       try:
         job_seconds = self._run_batch(slot, batch, job_seconds)
       except Exception as error:  # whoever waits for these jobs must hear of it
-        self._fail([job for job in batch if not job.future.done()], error)
+        left = [job for job in batch if not job.future.done()]
+        if self._closed:  # close() takes processes away, also one that was only starting
+          self._requeue(left)
+        else:
+          self._fail(left, error)
         self._stop_process(slot)
       with self._changed:
         self._running -= 1
