@@ -140,10 +140,17 @@ RECIPES = sorted(
   and (config := config_lib.load_file(str(path))).job in ('train', 'distill')
   and config.model.name in KNOWN
 )
+ALWAYS = ('configs/grpo_qwen7b.py', 'configs/grpo_qwen1p5b_1gpu.py')
 TOPOLOGIES = ('v5e:8x8', 'v5p-16', 'v5p-64', 'h100', 'h100x8', 'h100x64')
 
 
-@pytest.mark.parametrize('path', RECIPES)
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(p, marks=[] if p in ALWAYS else pytest.mark.check, id=p.removeprefix('configs/'))
+    for p in RECIPES
+  ],
+)
 def test_what_is_chosen_fits_by_the_plans_own_bytes_or_nothing_does(path):
   for name in TOPOLOGIES:
     topology = topology_of(name)

@@ -154,11 +154,8 @@ def pictured(vision, tokens, count):
   return found
 
 
-@pytest.mark.parametrize(
-  ('fsdp', 'frozen'),
-  [(1, ()), pytest.param(1, ('^vision/',), marks=pytest.mark.check),
-   pytest.param(4, (), marks=pytest.mark.check)],
-)  # fmt: skip
+@pytest.mark.check
+@pytest.mark.parametrize(('fsdp', 'frozen'), [(1, ()), (1, ('^vision/',)), (4, ())])
 def test_predicted_bytes_of_a_model_that_sees(fsdp, frozen, quick, monkeypatch):
   on_devices(fsdp, monkeypatch)
   changes = {'train.micro_tokens': 1024, 'train.frozen': frozen}

@@ -186,7 +186,8 @@ def test_three_bad_steps_in_a_row_stop_the_run(rl, tmp_path, monkeypatch):
     tmp_path / 'checkpoints',
     identity=identity_of(config, train_lib.NOT_IDENTITY),
   ) as checkpoints:
-    state, host = checkpoints.restore(learn.state)
+    host = learn.restore(checkpoints)
+  state = learn.state
   assert host['iteration'] == 3
   assert int(state.step) == 3
   for a, b in zip(*map(jax.tree.leaves, (start.params, state.params)), strict=True):
@@ -307,7 +308,7 @@ def test_a_kill_changes_nothing_whatever_the_algorithm_keeps(name, rl, cache, tm
       tmp_path / 'run' / 'checkpoints',
       identity=identity_of(config, train_lib.not_identity(config)),
     ) as checkpoints:
-      _, host = checkpoints.restore(loops.open_tiny(config).state)
+      host = loops.open_tiny(config).restore(checkpoints)
     assert host['iteration'] == 2
     assert host['queue']
   train(loops.config(**changes), tmp_path / 'run')
