@@ -3,12 +3,16 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import boundary_benchmark
 from configs.families import FAMILIES
 from rlvr_jax import benchmark, benchmark_table, stages
 from rlvr_jax import config as config_lib
+from rlvr_jax.rl.advantages import advantages_of
+from rlvr_jax.rl.algorithms import choose
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / 'docs' / 'examples' / 'my_method.py'
@@ -95,6 +99,19 @@ def test_a_newcomers_file_is_under_40_lines_and_a_mistake_in_it_is_named(tmp_pat
   with pytest.raises(ValueError, match=r"rare-1.*there is no key 'train.skale'.*'train.scale'"):
     benchmark.benchmark(tiny(**{'benchmark.add': str(wrong)}), tmp_path)
   assert not (tmp_path / 'countdown').exists()
+
+
+def test_a_newcomers_credit_is_what_its_file_says(tmp_path):
+  config = tiny(**{'benchmark.add': str(EXAMPLE)})
+  benchmark.check_arms(benchmark_table.study_of(config, 'countdown'), tmp_path)  # all fit
+  row = choose('grpo', credit=f'{EXAMPLE}:rare', scale='none')
+  right, group = np.array([1, 0, 0, 0, 1, 1, 0, 0.0]), np.repeat([0, 1], 4).astype(np.int32)
+  rewards = np.zeros((8, 3))
+  rewards[:, 2] = right
+  mask, everyone = np.ones((8, 3), bool), np.ones(8, bool)
+  found = advantages_of(row, jnp.asarray(rewards), mask, group, everyone, groups=2).advantages
+  worth = np.array([2, 0, 0, 0, 2**0.5, 2**0.5, 0, 0])
+  np.testing.assert_allclose(found[:, 0], worth - np.repeat([0.5, 2**0.5 / 2], 4), atol=1e-6)
 
 
 @pytest.mark.check

@@ -155,10 +155,15 @@ class Algorithm:
     return self._first_of(cells)
 
   @property
+  def own_credit(self) -> bool:
+    """The credit is a function in a user's file."""
+    return user_file.split(self.credit) is not None
+
+  @property
   def asks_right(self) -> str:
     """The cell that asks whether an answer is right; '' if none does."""
     cells = {
-      'credit': self.credit not in ('identity', 'best_gap'),
+      'credit': self.credit not in ('identity', 'best_gap') and not self.own_credit,
       'scale': self.scale in ('bernoulli_std', 'solve_rate'),
       'focal': self.focal > 0,
       'repeat_of': self.repeat_coef > 0 and self.repeat_of == 'wrong',
@@ -275,7 +280,7 @@ def _check_values(row: Algorithm) -> None:
   }
   for cell, values in known.items():
     value = getattr(row, cell)
-    if cell == 'credit' and user_file.split(value):
+    if cell == 'credit' and row.own_credit:
       user_file.find(*user_file.place(value, values, f'train.credit={value!r}'), 'train.credit')
     elif value not in values:
       raise ValueError(f'train.{cell}={value!r}: known are {", ".join(values)}')
@@ -339,7 +344,8 @@ def _check_advantages(row: Algorithm, name: str) -> None:
     row.turn_gamma != 1 and row.turn_credit == 'episode',
     f"train.turn_gamma={row.turn_gamma} does nothing with train.turn_credit='episode'; take 'turn'",
   )
-  if row.credit not in ('identity', 'signed', 'unlikely', 'distinct', 'distinct_loo'):
+  without = ('identity', 'signed', 'unlikely', 'distinct', 'distinct_loo')
+  if row.credit not in without and not row.own_credit:
     _refuse(
       row.baseline != 'none' or row.scale != 'none',
       f'train.credit={row.credit!r} has its baseline within; set train.baseline=none and '
