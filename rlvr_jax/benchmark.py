@@ -53,10 +53,10 @@ def benchmark(config: config_lib.Config, workdir: pathlib.Path) -> None:
     if hosts.is_first():
       families.append(_scored(config, name, folder, done[name], rules))
       _write(config, workdir, families, rules, seconds)  # what is known so far
-  if b.reports and hosts.is_first():
-    for name, measured in done.items():
-      study.write(studies[name], workdir / name, measured)
-  hosts.say(leaderboard.sentence(families, rules) if hosts.is_first() else '')
+  if hosts.is_first():
+    for name in studies if b.reports else ():
+      study.write(studies[name], workdir / name, done[name])
+    hosts.say(leaderboard.sentence(families, rules))
 
 
 def check_arms(config: config_lib.Config, workdir: pathlib.Path) -> None:
