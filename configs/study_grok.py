@@ -5,10 +5,10 @@
 
 The base learns programs of one or two cases for a tiny machine (tasks/machines.py); RL trains on
 programs of four. Arms, of five seeds each: the exact reward alone, the share of tests passed alone,
-that share first and then the exact reward (also with replay), and the exact reward with easier
-problems among the hard ones (also the easiest first). All take the same iterations. The report has
-the share of seeds that grok, the time to it, and pass@1 on five splits; docs/families.md has what
-was measured.
+that share first and then the exact reward (also with replay; also in conversations, where the
+verifier names a case that fails), and the exact reward with easier problems among the hard ones
+(also the easiest first). All take the same iterations. The report has the share of seeds that grok,
+the time to it, and pass@1 on five splits; docs/families.md has what was measured.
 """
 
 from typing import Any
@@ -28,6 +28,11 @@ EXACT = {'reward.parts': {'exact': 1.0}}
 REPLAY = {'train.replay': 256, 'train.offpolicy': 'seq_tis'}
 CURRICULUM = {'train.curriculum': 'easy_to_hard'}
 DENSE = {'reward.parts': {'correct': 1.0}}  # the share of tests passed
+# the verifier in the loop: a wrong program is answered, three may be written (tasks/machines_turns)
+TURNS = 3
+LOOP = {
+  'task.environment': 'machines_case', 'task.turns': TURNS, 'sampling.max_tokens': 24 * TURNS,
+}  # fmt: skip
 TEXTS = {
   'What was done': (
     'A small model was trained from scratch on easy problems: programs of one or two cases for a '
@@ -37,6 +42,10 @@ TEXTS = {
     'programs replayed or without; or by the exact one with as many easier problems among the hard '
     'ones, in a random order or the easiest first. Iterations, completions and learning rate are '
     'those of every arm.\n\n'
+    'With the verifier in the loop a wrong program is answered by the letter of a case that fails, '
+    f'and up to {TURNS} programs are written; the last one counts. Such a run samples more tokens. '
+    'Its models are measured in single programs, as all others, and once more in conversations. '
+    'The base has seen conversations: half of its corpus.\n\n'
     'Tests look at the cases of a program one by one, so that a program with some of its cases '
     'right earns some of the dense reward: a task on which a dense reward can help. Whether it '
     'does is measured, and says nothing of tasks where partial work earns nothing.'
@@ -48,6 +57,9 @@ def get_config(arg: str = ''):
   config = base.get_config()
   config.job = 'study'
   families.use(config, 'machines')
+  config.task.name = 'machines_turns'  # the same problems
+  # a prompt of a conversation holds two programs and what was said to them
+  config.sampling.update({'prompt_capacity': 72, 'page': 16})
   config.train.update({'iterations': ITERATIONS, 'prompts': 32, 'group': 16})
   # the first held-out problems are hard ones
   config.train.update({'eval_every': 10, 'eval_problems': 40, 'eval_samples': 4})
@@ -57,7 +69,9 @@ def get_config(arg: str = ''):
   del config.study.arms['rl']
   arms = _arms()
   config.study.arms.update(base.dotted(arms))
-  config.study.run_arms = tuple(arms)
+  config.study.run_arms = tuple(name for name in arms if not name.startswith('talk'))
+  models = _models()
+  config.study.models.update(base.dotted(models))
   config.study.title = 'Staged rewards on problems that the base does not solve'
   config.study.headline = 'dense-1'
   config.study.texts.update(TEXTS)
@@ -83,11 +97,29 @@ def _arms() -> dict[str, dict[str, Any]]:
       **one, **HARD, **EXACT, **REPLAY, 'label': 'dense, then exact + replay',
       'from': f'dense-{seed}@step:{STAGE}', 'train.iterations': ITERATIONS - STAGE,
     }  # fmt: skip
+    arms[f'talk-{seed}'] = {**one, **HARD, **DENSE, **LOOP, 'train.iterations': STAGE}
+    arms[f'loop-{seed}'] = {
+      **one, **HARD, **EXACT, **LOOP, 'label': 'dense, then exact, verifier in the loop',
+      'from': f'talk-{seed}', 'train.iterations': ITERATIONS - STAGE,
+    }  # fmt: skip
     arms[f'ladder-{seed}'] = {**one, **LADDER, **EXACT, 'label': 'exact, easier ones among them'}
     arms[f'curriculum-{seed}'] = {
       **one, **LADDER, **EXACT, **CURRICULUM, 'label': 'exact, easier ones first'
     }  # fmt: skip
   return arms
+
+
+def _models() -> dict[str, dict[str, Any]]:
+  """The base and the loop arms, asked in conversations."""
+  one = {'part': 'staged', **LOOP}
+  found = {
+    'base+case': {**one, 'path': 'arm:base', 'role': 'base', 'label': 'base, in conversations'}
+  }
+  for seed in SEEDS:
+    found[f'loop-{seed}+case'] = {
+      **one, 'path': f'arm:loop-{seed}', 'seed': seed, 'label': 'the same, in conversations',
+    }  # fmt: skip
+  return found
 
 
 def _smoke(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -98,9 +130,14 @@ def _smoke(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
       arm |= {'evaluate.n': 64, 'evaluate.problems': 8}
     elif name.startswith(('staged', 'replay')):
       arm |= {'from': f'dense-{name[-1]}@step:2', 'train.iterations': 2}
+    elif name.startswith(('talk', 'loop')):
+      arm |= {'train.iterations': 2}
   return {
     'study.arms': kept,
-    'study.run_arms': tuple(kept),
+    'study.run_arms': tuple(name for name in kept if not name.startswith('talk')),
+    'study.models': {
+      name: one for name, one in _models().items() if '-' not in name or '-1' in name
+    },
     'task.holdout': 25,
     'task.params.held': 25,
     'distill.steps': 30,

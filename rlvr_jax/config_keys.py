@@ -38,6 +38,7 @@ PARTS = (
 )  # fmt: skip
 ENVIRONMENTS = (
   'retry', 'feedback', 'calculator', 'python', 'countdown_value', 'countdown_again',
+  'machines_case',
 )  # fmt: skip
 
 

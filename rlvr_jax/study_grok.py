@@ -44,11 +44,16 @@ def measure(
   zero = zero_set(workdir, stages, configs)
   base = next(model for model in models if model.role == 'base' and not model.part)
   runs = [
-    grok.Run(model, *_course(config, workdir, stages, model.name))
+    grok.Run(model, *_course(config, workdir, stages, _arm_of(model, stages)))
     for model in models
     if model.part == grok.PART
   ]
   return grok.analyse(base, runs, splits, zero, config.evaluate.confidence)
+
+
+def _arm_of(model: ModelResult, stages: Sequence[Stage]) -> str:
+  """Its arm; of one of study.models the arm whose model it is."""
+  return model.name if any(stage.name == model.name for stage in stages) else model.start
 
 
 def _course(

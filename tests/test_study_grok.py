@@ -24,15 +24,15 @@ def test_every_arm_has_its_seeds_and_one_length():
   labels: dict[str, list[int]] = {}
   by_name = {stage.name: stage for stage in STAGES}
   for stage in STAGES:
-    if stage.part != grok.PART:
+    if stage.part != grok.PART or not stage.final:
       continue
     labels.setdefault(stage.label, []).append(stage.values['seed'])
     length = stages_lib.length_of(CONFIG, stage)
-    if stage.start.step is not None:
-      assert by_name[stage.start.name].values['seed'] == stage.values['seed']
-      length += stage.start.step
+    if (before := by_name[stage.start.name]).job == 'train':
+      assert before.values['seed'] == stage.values['seed']
+      length += stage.start.step or stages_lib.length_of(CONFIG, before)
     assert length == config_file.ITERATIONS
-  assert len(labels) == 6
+  assert len(labels) == 7
   assert all(seeds == list(config_file.SEEDS) for seeds in labels.values())
   assert len(config_file.SEEDS) >= 5
 
@@ -86,10 +86,12 @@ def test_it_has_a_smoke_form(tmp_path):
   )
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())['staged']
-  assert len(found['arms']) == 6
+  assert len(found['arms']) == 9  # the loop's and the base in conversations too
   assert found['zero_set']['problems'] == 8
   assert found['zero_set']['exact']['largest'] < 1
   staged = found['arms']['dense, then exact']['seeds'][0]
   assert staged['iterations'] == 4
+  for name in ('dense, then exact, verifier in the loop', 'the same, in conversations'):
+    assert [seed['iterations'] for seed in found['arms'][name]['seeds']] == [4]
   assert set(found['base']) == set(SPLITS)
   assert 'Staged rewards' in (tmp_path / 'run' / 'report.html').read_text()

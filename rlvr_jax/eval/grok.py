@@ -174,7 +174,11 @@ def section(found: Mapping[str, Any]) -> Section:
       Table(
         'Seeds that grok',
         ('arm', 'seeds that grok', 'share', 'iterations to it, training', '... held out', 'end'),
-        [_grok_row(name, arm) for name, arm in found['arms'].items()],
+        [
+          _grok_row(name, arm)
+          for name, arm in found['arms'].items()
+          if any(seed['iterations'] for seed in arm['seeds'])  # not the base asked once more
+        ],
         'Share: with its Clopper-Pearson interval over seeds. Iterations: by seed, those of an '
         'earlier stage included; a dash where the rate never passed. End: pass@1 on held-out '
         f'{TRAINED} problems, by seed.',

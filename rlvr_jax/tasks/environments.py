@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlvr_jax.config_keys import ENVIRONMENTS as NAMES
-from rlvr_jax.tasks import countdown_turns, user_file
+from rlvr_jax.tasks import countdown_turns, machines_turns, user_file
 from rlvr_jax.tasks.calculator import ArithmeticTextError, calculate
 from rlvr_jax.tasks.problem import Problem, Verdict
 from rlvr_jax.tasks.registry import (
@@ -169,9 +169,10 @@ def python(problem: Problem, state: Any, completion: str) -> tuple[str | None, A
 ENVIRONMENTS: dict[str, Environment] = {
   'retry': Environment(retry, rules='retry-1'),
   'feedback': Environment(feedback, rules='feedback-1'),
-  # of the task countdown_turns, in its alphabet
+  # of the tasks countdown_turns and machines_turns, in their alphabets
   'countdown_value': Environment(countdown_turns.value, inline=True, rules=countdown_turns.RULES),
   'countdown_again': Environment(countdown_turns.again, inline=True, rules=countdown_turns.RULES),
+  'machines_case': Environment(machines_turns.case, inline=True, rules=machines_turns.RULES),
   'calculator': Environment(
     calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-1'
   ),

@@ -16,6 +16,7 @@ from rlvr_jax.tasks import (
   images,
   jsonl,
   machines,
+  machines_turns,
   mixed,
   module,
   paths,
@@ -35,6 +36,7 @@ FAMILIES = {
   'countdown_cot': countdown_cot,
   'countdown_turns': countdown_turns,
   'machines': machines,
+  'machines_turns': machines_turns,
   'paths': paths,
   'shapes': shapes,
 }
