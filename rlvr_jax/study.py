@@ -18,7 +18,7 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import hosts, study_grok, study_measures, study_stages
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax.eval import grok, preflight, study_parts, study_temperature, study_turns
+from rlvr_jax.eval import grok, longer, preflight, study_parts, study_temperature, study_turns
 from rlvr_jax.eval import sample as sample_lib
 from rlvr_jax.eval.publish import publish
 from rlvr_jax.eval.report import Section
@@ -205,7 +205,8 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
 def sections_of(
   config: config_lib.Config, parts: Sequence[study_parts.Part], searches: Mapping[str, Any]
 ) -> tuple[list[Section], dict[str, Any]]:
-  """(a section for each part, keys of results.json: envelope, and of conversations turns)."""
+  """(sections of the parts, keys of results.json: envelope, turns of conversations, longer of
+  settings with checkpoints and seeds)."""
   e, made, numbers = config.evaluate, [], {'envelope': {}}
   options: dict[str, Any] = {'level': e.confidence, 'seed': config.seed}
   for part in parts:
@@ -217,6 +218,9 @@ def sections_of(
       )
     else:
       own = study_parts.section(part)
+      if part.name == 'dynamics' and (found := longer.results(part, e, config.seed)):
+        made.append(longer.section(found))
+        numbers['longer'] = longer.entry(found)
     made.append(own)
   return made, numbers
 

@@ -212,9 +212,9 @@ def table(part: Part) -> Table:
         model.name,
         model.label,
         model.step,
-        *(_triple(band, i) for i in points),
+        *(triple(band, i) for i in points),
         part.against.get(model.name),
-        *(_points(change, i) for i in points),
+        *(points_text(change, i) for i in points),
       ]
     )
   columns = ['model', 'what', 'step', *(f'pass@{k}' for k in names), 'against']
@@ -228,24 +228,28 @@ def table(part: Part) -> Table:
   )
 
 
-def _triple(band: Band, i: int) -> str:
+def triple(band: Band, i: int) -> str:
+  """'50.0% (40.1% to 59.9%)'."""
   value, low, high = band.at(i)
   return f'{percent(value)} ({percent(low)} to {percent(high)})'
 
 
-def _points(band: Band | None, i: int) -> str | None:
+def points_text(band: Band | None, i: int) -> str | None:
+  """'+1.0 (-2.3 to +4.1)', in points."""
   if band is None:
     return None
   value, low, high = (100 * x for x in band.at(i))
   return f'{signed(value, 1)} ({signed(low, 1)} to {signed(high, 1)})'
 
 
-def _axes(count: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+def axes_of(count: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+  """A figure of so many panels side by side, size in inches."""
   figure = Figure(figsize=size, layout='constrained')
   return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
-def _look(place: int) -> dict[str, Any]:
+def look(place: int) -> dict[str, Any]:
+  """Colour, marker and line of the place-th line of a panel."""
   return {
     'color': COLOURS[place % len(COLOURS)],
     'marker': MARKERS[place % len(MARKERS)],
@@ -259,12 +263,12 @@ def curves_figure(part: Part) -> Plot:
   names = [f'{m.name} ({m.label})' if m.label else m.name for m in part.models]
   columns = 2 if max(map(len, names)) <= 28 else 1  # long names would run out of the picture
   lines = -(-len(names) // columns)
-  figure, (axes,) = _axes(1, (6.0, 4.0 + 0.22 * max(0, lines - 3)))
+  figure, (axes,) = axes_of(1, (6.0, 4.0 + 0.22 * max(0, lines - 3)))
   for place, model in enumerate(part.models):
-    band, look = part.bands[model.name], _look(place)
-    axes.fill_between(part.ks, band.low, band.high, color=look['color'], alpha=0.12, linewidth=0)
+    band, style = part.bands[model.name], look(place)
+    axes.fill_between(part.ks, band.low, band.high, color=style['color'], alpha=0.12, linewidth=0)
     label = names[place]
-    axes.plot(part.ks, band.value, linewidth=2, markevery=4, markersize=5, label=label, **look)
+    axes.plot(part.ks, band.value, linewidth=2, markevery=4, markersize=5, label=label, **style)
   figures.log_k(axes, int(part.ks[-1]))
   axes.set_ylim(0, 1.02)
   axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -282,7 +286,7 @@ def curves_figure(part: Part) -> Plot:
 def steps_figure(part: Part) -> Plot:
   """pass@1 and pass@k at the headline k over the steps of each run, the base as step 0."""
   points = [int(np.flatnonzero(part.ks == k)[0]) for k in dict.fromkeys((1, part.headline_k))]
-  figure, panels = _axes(len(points), (3.4 * len(points), 3.6))
+  figure, panels = axes_of(len(points), (3.4 * len(points), 3.6))
   runs: dict[str, list[ModelResult]] = {}
   for model in part.models[1:]:
     runs.setdefault(run_of(model), []).append(model)
@@ -294,9 +298,9 @@ def steps_figure(part: Part) -> Plot:
         [getattr(part.bands[model.name], end)[i] for model in line]
         for end in ('low', 'value', 'high')
       )
-      look = _look(place)
-      axes.fill_between(steps, low, high, color=look['color'], alpha=0.12, linewidth=0)
-      axes.plot(steps, value, linewidth=2, markersize=5, label=run, **look)
+      style = look(place)
+      axes.fill_between(steps, low, high, color=style['color'], alpha=0.12, linewidth=0)
+      axes.plot(steps, value, linewidth=2, markersize=5, label=run, **style)
     axes.set_title(f'pass@{int(part.ks[i])}', fontsize=11)
     axes.set_xlabel('step')
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

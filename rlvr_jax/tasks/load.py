@@ -60,6 +60,8 @@ def solutions_of(task: Mapping[str, Any]) -> Callable[[Problem], tuple[str, ...]
   own = FAMILIES.get(task['name'])
   if own is shapes or task.get('module') or environment_of(task):
     return None
+  if task['name'] == mixed.NAME:
+    return mixed.solutions(task, solutions_of)
   return getattr(own, 'solutions', None)
 
 

@@ -32,6 +32,7 @@ FAMILY = 'family'  # of a problem's meta: its label
 KEYS = (
   'name', 'params', 'path', 'split', 'where', 'fields', 'limit', 'holdout', 'template', 'verifier',
 )  # fmt: skip
+Solutions = Callable[[Problem], tuple[str, ...]]
 Lists = tuple[list[Problem], list[Problem]]
 
 
@@ -130,3 +131,15 @@ def family(task: Mapping[str, Any], family_one: Callable[[Mapping[str, Any]], An
   if not all(hasattr(one, 'corpus') for one in own.values()):
     return types.SimpleNamespace(ALPHABET=alphabet)
   return types.SimpleNamespace(ALPHABET=alphabet, corpus=corpus)
+
+
+def solutions(
+  task: Mapping[str, Any], solutions_one: Callable[[Mapping[str, Any]], Solutions | None]
+) -> Solutions | None:
+  """What gives every correct completion of a problem of the mixture; None where a family's are
+  not known."""
+  own = {label: solutions_one(group) for label, group in groups(task).items()}
+  known = {label: one for label, one in own.items() if one is not None}
+  if len(known) < len(own):
+    return None
+  return lambda problem: known[problem.meta[FAMILY]](problem)

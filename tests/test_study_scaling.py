@@ -1,0 +1,66 @@
+"""The study of longer training: ten times the quickstart, seeds, exact chances; its smoke form."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import quickstart
+from rlvr_jax import config as config_lib
+from rlvr_jax import stages
+from rlvr_jax.tasks import countdown, paths
+from rlvr_jax.tasks.load import load_problems, solutions_of
+
+CONFIG = config_lib.resolve(config_lib.load_file('configs/study_scaling.py'))
+
+
+def test_runs_are_ten_times_the_quickstarts_and_have_seeds():
+  ten_times = 10 * quickstart.get_config().train.iterations
+  settings: dict[str, list[int]] = {}
+  for stage in stages.table(CONFIG):
+    if stage.job == 'train':
+      assert stages.length_of(CONFIG, stage) >= ten_times
+      settings.setdefault(stage.label, []).append(stage.values['seed'])
+  assert all(len(set(seeds)) >= 3 for seeds in settings.values())
+  assert len(settings) == 3
+
+
+def test_every_correct_completion_of_the_mixture_is_known():
+  _, held = load_problems(CONFIG.task)
+  solutions = solutions_of(CONFIG.task)
+  assert solutions is not None
+  assert {p.meta['family'] for p in held} == {'countdown', 'paths'}
+  for problem in held[:6]:
+    verify = {'countdown': countdown, 'paths': paths}[problem.meta['family']].verify
+    own = solutions(problem)
+    assert own
+    assert len(set(own)) == len(own)
+    assert {verify(problem, text).verdict for text in own} == {'correct'}
+  with_one = dict(CONFIG.task) | {'params': {'shapes': {'params': {}}, 'paths': {'params': {}}}}
+  assert solutions_of(with_one) is None
+
+
+@pytest.mark.check
+@pytest.mark.timeout(600)
+def test_it_has_a_smoke_form(tmp_path):
+  env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}
+  command = [sys.executable, 'main.py', '--config=configs/study_scaling.py', '--config.smoke']
+  done = subprocess.run(
+    [*command, f'--workdir={tmp_path / "run"}'],
+    env=env,
+    capture_output=True,
+    text=True,
+    timeout=590,
+    check=False,
+    cwd=pathlib.Path(__file__).resolve().parent.parent,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  found = json.loads((tmp_path / 'run' / 'results.json').read_text())['longer']
+  assert found['exact']
+  assert [s['step'] for s in found['settings']['GRPO']['steps']] == [2, 4]
+  assert {tuple(s['seeds']) for s in found['settings'].values()} == {(1, 2)}
+  page = (tmp_path / 'run' / 'report.html').read_text()
+  assert 'Longer training, over seeds' in page
