@@ -5,17 +5,23 @@ seed from it. Then one leaderboard over all (eval/leaderboard.py): leaderboard.h
 What is done is not done again: another method, seed or family only adds what it needs.
 """
 
+import logging
 import pathlib
+
+import numpy as np
 
 from rlvr_jax import benchmark_table as table
 from rlvr_jax import config as config_lib
 from rlvr_jax import hosts, stages, study, study_stages
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax.eval import leaderboard, leaderboard_page
+from rlvr_jax.eval.counts import Counts
 from rlvr_jax.eval.leaderboard import Family, Rules, Trained
 from rlvr_jax.eval.publish import provenance
 from rlvr_jax.rl.train import algorithm_of
 from rlvr_jax.stages import BASE
+
+log = logging.getLogger(__name__)
 
 TOKENS = 'tokens/sampled'  # so far, in metrics.jsonl
 
@@ -26,9 +32,7 @@ def benchmark(config: config_lib.Config, workdir: pathlib.Path) -> None:
   ValueError for a family or method that does not fit, before anything is computed.
   """
   b = config.benchmark
-  rules = Rules(
-    b.k, b.margin, b.reference, config.evaluate.confidence, config.evaluate.bootstrap, config.seed
-  )
+  rules = rules_of(config)
   studies = {name: table.study_of(config, name) for name in table.families(config)}
   for name, one in studies.items():
     check_arms(one, workdir / name)
@@ -45,18 +49,47 @@ def benchmark(config: config_lib.Config, workdir: pathlib.Path) -> None:
   families, seconds, done = [], 0.0, {}
   for name, one in studies.items():
     folder = config_lib.prepare_workdir(workdir / name)
-    if hosts.is_first():
-      config_lib.save(one, folder)
     hosts.say(f'family {name}')
-    done[name] = study.measure(one, folder)
+    with config_lib.recorded(one, folder, write=hosts.is_first()):
+      done[name] = _measured(one, folder, name)
     seconds += done[name].clock.seconds
     if hosts.is_first():
       families.append(_scored(config, name, folder, done[name], rules))
-      _write(config, workdir, families, rules, seconds)  # what is known so far
+      missing = [other for other in studies if other not in done]
+      _write(config, workdir, families, rules, seconds, missing)  # what is known so far
   if hosts.is_first():
     for name in studies if b.reports else ():
       study.write(studies[name], workdir / name, done[name])
     hosts.say(leaderboard.sentence(families, rules))
+
+
+def rules_of(config: config_lib.Config) -> Rules:
+  """What is asked of a method. ValueError for what cannot be asked of so many samples."""
+  b, e, s = config.benchmark, config.evaluate, config.sampling
+  if b.k > e.n:
+    raise ValueError(
+      f'benchmark.k={b.k} is above evaluate.n={e.n}, the samples of a problem; raise '
+      'evaluate.n or lower benchmark.k'
+    )
+  if s.first or s.stop_after:
+    raise ValueError(
+      f'sampling.first={s.first}, sampling.stop_after={s.stop_after}: a benchmark draws evaluate.n '
+      'samples of every problem; set both to 0'
+    )
+  if e.confidence <= 0.5:
+    raise ValueError(f'evaluate.confidence={e.confidence} must be above 0.5 for one-sided bounds')
+  return Rules(b.k, b.margin, b.reference, e.confidence, e.bootstrap, config.seed, b.tokens)
+
+
+def _measured(one: config_lib.Config, folder: pathlib.Path, name: str) -> study.Measurements:
+  try:
+    return study.measure(one, folder)
+  except RuntimeError as error:
+    raise RuntimeError(
+      f'{error}\nfamily {name} of the benchmark ended there. What was done is kept; the same '
+      'command tries that arm again, and --config.benchmark.run_methods without its method (or '
+      '--config.benchmark.add without its file) goes on without it'
+    ) from error
 
 
 def check_arms(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -75,19 +108,27 @@ def _scored(
   measured: study.Measurements,
   rules: Rules,
 ) -> Family:
-  there = {model.name: model for model in measured.models}
+  there = {model.name: _judged(model.counts, config.evaluate.n) for model in measured.models}
   methods = {
     method: [
       Trained(
         seed,
-        there[table.arm(method, seed)].counts,
+        there[table.arm(method, seed)],
         sampled_tokens(stages.folder_of(folder, table.arm(method, seed))),
       )
       for seed in range(1, config.benchmark.seeds + 1)
     ]
     for method in table.methods(config)
   }
-  return leaderboard.score(name, there[BASE].counts, methods, rules)
+  return leaderboard.score(name, there[BASE], methods, rules)
+
+
+def _judged(counts: Counts, n: int) -> Counts:
+  """With samples whose verifier failed as wrong ones, so that k = n can be asked of all."""
+  failed = int((n - counts.n).sum())
+  if failed:
+    log.warning('%d samples that the verifier failed on count as wrong', failed)
+  return Counts(counts.problem_ids, np.full(len(counts), n), counts.c)
 
 
 def sampled_tokens(folder: pathlib.Path) -> int:
@@ -106,6 +147,7 @@ def _write(
   families: list[Family],
   rules: Rules,
   seconds: float,
+  missing: list[str],
 ) -> None:
   leaderboard_page.write(
     workdir,
@@ -116,4 +158,6 @@ def _write(
     seconds=seconds,
     provenance=provenance(config),
     texts=list(config.study.texts.items()),
+    missing=missing,
+    reports=config.benchmark.reports,
   )

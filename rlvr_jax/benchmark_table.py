@@ -17,6 +17,11 @@ from rlvr_jax import stages
 from rlvr_jax.config import Config
 from rlvr_jax.tasks import user_file
 
+# what is the same for every method of a family, by key or group of keys
+FIXED = (
+  'train.tokens', 'task.', 'model.', 'distill.', 'evaluate.', 'benchmark.', 'study.', 'seed',
+  'from', 'job', 'measure', 'final', 'role', 'part', 'method',
+)  # fmt: skip
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_+]*')  # a hyphen parts it from the seed
 
 
@@ -33,7 +38,10 @@ def added(config: Config, table: str) -> dict[str, Any]:
       raise ValueError(f"{what}: METHODS is missing or empty; write METHODS = {{'mine': {{...}}}}")
     if not isinstance(values, Mapping):
       raise ValueError(f'{what}: {table} is a {type(values).__name__}, not a dict')
-    found |= {str(key): dict(value) for key, value in values.items()}
+    own = {str(key): dict(value) for key, value in values.items()}
+    for key in sorted(set(own) & (set(found) | set(config.benchmark[table.lower()]))):
+      raise ValueError(f'{what}: {table}[{key!r}] is there already; give yours another name')
+    found |= own
   return found
 
 
@@ -41,13 +49,15 @@ def methods(config: Config) -> dict[str, dict[str, Any]]:
   """The methods that run, by name, in their order; ValueError for what is not in the table."""
   known = {name: dict(value.items()) for name, value in config.benchmark.methods.items()}
   new = added(config, 'METHODS')
-  twice = sorted(set(known) & set(new))
-  if twice:
-    raise ValueError(
-      f'benchmark.add: there is a method {twice[0]!r} already; give yours another name'
-    )
   asked = [*config.benchmark.run_methods, *new]
   found = _chosen(known | new, asked, 'benchmark.run_methods', 'benchmark.methods')
+  for name, given in found.items():
+    for key in given:
+      if key in FIXED or key.startswith(tuple(one for one in FIXED if one.endswith('.'))):
+        raise ValueError(
+          f'benchmark.methods[{name!r}]: {key} is the same for all methods of a family; a method '
+          'sets what its training does (train.*, reward.*, optimizer.*, sampling.*)'
+        )
   reference = config.benchmark.reference
   if reference not in found:
     raise ValueError(
@@ -61,7 +71,7 @@ def families(config: Config) -> dict[str, dict[str, Any]]:
   """The families that run, by name."""
   known = {name: dict(value.items()) for name, value in config.benchmark.families.items()}
   new = added(config, 'FAMILIES')
-  asked = [*config.benchmark.run_families, *(name for name in new if name not in known)]
+  asked = [*config.benchmark.run_families, *new]
   return _chosen(known | new, asked, 'benchmark.run_families', 'benchmark.families')
 
 

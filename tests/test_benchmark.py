@@ -11,6 +11,7 @@ from configs import boundary_benchmark
 from configs.families import FAMILIES
 from rlvr_jax import benchmark, benchmark_table, stages
 from rlvr_jax import config as config_lib
+from rlvr_jax.eval.counts import Counts
 from rlvr_jax.rl.advantages import advantages_of
 from rlvr_jax.rl.algorithms import choose
 
@@ -82,11 +83,59 @@ def test_an_arm_has_its_methods_values_over_the_common_ones():
     ({'benchmark.run_families': ()}, 'benchmark.run_families is empty'),
     ({'benchmark.add': 'nowhere.py'}, 'there is no file'),
     ({'benchmark.add': 'nowhere.txt'}, 'is not a Python file'),
+    (
+      {'benchmark.methods': {'grpo': {'train.tokens': 9_000}}, 'benchmark.run_methods': ('grpo',)},
+      'train.tokens is the same for all methods',
+    ),
+    (
+      {'benchmark.methods': {'grpo': {'task.params': {}}}, 'benchmark.run_methods': ('grpo',)},
+      'task.params is the same for all methods',
+    ),
   ],
 )
 def test_what_is_not_in_the_tables_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     benchmark_table.study_of(tiny(**changes), 'countdown')
+
+
+def test_a_file_cannot_take_the_name_of_what_is_there(tmp_path):
+  own = tmp_path / 'own.py'
+  own.write_text("METHODS = {'mine': {'train.algorithm': 'grpo'}}\nFAMILIES = {'countdown': {}}\n")
+  with pytest.raises(ValueError, match=r"FAMILIES\['countdown'\] is there already"):
+    benchmark_table.study_of(tiny(**{'benchmark.add': str(own)}), 'countdown')
+  own.write_text("METHODS = {'mine': {'train.algorithm': 'grpo'}}\n")
+  other = tmp_path / 'other.py'
+  other.write_text(own.read_text())
+  with pytest.raises(ValueError, match=r"other.py'.*METHODS\['mine'\] is there already"):
+    benchmark_table.study_of(tiny(**{'benchmark.add': f'{own},{other}'}), 'countdown')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'benchmark.k': 4096}, r'benchmark.k=4096 is above evaluate.n='),
+    ({'sampling.first': 16, 'sampling.stop_after': 2}, r'sampling.first=16, sampling.stop_after=2'),
+    ({'evaluate.confidence': 0.5}, r'evaluate.confidence=0.5 must be above 0.5'),
+  ],
+)
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(changes, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    benchmark.benchmark(tiny(**changes), tmp_path)
+  assert not (tmp_path / 'countdown').exists()
+
+
+def test_a_sample_that_the_verifier_failed_on_is_a_wrong_one():
+  found = benchmark._judged(Counts(('a', 'b'), np.array([4, 3]), np.array([2, 3])), 4)
+  assert (found.n.tolist(), found.c.tolist()) == ([4, 4], [2, 3])
+
+
+def test_an_arm_that_fails_says_how_to_go_on_without_it(tmp_path, monkeypatch):
+  def failing(config, folder):
+    raise RuntimeError('the loss is not finite')
+
+  monkeypatch.setattr(benchmark.study, 'measure', failing)
+  with pytest.raises(RuntimeError, match=r'(?s)not finite.*benchmark.run_methods without its'):
+    benchmark.benchmark(tiny(), tmp_path)
 
 
 def test_a_newcomers_file_is_under_40_lines_and_a_mistake_in_it_is_named(tmp_path):

@@ -71,7 +71,7 @@ def test_planted_methods_are_told_apart(planted):
     'grpo': (False, False), 'good': (True, True), 'timid': (False, True), 'greedy': (True, False)
   }  # fmt: skip
   assert family.row('grpo').gain is None
-  assert family.row('grpo').lost == pytest.approx(20, abs=1)
+  assert P * family.row('grpo').lost[0] == pytest.approx(20, abs=1)
   assert family.row('good').tokens == pytest.approx(1002)
   assert family.rows[0].method == 'good'
   lines = leaderboard.standings([family], RULES)
@@ -142,3 +142,53 @@ def test_the_page_has_every_number(planted, tmp_path):
   assert {row['method'] for row in found['methods']} == set(methods)
   for text in ('good beats grpo', 'one-sided bound', '2.0 h in all', 'toy/report.html'):
     assert text in html
+
+
+def test_a_page_of_some_families_says_that_it_is_not_complete(planted, tmp_path):
+  base, methods = planted
+  family = leaderboard.score('toy', base, methods, RULES)
+  labels = dict.fromkeys(methods, 'what it is')
+  found = leaderboard_page.write(
+    tmp_path, [family], RULES, title='T', labels=labels, seconds=60, provenance={},
+    missing=['paths'], reports=False,
+  )  # fmt: skip
+  assert not found['complete']
+  assert found['finding'].startswith('Not complete: paths is still to be measured. good beats')
+  html = (tmp_path / 'leaderboard.html').read_text()
+  assert 'Not complete: paths' in html
+  assert 'report.html' not in html
+
+
+def test_what_can_be_shown_is_said(planted):
+  base, methods = planted
+  family = leaderboard.score('toy', base, methods, RULES)
+  bound, most = leaderboard.power(family, RULES)
+  assert -RULES.margin < bound < 0
+  everything = Counts(IDS, np.full(P, N), np.full(P, N))
+  for lost, keeps in ((most - 1, True), (most, False)):
+    c = np.where(np.arange(P) < lost, 0, N)
+    own = [Trained(s, Counts(IDS, np.full(P, N), c), 1) for s in (1, 2, 3)]
+    made = leaderboard.score('x', everything, {'grpo': own}, RULES)
+    assert made.row('grpo').keeps == keeps
+    assert P * made.row('grpo').lost[0] == pytest.approx(lost)
+    assert made.row('grpo').gained[0] == 0
+
+
+def test_who_wins_in_one_family_only_is_named(planted):
+  base, methods = planted
+  other = {**methods, 'good': methods['timid'], 'timid': methods['good']}
+  families = [leaderboard.score(n, base, m, RULES) for n, m in (('a', methods), ('b', other))]
+  said = leaderboard.sentence(families, RULES)
+  assert said.startswith('None of the methods')
+  assert 'in each of a and b. In a alone: good. In b alone: timid.' in said
+
+
+def test_a_training_that_ended_early_is_marked(planted):
+  base, methods = planted
+  rules = Rules(k=256, margin=0.02, resamples=400, tokens=1_002)
+  family = leaderboard.score('toy', base, methods, rules)
+  assert all(row.short for row in family.rows)  # seed 1 sampled 1,001
+  cells = leaderboard_page._cells(family.row('good'), {'good': 'best'}, P)
+  assert cells[-1] == 'best; ended before the budget of tokens'
+  assert cells[1] == cells[2] == 'yes'
+  assert leaderboard_page._cells(family.row('greedy'), {}, P)[2] == 'loses'

@@ -38,7 +38,8 @@ class Trained:
 @dataclasses.dataclass(frozen=True)
 class Rules:
   """What is asked of a method. k: the large k; margin: share of problems, as 0.02; reference: the
-  method to beat at pass@1; level: of two-sided intervals, and of the one-sided bound."""
+  method to beat at pass@1; level: of two-sided intervals, and of the one-sided bound; tokens: that
+  a training is to sample."""
 
   k: int
   margin: float
@@ -46,6 +47,7 @@ class Rules:
   level: float = 0.95
   resamples: int = RESAMPLES
   seed: int = 0
+  tokens: int = 0
 
   @property
   def options(self) -> dict[str, Any]:
@@ -62,9 +64,10 @@ class Rules:
 class Row:
   """A method in a family; shares of problems, each with its interval.
 
-  area: mean of pass@k over log k from 1 to k. lost, gained: problems that only the base, only the
-  method solved in all its draws, mean over seeds. gain: pass@1 less the reference's (None for that
-  itself). change: pass@k less the base's; bound: its one-sided lower bound.
+  area: mean of pass@k over log k from 1 to k. lost, gained: share of problems that only the base,
+  only the method solved in all its draws. short: a training ended before the budget. gain: pass@1
+  less the reference's (None for that itself). change: pass@k less the base's; bound: its one-sided
+  lower bound.
   """
 
   method: str
@@ -73,9 +76,10 @@ class Row:
   first: Triple
   last: Triple
   area: Triple
-  lost: float
-  gained: float
+  lost: Triple
+  gained: Triple
   tokens: float
+  short: bool
   gain: Triple | None
   change: Triple
   bound: float
@@ -167,6 +171,10 @@ def _row(
     gain = seeds_difference(values[:, :, [0]] - reference[:, :, [0]], **rules.options).at(0)
   solved = np.stack([align(base, one.counts)[1].c > 0 for one in own])
   there = base.c > 0
+  lost, gained = (
+    seeds_interval(part[:, :, None].astype(float), **rules.options).at(0)
+    for part in (there & ~solved, ~there & solved)
+  )
   return Row(
     method,
     family,
@@ -174,9 +182,10 @@ def _row(
     band.at(0),
     band.at(len(weights) - 1),
     area.at(0),
-    float((there & ~solved).sum(axis=1).mean()),
-    float((~there & solved).sum(axis=1).mean()),
+    lost,
+    gained,
     float(np.mean([one.tokens for one in own])),
+    min(one.tokens for one in own) < rules.tokens,
     gain,
     change.at(0),
     float(bound.low[0]),
@@ -203,6 +212,22 @@ def _check(name: str, base: Counts, methods: Mapping[str, Sequence[Trained]], ru
         f'benchmark.k={rules.k} is above the {smallest} samples of a problem of {name}; raise '
         'evaluate.n or lower benchmark.k'
       )
+
+
+def power(family: Family, rules: Rules) -> tuple[float, int]:
+  """(the bound of a method that loses no problem, how many lost in every seed cost it `keeps`).
+
+  Of a base that solves all: what so few problems and seeds can show.
+  """
+  seeds = len(family.rows[0].seeds)
+
+  def bound(lost: int) -> float:
+    change = np.zeros((seeds, family.problems, 1))
+    change[:, :lost] = -1
+    return float(seeds_difference(change, **rules.one_sided).low[0])
+
+  most = range(family.problems + 1)
+  return bound(0), next((n for n in most if bound(n) <= -rules.margin), family.problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,22 +274,44 @@ def sentence(families: Sequence[Family], rules: Rules) -> str:
   asked = (
     f'beats {rules.reference} at pass@1 (interval of the difference above 0) and is not inferior '
     f'to the base at pass@{rules.k:,} (one-sided {rules.level:.0%} bound above '
-    f'-{100 * rules.margin:g} points) in {" and ".join(told)}'
+    f'-{100 * rules.margin:g} points) in {"each of " if len(told) > 1 else ""}{" and ".join(told)}'
   )
   winners = [one.method for one in standings(families, rules) if one.wins]
+  partly = _partly(families, rules) if len(told) > 1 else ''
   if not winners:
-    return f'None of the methods {asked}.{silent}'
+    return f'None of the methods {asked}.{partly}{silent}'
   verb = (
     asked if len(winners) == 1 else asked.replace('beats', 'beat').replace(' is not', ' are not')
   )
-  return f'{", ".join(winners)} {verb}.{silent}'
+  return f'{", ".join(winners)} {verb}.{partly}{silent}'
 
 
-def document(families: Sequence[Family], rules: Rules) -> dict[str, Any]:
-  """results.json of the benchmark; `methods` has a row for each method and family."""
+def _partly(families: Sequence[Family], rules: Rules) -> str:
+  """Who does both in some of the families that discriminate, by family."""
+  wins = {one.method for one in standings(families, rules) if one.wins}
+  found = []
+  for family in families:
+    names = [
+      row.method for row in family.rows if row.beats and row.keeps and row.method not in wins
+    ]
+    if family.discriminates and names:
+      found.append(f' In {family.name} alone: {", ".join(sorted(names))}.')
+  return ''.join(found)
+
+
+def document(
+  families: Sequence[Family], rules: Rules, missing: Sequence[str] = ()
+) -> dict[str, Any]:
+  """results.json of the benchmark; `methods` has a row for each method and family.
+
+  missing: families that are still to be measured.
+  """
+  rest = f'Not complete: {" and ".join(missing)} is still to be measured. ' if missing else ''
   return {
     'rules': dataclasses.asdict(rules),
-    'finding': sentence(families, rules),
+    'complete': not missing,
+    'missing': list(missing),
+    'finding': rest + sentence(families, rules),
     'families': [
       {**dataclasses.asdict(family), 'rows': None} | {'rows': [row.method for row in family.rows]}
       for family in families

@@ -27,12 +27,19 @@ def write(
   seconds: float,
   provenance: Mapping[str, Any],
   texts: Sequence[tuple[str, str]] = (),
+  missing: Sequence[str] = (),
+  reports: bool = True,
 ) -> dict[str, Any]:
   """Writes leaderboard.html and results.json into workdir; returns the latter.
 
-  labels: what each method is, in a few words. texts: (heading, paragraphs) said first.
+  labels: what each method is, in a few words. texts: (heading, paragraphs) said first. missing:
+  families still to be measured. reports: whether each family has its own.
   """
-  found = {**leaderboard.document(families, rules), 'labels': dict(labels), 'seconds': seconds}
+  found = {
+    **leaderboard.document(families, rules, missing),
+    'labels': dict(labels),
+    'seconds': seconds,
+  }
   write_json(workdir / 'results.json', found)
   write_report(
     workdir / 'leaderboard.html',
@@ -46,11 +53,11 @@ def write(
     sections=[
       Section(
         'What was found',
-        [found['finding'], _caveat(families)],
+        [found['finding'], _caveat(families, rules)],
         tables=[_standings(families, rules)],
       ),
       *(Section(heading, text.split('\n\n')) for heading, text in texts),
-      *(_family(family, rules, labels) for family in families),
+      *(_family(family, rules, labels, reports) for family in families),
     ],
     provenance=provenance,
     closing=[Section('Methods and limits', _limits(rules))],
@@ -58,15 +65,18 @@ def write(
   return found
 
 
-def _caveat(families: Sequence[Family]) -> str:
+def _caveat(families: Sequence[Family], rules: Rules) -> str:
   seeds = len(families[0].rows[0].seeds)
-  if seeds > 1:
-    return (
-      f'Intervals cover the choice of problems and of {seeds} training seeds. Each method is held '
-      'to the rule by itself: of many methods without any effect one in forty would beat the '
-      'reference by chance.'
-    )
-  return 'One training seed: these are models, not methods; another seed may differ.'
+  if seeds == 1:
+    return 'One training seed: these are models, not methods; another seed may differ.'
+  chance = 1 - rules.level
+  few = ' Two seeds say little of how seeds differ.' if seeds == 2 else ''
+  return (
+    f'Intervals cover the choice of problems and of {seeds} training seeds.{few} Each method is '
+    'held to the rule by itself, in each family, and nothing is corrected for their number: of '
+    f'methods that are no better than the reference one in {2 / chance:.0f} would beat it by '
+    f'chance, and of methods that lose just the margin one in {1 / chance:.0f} would keep.'
+  )
 
 
 def _standings(families: Sequence[Family], rules: Rules) -> Table | None:
@@ -88,7 +98,7 @@ def _standings(families: Sequence[Family], rules: Rules) -> Table | None:
   )
 
 
-def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
+def _family(family: Family, rules: Rules, labels: Mapping[str, str], reports: bool) -> Section:
   n = family.n
   telling = (
     f'{rules.reference} is shown to be inferior to the base at k = {rules.k:,}: the family tells '
@@ -99,7 +109,7 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
   )
   scores = map(interval, (family.first, family.last, family.area))
   base = ['base', *(None,) * 5, *scores, *(None,) * 3, 'what all start from']
-  rows = [base, *(_cells(row, labels) for row in family.rows)]
+  rows = [base, *(_cells(row, labels, family.problems) for row in family.rows)]
   table = Table(
     f'Scores on {family.name}',
     [
@@ -109,31 +119,58 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str]) -> Section:
     ],
     rows,
     f'Area: mean of pass@k over log k from 1 to {rules.k:,}. Lost and gained: of {family.problems} '
-    f'problems, those that only the base, only the method solved in {n:,} draws (mean over seeds). '
-    f'Tokens: sampled while training. Beats: above {rules.reference} at pass@1, the interval above '
-    f'0. Keeps: the one-sided {rules.level:.0%} bound is above -{100 * rules.margin:g} points.',
+    f'problems, those that only the base, only the method solved in {n:,} draws (mean over seeds, '
+    f'interval). Tokens: sampled while training. Beats: above {rules.reference} at pass@1, the '
+    'interval above 0; "worse" where it lies below 0. Keeps: the one-sided '
+    f'{rules.level:.0%} bound is above -{100 * rules.margin:g} points; "loses" where the interval '
+    'against the base lies below 0, "not shown" where it is neither.',
     sortable=True,
   )  # fmt: skip
-  link = f'The models, their curves and completions: {family.name}/report.html beside this page.'
-  return Section(
-    family.name.capitalize(), [telling, link], [plane(family, rules, list(labels))], [table]
+  said = [telling, _power(family, rules)]
+  if reports:
+    said.append(
+      f'The models, their curves and completions: {family.name}/report.html beside this page.'
+    )
+  return Section(family.name.capitalize(), said, [plane(family, rules, list(labels))], [table])
+
+
+def _power(family: Family, rules: Rules) -> str:
+  bound, most = leaderboard.power(family, rules)
+  if bound <= -rules.margin:
+    return (
+      f'With {family.problems} problems and {len(family.rows[0].seeds)} seeds nothing can be shown '
+      f'to keep: a method that loses no problem has a bound of {signed(100 * bound, 1)} points.'
+    )
+  return (
+    f'What {family.problems} problems can show: a method that loses none of them has a bound of '
+    f'{signed(100 * bound, 1)} points, and one that loses the same {most} in every seed is no '
+    'longer shown to keep.'
   )
 
 
-def _cells(row: Row, labels: Mapping[str, str]) -> list[Any]:
+def _cells(row: Row, labels: Mapping[str, str], problems: int) -> list[Any]:
   return [
     row.method,
-    row.beats if row.gain is not None else None,
-    row.keeps,
+    None if row.gain is None else _verdict(row.beats, row.gain, 'worse'),
+    _verdict(row.keeps, row.change, 'loses'),
     _points(row.gain),
     _points(row.change),
     signed(100 * row.bound, 1),
     *map(interval, (row.first, row.last, row.area)),
-    row.lost,
-    row.gained,
+    _problems(row.lost, problems),
+    _problems(row.gained, problems),
     round(row.tokens),
-    labels.get(row.method, ''),
+    labels.get(row.method, '') + ('; ended before the budget of tokens' if row.short else ''),
   ]
+
+
+def _verdict(shown: bool, difference: Triple, opposite: str) -> str:
+  return 'yes' if shown else opposite if difference[2] < 0 else 'not shown'
+
+
+def _problems(share: Triple, count: int) -> str:
+  value, low, high = (count * x for x in share)
+  return f'{value:.1f} ({low:.1f} to {high:.1f})'
 
 
 def _points(triple: Triple | None) -> str | None:
@@ -186,14 +223,17 @@ def _ends(triple: Triple) -> tuple[float, np.ndarray]:
 def _limits(rules: Rules) -> list[str]:
   return [
     'Every method starts from the same base of a family and samples the same number of tokens in '
-    'training (its last iteration may pass the budget). Learning rate and batch are the same for '
-    'all unless the method itself sets them: a method may do better at others.',
+    'training (its last iteration may pass the budget; where one ended before it, its row says '
+    'so). Learning rate and batch are the same for all unless the method itself sets them: a '
+    'method may do better at others.',
     'pass@k is the unbiased estimate of each problem. Intervals combine the one over problems '
     "(bootstrap, or Clopper-Pearson and MOVER near the ends) with Student's t over the seeds' "
     'means. Differences are paired by problem, and between methods by seed.',
     f'Non-inferiority: the lower end of the two-sided {2 * rules.level - 1:.0%} interval of '
     f'pass@{rules.k:,} less that of the base lies above -{100 * rules.margin:g} points. The margin '
     'is fixed in the config.',
+    'Where the base solves everything in so many tries, nothing can be gained: such a family asks '
+    'what is kept, not what is won.',
     'One base a family: what is said holds for that base. The bases are small models trained from '
     'scratch; nothing here says how a method does on a large one.',
   ]
