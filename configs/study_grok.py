@@ -5,10 +5,11 @@
 
 The base learns programs of one or two cases for a tiny machine (tasks/machines.py); RL trains on
 programs of four. Arms, of five seeds each: the exact reward alone, the share of tests passed alone,
-that share first and then the exact reward (also with replay; also in conversations, where the
-verifier names a case that fails), and the exact reward with easier problems among the hard ones
-(also the easiest first). All take the same iterations. The report has the share of seeds that grok,
-the time to it, and pass@1 on five splits; docs/families.md has what was measured.
+that share first and then the exact reward (also with replay; also with a curriculum from easier
+problems; also in conversations, where the verifier names a case that fails), and the exact reward
+with easier problems among the hard ones (also the easiest first). All take the same iterations. The
+report has the share of seeds that grok, the time to it, and pass@1 on five splits;
+docs/families.md has what was measured.
 """
 
 from typing import Any
@@ -38,10 +39,12 @@ TEXTS = {
     'A small model was trained from scratch on easy problems: programs of one or two cases for a '
     'tiny machine. RL then trained it on programs of four cases, which it does not solve in 10,000 '
     'draws each, by rewards that differ: 1 for a program that passes all tests and 0 for any other '
-    '(exact), the share of tests passed (dense), or the second and then the first, with right '
-    'programs replayed or without; or by the exact one with as many easier problems among the hard '
-    'ones, in a random order or the easiest first. Iterations, completions and learning rate are '
-    'those of every arm.\n\n'
+    '(exact), the share of tests passed (dense), or the second and then the first, alone, with '
+    'right programs replayed, or with as many easier problems among the hard ones from then on, '
+    'the easiest first; or by the exact one with those easier problems, in a random order or the '
+    'easiest first. Iterations, completions and learning rate are those of every arm; where there '
+    'are easier problems, they take draws from the hard ones. Replay begins with nothing: where '
+    'no program is right it changes nothing.\n\n'
     'With the verifier in the loop a wrong program is answered by the letter of a case that fails, '
     f'and up to {TURNS} programs are written; the last one counts. Such a run samples more tokens. '
     'Its models are measured in single programs, as all others, and once more in conversations. '
@@ -97,6 +100,10 @@ def _arms() -> dict[str, dict[str, Any]]:
       **one, **HARD, **EXACT, **REPLAY, 'label': 'dense, then exact + replay',
       'from': f'dense-{seed}@step:{STAGE}', 'train.iterations': ITERATIONS - STAGE,
     }  # fmt: skip
+    arms[f'stepped-{seed}'] = {
+      **one, **LADDER, **EXACT, **CURRICULUM, 'label': 'dense, then exact, easier ones first',
+      'from': f'dense-{seed}@step:{STAGE}', 'train.iterations': ITERATIONS - STAGE,
+    }  # fmt: skip
     arms[f'talk-{seed}'] = {**one, **HARD, **DENSE, **LOOP, 'train.iterations': STAGE}
     arms[f'loop-{seed}'] = {
       **one, **HARD, **EXACT, **LOOP, 'label': 'dense, then exact, verifier in the loop',
@@ -117,7 +124,8 @@ def _models() -> dict[str, dict[str, Any]]:
   }
   for seed in SEEDS:
     found[f'loop-{seed}+case'] = {
-      **one, 'path': f'arm:loop-{seed}', 'seed': seed, 'label': 'the same, in conversations',
+      **one, 'path': f'arm:loop-{seed}', 'seed': seed,
+      'label': 'verifier in the loop, in conversations',
     }  # fmt: skip
   return found
 
@@ -128,7 +136,7 @@ def _smoke(arms: dict[str, dict[str, Any]]) -> dict[str, Any]:
     arm['task.params'] = {**arm['task.params'], 'held': 25}
     if name == 'zero':
       arm |= {'evaluate.n': 64, 'evaluate.problems': 8}
-    elif name.startswith(('staged', 'replay')):
+    elif name.startswith(('staged', 'replay', 'stepped')):
       arm |= {'from': f'dense-{name[-1]}@step:2', 'train.iterations': 2}
     elif name.startswith(('talk', 'loop')):
       arm |= {'train.iterations': 2}

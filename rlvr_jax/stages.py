@@ -14,8 +14,8 @@ An arm of study.arms is a set of dotted keys, and of these words:
   method   what its seeds are pooled under; by default train.algorithm
 
 A value 'arm:NAME' stands for what that arm leaves: its model, or of a sampling arm its store. As
-the path of study.models it is a stage's model once more, asked in another way ('arm:base' too).
-Nothing here needs jax.
+the path of study.models it is a stage's model once more, asked in another way ('arm:base' too; left
+out where that arm does not run). Nothing here needs jax.
 """
 
 import dataclasses
@@ -287,9 +287,12 @@ def measured(config: Config, stages: Sequence[Stage]) -> list[Measured]:
     found.append(Measured(BASE, config.model.name, 'base'))
   for stage in stages:
     found += _measured_of(config, stage)
+  running = {BASE, *(stage.name for stage in stages)}
+  left_out = {f'arm:{name}' for name in config.study.arms} - {f'arm:{name}' for name in running}
   for name, given in config.study.models.items():
     values = {'path': given} if isinstance(given, str) else dict(given.items())
-    found.append(_given_model(name, values, stages))
+    if values.get('path') not in left_out:
+      found.append(_given_model(name, values, stages))
   names = [one.name for one in found]
   repeated = sorted({name for name in names if names.count(name) > 1})
   if repeated:

@@ -14,7 +14,7 @@ from rlvr_jax import config as config_lib
 from rlvr_jax import hosts, study_measures
 from rlvr_jax import metrics as metrics_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax.eval import grok
+from rlvr_jax.eval import grok, study_turns
 from rlvr_jax.eval import run as run_lib
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.samples import SampleStore
@@ -44,11 +44,24 @@ def measure(
   zero = zero_set(workdir, stages, configs)
   base = next(model for model in models if model.role == 'base' and not model.part)
   runs = [
-    grok.Run(model, *_course(config, workdir, stages, _arm_of(model, stages)))
-    for model in models
-    if model.part == grok.PART
+    _run(config, workdir, stages, configs, model) for model in models if model.part == grok.PART
   ]
   return grok.analyse(base, runs, splits, zero, config.evaluate.confidence)
+
+
+def _run(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  stages: Sequence[Stage],
+  configs: Mapping[str, config_lib.Config],
+  model: ModelResult,
+) -> grok.Run:
+  """A model with the course of its arm; without its looks where these asked in another way."""
+  arm = _arm_of(model, stages)
+  rates, looks = _course(config, workdir, stages, arm)
+  talks = bool(configs.get(arm, config).task.environment)
+  same = talks == study_turns.is_conversation(model)
+  return grok.Run(model, len(rates), rates[-1] if rates else None, looks if same else ())
 
 
 def _arm_of(model: ModelResult, stages: Sequence[Stage]) -> str:
@@ -58,7 +71,7 @@ def _arm_of(model: ModelResult, stages: Sequence[Stage]) -> str:
 
 def _course(
   config: config_lib.Config, workdir: pathlib.Path, stages: Sequence[Stage], name: str
-) -> tuple[np.ndarray, tuple]:
+) -> tuple[list[float], tuple[tuple[int, float], ...]]:
   """(rates, looks) of an arm after those of the RL arms that it goes on from."""
   by_name = {stage.name: stage for stage in stages}
   parts, length = [], None

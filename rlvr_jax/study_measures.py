@@ -101,7 +101,7 @@ def _asked(own: config_lib.Config, one: Measured, problems: Sequence[Problem]) -
     'data': content_hash(own.task),
     'template': own.task.template,
     'turns': [own.task.environment, own.task.turns],
-    'verifier': verifier_version(verifier_name(problems[0])),
+    'verifier': '+'.join(map(verifier_version, dict.fromkeys(map(verifier_name, problems)))),
     'seed': own.seed,
     'n': e.n,
     'first': s.first,

@@ -32,7 +32,7 @@ def test_every_arm_has_its_seeds_and_one_length():
       assert before.values['seed'] == stage.values['seed']
       length += stage.start.step or stages_lib.length_of(CONFIG, before)
     assert length == config_file.ITERATIONS
-  assert len(labels) == 7
+  assert len(labels) == 8
   assert all(seeds == list(config_file.SEEDS) for seeds in labels.values())
   assert len(config_file.SEEDS) >= 5
 
@@ -86,12 +86,12 @@ def test_it_has_a_smoke_form(tmp_path):
   )
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())['staged']
-  assert len(found['arms']) == 9  # the loop's and the base in conversations too
+  assert len(found['arms']) == 10  # the loop's and the base in conversations too
   assert found['zero_set']['problems'] == 8
   assert found['zero_set']['exact']['largest'] < 1
   staged = found['arms']['dense, then exact']['seeds'][0]
   assert staged['iterations'] == 4
-  for name in ('dense, then exact, verifier in the loop', 'the same, in conversations'):
+  for name in ('dense, then exact, verifier in the loop', 'verifier in the loop, in conversations'):
     assert [seed['iterations'] for seed in found['arms'][name]['seeds']] == [4]
   assert set(found['base']) == set(SPLITS)
   assert 'Staged rewards' in (tmp_path / 'run' / 'report.html').read_text()

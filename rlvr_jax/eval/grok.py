@@ -1,7 +1,8 @@
 """Staged rewards on problems that the base does not solve: which seeds grok, when, what transfers.
 
 After Sun et al. 2025 (arXiv 2509.21016): a run groks if its solve rate, long near zero, ends above
-one half. No jax.
+one half. Both are of held-out problems like those trained on: the rate in training is of whatever
+an arm trains on, easier problems too. No jax.
 """
 
 import dataclasses
@@ -10,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_jax.eval.algorithms import seeds_interval
 from rlvr_jax.eval.findings import percent
-from rlvr_jax.eval.intervals import clopper_pearson, mean_interval, zero_upper_bound
+from rlvr_jax.eval.intervals import clopper_pearson, zero_upper_bound
 from rlvr_jax.eval.report import Section
 from rlvr_jax.eval.results import ModelResult
 from rlvr_jax.eval.tables import Table
 
 PART = 'staged'  # of study.arms
 GROKKED = 0.5  # solve rate
-WINDOW = 5  # iterations of the running solve rate
 TRAINED = 'hard'  # the held-out split that is like the problems trained on
 
 
@@ -26,12 +27,14 @@ TRAINED = 'hard'  # the held-out split that is like the problems trained on
 class Run:
   """Training of one arm and seed, with that of the arms it goes on from before it.
 
-  rates f64[N]: share of right completions in each iteration; looks: (iterations, pass@1 on held-out
-  problems) when one was taken.
+  iterations: of all of them; training: the last one's share of right completions, of what the arm
+  trains on (None before there is one). looks: (iterations, pass@1 on held-out problems) when one
+  was taken; none where training asks in another way than the model was measured.
   """
 
   model: ModelResult
-  rates: np.ndarray
+  iterations: int
+  training: float | None
   looks: tuple[tuple[int, float], ...]
 
 
@@ -46,21 +49,18 @@ class ZeroSet:
   exact: np.ndarray | None = None
 
 
-def running(rates: np.ndarray, window: int = WINDOW) -> np.ndarray:
-  """Means of the last `window` values, of fewer at the beginning: f64[N] -> f64[N]."""
-  sums = np.cumsum(np.concatenate([[0.0], np.asarray(rates, np.float64)]))
-  ends = np.arange(1, len(rates) + 1)
-  begins = np.maximum(ends - window, 0)
-  return (sums[ends] - sums[begins]) / (ends - begins)
-
-
 def first_above(values: Sequence[float], steps: Sequence[int]) -> int | None:
   """The first of the steps whose value is above GROKKED; None if there is none."""
   return next((int(s) for v, s in zip(values, steps, strict=True) if v > GROKKED), None)
 
 
-def spliced(parts: Sequence[tuple[Sequence[Mapping[str, Any]], int]]) -> tuple[np.ndarray, tuple]:
-  """(rates, looks) of runs that go on from each other: (metrics rows, iterations) of each."""
+def spliced(
+  parts: Sequence[tuple[Sequence[Mapping[str, Any]], int]],
+) -> tuple[list[float], tuple[tuple[int, float], ...]]:
+  """(share of right completions in each iteration, looks) of runs that go on from each other.
+
+  parts: (metrics rows, iterations) of each.
+  """
   rates: list[float] = []
   looks: list[tuple[int, float]] = []
   for rows, length in parts:
@@ -70,7 +70,7 @@ def spliced(parts: Sequence[tuple[Sequence[Mapping[str, Any]], int]]) -> tuple[n
         rates.append(float(row['pass@1']))
       if row['step'] <= length and 'eval/pass@1' in row:
         looks.append((begun + int(row['step']), float(row['eval/pass@1'])))
-  return np.array(rates), tuple(looks)
+  return rates, tuple(looks)
 
 
 def rates_by_split(model: ModelResult, splits: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -94,7 +94,6 @@ def analyse(
     arms.setdefault(run.model.label or run.model.name, []).append(run)
   return {
     'grokked_above': GROKKED,
-    'window': WINDOW,
     'zero_set': _zero_entry(zero, level) if zero else None,
     'base': _transfer([base], splits, level),
     'arms': {name: _arm(own, splits, level) for name, own in arms.items()},
@@ -104,17 +103,15 @@ def analyse(
 def _arm(runs: Sequence[Run], splits: Mapping[str, str], level: float) -> dict[str, Any]:
   seeds = []
   for run in runs:
-    smooth = running(run.rates)
     held_out = float(rates_by_split(run.model, splits)[TRAINED].mean())
     seeds.append(
       {
         'model': run.model.name,
         'seed': run.model.seed,
         'held_out': held_out,
-        'training': float(smooth[-1]) if len(smooth) else None,
+        'training': run.training,
         'grokked': held_out > GROKKED,
-        'iterations': len(run.rates),
-        'passed_in_training': first_above(smooth.tolist(), range(1, len(smooth) + 1)),
+        'iterations': run.iterations,
         'passed_held_out': first_above([v for _, v in run.looks], [s for s, _ in run.looks]),
       }
     )
@@ -128,12 +125,12 @@ def _arm(runs: Sequence[Run], splits: Mapping[str, str], level: float) -> dict[s
 def _transfer(
   models: Sequence[ModelResult], splits: Mapping[str, str], level: float
 ) -> dict[str, Any]:
-  """Per split pass@1 [value, low, high], the interval over problems, and the seeds' values."""
+  """Per split pass@1 [value, low, high], over problems and seeds, and the seeds' values."""
   each = [rates_by_split(model, splits) for model in models]
   found = {}
   for split in each[0]:
     rates = np.array([one[split] for one in each])
-    band = mean_interval(rates.mean(axis=0), level=level)
+    band = seeds_interval(rates[:, :, None], level=level)
     found[split] = {'pass@1': list(band.at(0)), 'seeds': rates.mean(axis=1).tolist()}
   return found
 
@@ -146,6 +143,7 @@ def _zero_entry(zero: ZeroSet, level: float) -> dict[str, Any]:
     'draws': int(zero.n.min()),
     'unsolved': int(unsolved.sum()),
     'solved': {p: int(c) for p, c in zip(zero.problem_ids, zero.c, strict=True) if c},
+    'level': level,
     # of one problem's solve rate, with zero of `draws`
     'upper_bound': float(zero_upper_bound(int(zero.n.min()), level)),
     'rule_of_three': 3 / int(zero.n.min()),
@@ -173,22 +171,23 @@ def section(found: Mapping[str, Any]) -> Section:
     [
       Table(
         'Seeds that grok',
-        ('arm', 'seeds that grok', 'share', 'iterations to it, training', '... held out', 'end'),
+        ('arm', 'seeds that grok', 'share', 'iterations to it', 'end', 'end, in training'),
         [
           _grok_row(name, arm)
           for name, arm in found['arms'].items()
           if any(seed['iterations'] for seed in arm['seeds'])  # not the base asked once more
         ],
         'Share: with its Clopper-Pearson interval over seeds. Iterations: by seed, those of an '
-        'earlier stage included; a dash where the rate never passed. End: pass@1 on held-out '
-        f'{TRAINED} problems, by seed.',
+        'earlier stage included; a dash where no look passed, or none was taken in this way of '
+        f'asking. End: pass@1 on held-out {TRAINED} problems, by seed. In training: the share of '
+        'right completions in the last iteration, of what the arm trains on.',
       ),
       Table(
         'Transfer: pass@1 by split',
         ('model', *splits),
         rows,
-        'Mean over seeds, with the interval over problems; in brackets the lowest and the highest '
-        'seed.',
+        'Mean over seeds, with the interval over problems and seeds; in brackets the lowest and '
+        'the highest seed.',
       ),
     ],
   )
@@ -204,16 +203,17 @@ def _of(entry: Mapping[str, Any]) -> str:
 def _grok_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
   value, low, high = arm['share']
 
-  def each(key: str) -> str:
-    return ', '.join('-' if s[key] is None else str(s[key]) for s in arm['seeds'])
+  def shares(key: str) -> str:
+    return ', '.join('-' if s[key] is None else percent(s[key]) for s in arm['seeds'])
 
+  passed = [s['passed_held_out'] for s in arm['seeds']]
   return (
     name,
     f'{arm["grokked"]} of {arm["of"]}',
     f'{percent(value)} ({percent(low)} to {percent(high)})',
-    each('passed_in_training'),
-    each('passed_held_out'),
-    ', '.join(percent(s['held_out']) for s in arm['seeds']),
+    ', '.join('-' if step is None else str(step) for step in passed),
+    shares('held_out'),
+    shares('training'),
   )
 
 
@@ -223,7 +223,8 @@ def _zero_text(zero: Mapping[str, Any] | None) -> list[str]:
   text = (
     f'Of {zero["problems"]} problems trained on, the base solved {zero["unsolved"]} in none of '
     f'{zero["draws"]:,} draws each, so that its solve rate there is at most '
-    f'{zero["upper_bound"]:.1e} (95% bound for one problem; 3/n is {zero["rule_of_three"]:.1e}).'
+    f'{zero["upper_bound"]:.1e} ({zero["level"]:.0%} bound for one problem; 3/n is '
+    f'{zero["rule_of_three"]:.1e}).'
   )
   if zero['solved']:
     text += f' The others: {", ".join(f"{p} ({c})" for p, c in zero["solved"].items())}.'
@@ -239,6 +240,6 @@ def _zero_text(zero: Mapping[str, Any] | None) -> list[str]:
 def _rule_text(found: Mapping[str, Any]) -> str:
   return (
     f'A seed groks if pass@1 on held-out {TRAINED} problems ends above {found["grokked_above"]:g}. '
-    f'Time to it: the first iteration where the share of right completions, over the last '
-    f'{found["window"]} iterations of training, is above that.'
+    f'Time to it: the iteration of the first look at held-out {TRAINED} problems while training '
+    'where pass@1 is above that.'
   )

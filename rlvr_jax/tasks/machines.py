@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from rlvr_jax.tasks.problem import Problem, Verdict
 
-VERSION = 'machines-1'
+VERSION = 'machines-2'
 TASK = 'machines'
 LETTERS = 'abcdef'
 PRIMITIVES = '~-+<>'  # reverse, drop the first, double the first, turn left, turn right
@@ -145,7 +145,10 @@ def _texts(split: str, cases: int, rng: random.Random) -> Iterator[str]:
   names = sorted(NAMED)
 
   def chain(length: int) -> str:
-    return ''.join(rng.choice(names) for _ in range(length))
+    while True:
+      found = ''.join(rng.choice(names) for _ in range(length))
+      if _effect(''.join(NAMED[name] for name in found)) != _effect(''):  # DF does nothing
+        return found
 
   while True:
     if split == 'easy':
