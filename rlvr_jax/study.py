@@ -26,6 +26,7 @@ from rlvr_jax.eval.results import MOST_DRAWN, ModelResult
 from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl.report import drawn_table, gap_of, panels_of
 from rlvr_jax.stages import BASE, Measured, Stage
+from rlvr_jax.tasks import mixed
 from rlvr_jax.tasks.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -173,7 +174,8 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
   title = config.study.title or f'{config.name}: base against RL on {problems[0].task}'
   texts = [*config.study.texts.items(), *study_parts.said(models)]
   found = study_parts.results(models, config.evaluate)
-  sections, numbers = sections_of(config, found, extra['entropy'])
+  families = {p.id: str(p.meta[mixed.FAMILY]) for p in problems if mixed.FAMILY in p.meta}
+  sections, numbers = sections_of(config, found, extra['entropy'], families)
   if 'staged' in extra:
     sections.insert(0, grok.section(extra['staged']))
   publish(
@@ -203,10 +205,13 @@ def write(config: config_lib.Config, workdir: pathlib.Path, measured: Measuremen
 
 
 def sections_of(
-  config: config_lib.Config, parts: Sequence[study_parts.Part], searches: Mapping[str, Any]
+  config: config_lib.Config,
+  parts: Sequence[study_parts.Part],
+  searches: Mapping[str, Any],
+  families: Mapping[str, str],
 ) -> tuple[list[Section], dict[str, Any]]:
   """(sections of the parts, keys of results.json: envelope, turns of conversations, longer of
-  settings with checkpoints and seeds)."""
+  settings with checkpoints and seeds). families: of problem ids, in a mixture."""
   e, made, numbers = config.evaluate, [], {'envelope': {}}
   options: dict[str, Any] = {'level': e.confidence, 'seed': config.seed}
   for part in parts:
@@ -218,7 +223,7 @@ def sections_of(
       )
     else:
       own = study_parts.section(part)
-      if part.name == 'dynamics' and (found := longer.results(part, e, config.seed)):
+      if part.name == 'dynamics' and (found := longer.results(part, e, config.seed, families)):
         made.append(longer.section(found))
         numbers['longer'] = longer.entry(found)
     made.append(own)

@@ -48,7 +48,8 @@ def models():
 @pytest.fixture(scope='module')
 def found():
   parts = {part.name: part for part in study_parts.results(models(), EVALUATE)}
-  return longer.results(parts['dynamics'], EVALUATE)
+  [made] = longer.results(parts['dynamics'], EVALUATE)
+  return made
 
 
 def test_runs_of_one_label_are_seeds(found):
@@ -74,8 +75,7 @@ def test_values_are_exact_and_intervals_those_of_problems_and_seeds(found):
 def test_without_exact_chances_it_is_the_estimate_of_samples():
   drawn = [dataclasses.replace(one, exact=None) for one in models()]
   part = next(p for p in study_parts.results(drawn, EVALUATE) if p.name == 'dynamics')
-  found = longer.results(part, EVALUATE)
-  assert found is not None
+  [found] = longer.results(part, EVALUATE)
   assert not found.exact
   ends = [one for one in drawn if one.label == 'sharp' and one.step == 20]
   wanted = np.mean(
@@ -86,8 +86,8 @@ def test_without_exact_chances_it_is_the_estimate_of_samples():
 
 def test_what_is_said_is_what_was_planted(found):
   first, _, last = longer.finding(found)
-  assert first.startswith('pass@1: above the base: up (step 20); sharp (step 20).')
-  assert last.startswith('pass@64: above the base: up (step 20). Below it at the end')
+  assert first.startswith('pass@1: shown to be above the base: up (step 20); sharp (step 20).')
+  assert last.startswith('pass@64: shown to be above the base: up (step 20). Below it at the end')
   assert 'sharp (\u2212' in last
   assert 'up (\u2212' not in last
 
@@ -95,13 +95,43 @@ def test_what_is_said_is_what_was_planted(found):
 def test_no_seeds_no_section():
   own = [one for one in models() if one.seed in (None, 1)]
   part = next(p for p in study_parts.results(own, EVALUATE) if p.name == 'dynamics')
-  assert longer.results(part, EVALUATE) is None
+  assert longer.results(part, EVALUATE) == []
+
+
+def test_each_family_has_its_own_values():
+  families = {problem: 'ab'[i % 2] for i, problem in enumerate(IDS)}
+  part = next(p for p in study_parts.results(models(), EVALUATE) if p.name == 'dynamics')
+  whole, *own = longer.results(part, EVALUATE, families=families)
+  assert [one.family for one in (whole, *own)] == ['', 'a', 'b']
+  for place, one in enumerate(own):
+    np.testing.assert_allclose(
+      one.base.value, pass_at_k.exact(RATES[place::2], one.ks).mean(axis=0), atol=1e-12
+    )
+  ends = [one.settings['up'][-1].band.value for one in (whole, *own)]
+  np.testing.assert_allclose(ends[0], (ends[1] + ends[2]) / 2, atol=1e-12)
+  assert longer.finding(own[1])[0].startswith('b, pass@1:')
+
+
+def test_a_base_at_its_ceiling_is_said_to_be_there():
+  high = [
+    dataclasses.replace(one, exact=dict.fromkeys(IDS, 0.5 if one.role == 'base' else 0.4))
+    for one in models()
+  ]
+  part = next(p for p in study_parts.results(high, EVALUATE) if p.name == 'dynamics')
+  [found] = longer.results(part, EVALUATE)
+  first, _, last = longer.finding(found)
+  assert first.startswith('pass@1: no setting is shown to pass the base. Below it')
+  assert last.startswith('pass@64: the base solves 100.0%, so that nothing can pass it here.')
 
 
 def test_section_and_entry_hold_all_points(found):
-  made = longer.section(found)
-  assert len(made.tables[0].rows) == 5
-  assert b'<svg' in made.plots[0].svg
-  entry = longer.entry(found)
-  assert entry['settings']['up']['steps'][1]['difference']['64'][1] > 0
-  assert entry['settings']['sharp']['seeds'] == [1, 2, 3]
+  made = longer.section([found])
+  [table], [plot] = made.tables, made.plots
+  assert table is not None
+  assert len(table.rows) == 5
+  assert plot is not None
+  assert b'<svg' in plot.svg
+  entry = longer.entry([found])
+  [group] = entry['groups']
+  assert group['settings']['up'][1]['difference']['64'][1] > 0
+  assert entry['seeds']['sharp'] == [1, 2, 3]

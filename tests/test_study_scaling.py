@@ -60,7 +60,9 @@ def test_it_has_a_smoke_form(tmp_path):
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())['longer']
   assert found['exact']
-  assert [s['step'] for s in found['settings']['GRPO']['steps']] == [2, 4]
-  assert {tuple(s['seeds']) for s in found['settings'].values()} == {(1, 2)}
+  assert [group['family'] for group in found['groups']] == ['', 'countdown', 'paths']
+  for group in found['groups']:
+    assert [point['step'] for point in group['settings']['GRPO']] == [2, 4]
+  assert set(map(tuple, found['seeds'].values())) == {(1, 2)}
   page = (tmp_path / 'run' / 'report.html').read_text()
   assert 'Longer training, over seeds' in page

@@ -111,7 +111,7 @@ def test_the_section_has_costs_curves_and_differences(found):
   svg = section.plots[0].svg.decode()
   for text in ('tokens written, a problem', 'tokens written and read', 'talk+value'):
     assert text in svg
-  sections, numbers = study.sections_of(_config(), [found[0]], {})
+  sections, numbers = study.sections_of(_config(), [found[0]], {}, {})
   assert [one.title for one in sections] == ['Conversations']
   assert numbers['turns']['mean_tokens'] == entry['mean_tokens']
   assert set(study.talkers_of(_config())) == {'episode', 'turn', 'blank'}

@@ -7,6 +7,7 @@ every model's exact chances are known, pass@k is exact and problems and seeds ar
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rlvr_jax.eval import figures, pass_at_k
 from rlvr_jax.eval.algorithms import seeds_difference, seeds_interval
 from rlvr_jax.eval.counts import align
 from rlvr_jax.eval.figures import Plot
-from rlvr_jax.eval.findings import signed
+from rlvr_jax.eval.findings import percent, signed
 from rlvr_jax.eval.intervals import Band
 from rlvr_jax.eval.report import Section
 from rlvr_jax.eval.results import ModelResult
@@ -24,6 +25,7 @@ from rlvr_jax.eval.study_parts import Part, axes_of, look, points_text, run_of, 
 from rlvr_jax.eval.tables import Table
 
 TITLE = 'Longer training, over seeds'
+CEILING = 0.99  # a base that solves more has nothing to be passed at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,12 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Longer:
-  """ks: 1, the headline k and the last k. settings: label -> its points, ascending by step."""
+  """ks: 1, the headline k and the last k. settings: label -> its points, ascending by step.
 
+  family: whose problems these are, '' for all.
+  """
+
+  family: str
   ks: tuple[int, ...]
   exact: bool
   base: Band
@@ -46,11 +52,14 @@ class Longer:
   settings: dict[str, tuple[Point, ...]]
 
 
-def results(part: Part, evaluate: dict[str, Any], seed: int = 0) -> Longer | None:
-  """The settings of a part (study_parts, dynamics) that have several runs; None if there are none.
+def results(
+  part: Part, evaluate: Mapping[str, Any], seed: int = 0, families: Mapping[str, str] | None = None
+) -> list[Longer]:
+  """The settings of a part (study_parts, dynamics) that have several runs: over all problems, and
+  over those of each family where there are several (problem id -> its name).
 
   Runs with one label are seeds of a setting. Of their steps those count that all of them have.
-  evaluate: a config's group (confidence, bootstrap).
+  evaluate: a config's group (confidence, bootstrap). Empty where no setting has several runs.
   """
   base, *trained = part.models
   runs: dict[str, dict[str, dict[int, ModelResult]]] = {}
@@ -59,34 +68,45 @@ def results(part: Part, evaluate: dict[str, Any], seed: int = 0) -> Longer | Non
       runs.setdefault(model.label, {}).setdefault(run_of(model), {})[model.step] = model
   runs = {label: own for label, own in runs.items() if len(own) > 1}
   if not runs:
-    return None
+    return []
   ks = np.array([int(part.ks[i]) for i in part.points])
   chosen = [m for own in runs.values() for one in own.values() for m in one.values()]
   known = all(model.exact is not None for model in (base, *chosen))
-  start = _values(base, base, ks, known)
-  options: Any = {
-    'level': evaluate['confidence'],
-    'resamples': evaluate['bootstrap'],
-    'seed': seed,
-  }
-  settings = {}
-  for label, own in runs.items():
-    points = []
-    for step in sorted(set.intersection(*(set(one) for one in own.values()))):
-      values = np.stack([_values(base, one[step], ks, known) for one in own.values()])
-      points.append(
-        Point(
-          step,
-          seeds_interval(values, **options),
-          seeds_difference(values - start[None], **options),
-        )
-      )
-    settings[label] = tuple(points)
+  options = {'level': evaluate['confidence'], 'resamples': evaluate['bootstrap'], 'seed': seed}
+  own_family = np.array([(families or {}).get(p, '') for p in base.counts.problem_ids])
+  names = sorted(set(own_family.tolist()))
+  groups = {'': np.ones(len(own_family), bool)}
+  groups |= {name: own_family == name for name in names if len(names) > 1}
+  values = {model.name: _values(base, model, ks, known) for model in (base, *chosen)}
   seeds = {
     label: tuple(next(iter(one.values())).seed for one in own.values())
     for label, own in runs.items()
   }
-  return Longer(tuple(map(int, ks)), known, seeds_interval(start[None], **options), seeds, settings)
+  found = []
+  for name, which in groups.items():
+    part_of = {model: value[which] for model, value in values.items()}
+    settings = {
+      label: _points(list(own.values()), part_of, part_of[base.name], options)
+      for label, own in runs.items()
+    }
+    start = seeds_interval(part_of[base.name][None], **options)
+    found.append(Longer(name, tuple(map(int, ks)), known, start, seeds, settings))
+  return found
+
+
+def _points(
+  runs: Sequence[Mapping[int, ModelResult]],
+  values: Mapping[str, np.ndarray],  # model -> f64[P, K]
+  start: np.ndarray,
+  options: Any,
+) -> tuple[Point, ...]:
+  """A setting at each step that all of its runs have."""
+  found = []
+  for step in sorted(set.intersection(*(set(run) for run in runs))):
+    each = np.stack([values[run[step].name] for run in runs])
+    band = seeds_interval(each, **options)
+    found.append(Point(step, band, seeds_difference(each - start[None], **options)))
+  return tuple(found)
 
 
 def _values(base: ModelResult, model: ModelResult, ks: np.ndarray, known: bool) -> np.ndarray:
@@ -100,87 +120,97 @@ def _values(base: ModelResult, model: ModelResult, ks: np.ndarray, known: bool) 
 
 
 def finding(found: Longer) -> list[str]:
-  """For each k, which settings ever lie above the base, and which end below it."""
-  texts = []
-  for i, k in enumerate(found.ks):
-    above = {
-      label: [point.step for point in points if point.change.low[i] > 0]
-      for label, points in found.settings.items()
-    }
-    below = [
-      f'{label} ({signed(100 * float(points[-1].change.value[i]), 1)})'
-      for label, points in found.settings.items()
-      if points and points[-1].change.high[i] < 0
-    ]
-    passed = [
-      f'{label} (step{"s" if len(steps) > 1 else ""} {", ".join(map(str, steps))})'
-      for label, steps in above.items()
-      if steps
-    ]
-    text = f'pass@{k}: '
-    text += f'above the base: {"; ".join(passed)}. ' if passed else 'no setting passes the base. '
-    text += f'Below it at the end, in points: {"; ".join(below)}.' if below else 'None ends below.'
-    texts.append(text)
-  return texts
+  """For each k, which settings are ever shown to lie above the base, and which end below it."""
+  return [_finding(found, i, k) for i, k in enumerate(found.ks)]
 
 
-def entry(found: Longer) -> dict[str, Any]:
-  """results.json["longer"]."""
+def _finding(found: Longer, i: int, k: int) -> str:
+  where = f'{found.family}, ' if found.family else ''
+  above = {
+    label: [point.step for point in points if point.change.low[i] > 0]
+    for label, points in found.settings.items()
+  }
+  passed = [
+    f'{label} (step{"s" if len(steps) > 1 else ""} {", ".join(map(str, steps))})'
+    for label, steps in above.items()
+    if steps
+  ]
+  below = [
+    f'{label} ({signed(100 * float(points[-1].change.value[i]), 1)})'
+    for label, points in found.settings.items()
+    if points and points[-1].change.high[i] < 0
+  ]
+  base = float(found.base.value[i])
+  text = f'{where}pass@{k}: '
+  if passed:
+    text += f'shown to be above the base: {"; ".join(passed)}. '
+  elif base > CEILING:
+    text += f'the base solves {percent(base)}, so that nothing can pass it here. '
+  else:
+    text += 'no setting is shown to pass the base. '
+  if below:
+    return text + f'Below it at the end, in points: {"; ".join(below)}.'
+  return text + 'None is shown to end below it.'
+
+
+def entry(found: Sequence[Longer]) -> dict[str, Any]:
+  """results.json["longer"]; `groups` has all problems first, then each family."""
+  first = found[0]
   return {
-    'ks': list(found.ks),
-    'exact': found.exact,
-    'base': {str(k): list(found.base.at(i)) for i, k in enumerate(found.ks)},
-    'finding': finding(found),
-    'settings': {
-      label: {
-        'seeds': list(found.seeds[label]),
-        'steps': [
-          {
-            'step': point.step,
-            'pass_at_k': {str(k): list(point.band.at(i)) for i, k in enumerate(found.ks)},
-            'difference': {str(k): list(point.change.at(i)) for i, k in enumerate(found.ks)},
-          }
-          for point in points
-        ],
+    'ks': list(first.ks),
+    'exact': first.exact,
+    'seeds': {label: list(seeds) for label, seeds in first.seeds.items()},
+    'finding': [text for one in found for text in finding(one)],
+    'groups': [
+      {
+        'family': one.family,
+        'base': {str(k): list(one.base.at(i)) for i, k in enumerate(one.ks)},
+        'settings': {
+          label: [
+            {
+              'step': point.step,
+              'pass_at_k': {str(k): list(point.band.at(i)) for i, k in enumerate(one.ks)},
+              'difference': {str(k): list(point.change.at(i)) for i, k in enumerate(one.ks)},
+            }
+            for point in points
+          ]
+          for label, points in one.settings.items()
+        },
       }
-      for label, points in found.settings.items()
-    },
+      for one in found
+    ],
   }
 
 
-def section(found: Longer) -> Section:
+def section(found: Sequence[Longer]) -> Section:
   """The report's section."""
-  count = sum(len(points) for points in found.settings.values())
-  kind = 'exact' if found.exact else 'estimated from samples'
+  count = sum(len(points) for one in found for points in one.settings.values())
+  kind = 'exact' if found[0].exact else 'estimated from samples'
   text = (
     f'Means over training seeds; pass@k is {kind}. Intervals cover the choice of problems and of '
-    f'seeds. "Above" and "below" are said where the interval of the difference excludes 0; '
-    f'{count} differences are looked at for each k, and nothing is corrected for that.'
+    f'seeds. "Shown" is said where the interval of the difference excludes 0; {count} differences '
+    'are looked at for each k, and nothing is corrected for that.'
   )
-  return Section(TITLE, [text, *finding(found)], [figure(found)], [_table(found)])
+  said = [text for one in found for text in finding(one)]
+  return Section(TITLE, [text, *said], [figure(one) for one in found], [_table(found)])
 
 
-def _table(found: Longer) -> Table:
-  rows = [
-    ['base', '', 0, *(triple(found.base, i) for i in range(len(found.ks))), *[None] * len(found.ks)]
-  ]
-  for label, points in found.settings.items():
-    for point in points:
-      rows.append(
-        [
-          label,
-          len(found.seeds[label]),
-          point.step,
-          *(triple(point.band, i) for i in range(len(found.ks))),
-          *(points_text(point.change, i) for i in range(len(found.ks))),
-        ]
-      )
+def _table(found: Sequence[Longer]) -> Table:
+  ks = found[0].ks
+  places = range(len(ks))
+  rows = []
+  for one in found:
+    shown = one.family or 'all'
+    rows.append([shown, 'base', 0, *(triple(one.base, i) for i in places), *[None] * len(ks)])
+    for label, points in one.settings.items():
+      for point in points:
+        values = (triple(point.band, i) for i in places)
+        changes = (points_text(point.change, i) for i in places)
+        rows.append([shown, label, point.step, *values, *changes])
   return Table(
     TITLE,
     [
-      'setting', 'seeds', 'step',
-      *(f'pass@{k}' for k in found.ks),
-      *(f'points at k = {k}' for k in found.ks),
+      'problems', 'setting', 'step', *(f'pass@{k}' for k in ks), *(f'points at k = {k}' for k in ks)
     ],
     rows,
     'Points: difference from the base, paired by problem.',
@@ -208,9 +238,10 @@ def figure(found: Longer) -> Plot:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
   handles, names = panels[0].get_legend_handles_labels()
   picture.legend(handles, names, loc='outside lower center', ncols=1, fontsize=9)
+  name = f'longer_{found.family}' if found.family else 'longer'
   return Plot(
-    'longer',
-    TITLE,
+    name,
+    f'{TITLE}: {found.family or "all problems"}',
     'Left: one try. Right: the last k. Bands: intervals over problems and seeds; dotted: the base.',
     figures.to_svg(picture),
   )
