@@ -18,6 +18,13 @@ SEEDS = (1, 2, 3)
 ITERATIONS = 500  # the quickstart has 50
 RESET_EVERY = 100
 MEASURE = (50, 100, 200, 350)
+FAR = {
+  'problems': 4000, 'size': 6, 'walls': 14, 'longest': 12, 'nearest': 8, 'fewest': 1, 'seed': 1,
+}  # fmt: skip
+MIXTURE = {
+  **{name: {'params': families.FAMILIES[name]['task.params']} for name in ('countdown', 'paths')},
+  'far': {'name': 'paths', 'params': FAR},
+}
 # of the KL term: the straight-through estimate, whose gradient is that of the reverse KL
 KL = {'train.kl_in': 'loss', 'train.kl_kind': 'k3_st', 'train.kl_coef': 0.05}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,9 +49,11 @@ def get_config(arg: str = ''):
   config = quickstart.get_config()
   families.use(config, 'paths')  # the sizes, which are those of countdown too
   config.task.name = 'mixed'
-  config.task.params = base.dotted(
-    {name: {'params': families.FAMILIES[name]['task.params']} for name in ('countdown', 'paths')}
-  )
+  config.task.params = base.dotted(MIXTURE)
+  config.task.holdout = 300
+  # pass@k is exact: the draws are a check on it
+  config.evaluate.update({'n': 128, 'headline_k': 32, 'problems': 300})
+  config.sampling.update({'prompt_capacity': 24, 'max_tokens': 16})
   config.distill.update({'steps': 1000, 'noise': 0.4, 'eval_every': 0, 'checkpoint_every': 500})
   config.train.iterations = ITERATIONS
   config.train.update({'eval_every': 0, 'checkpoint_every': 50, 'keep': 2})

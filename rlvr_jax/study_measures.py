@@ -26,7 +26,7 @@ from rlvr_jax.sampling.local import hand_over_locally
 from rlvr_jax.stages import Measured, Start
 from rlvr_jax.tasks.load import content_hash, solutions_of
 from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.registry import verifier_name, verifier_version
+from rlvr_jax.tasks.registry import verifiers_of
 
 MARKS = 'measured'  # WORKDIR/measured/NAME.json: what was asked, and exact chances
 
@@ -101,7 +101,7 @@ def _asked(own: config_lib.Config, one: Measured, problems: Sequence[Problem]) -
     'data': content_hash(own.task),
     'template': own.task.template,
     'turns': [own.task.environment, own.task.turns],
-    'verifier': '+'.join(map(verifier_version, dict.fromkeys(map(verifier_name, problems)))),
+    'verifier': verifiers_of(problems),
     'seed': own.seed,
     'n': e.n,
     'first': s.first,

@@ -56,7 +56,7 @@ def test_runs_of_one_label_are_seeds(found):
   assert list(found.settings) == ['up', 'sharp']  # one run alone is no setting with seeds
   assert found.seeds == {'up': (1, 2, 3), 'sharp': (1, 2, 3)}
   assert [point.step for point in found.settings['up']] == [10, 20]
-  assert found.ks == (1, 16, 64)
+  assert found.ks == (1, 16, 256, 1024)
   assert found.exact
 
 
@@ -77,6 +77,7 @@ def test_without_exact_chances_it_is_the_estimate_of_samples():
   part = next(p for p in study_parts.results(drawn, EVALUATE) if p.name == 'dynamics')
   [found] = longer.results(part, EVALUATE)
   assert not found.exact
+  assert found.ks == (1, 16, 64)
   ends = [one for one in drawn if one.label == 'sharp' and one.step == 20]
   wanted = np.mean(
     [pass_at_k.estimate(e.counts.n, e.counts.c, found.ks).mean(axis=0) for e in ends], axis=0
@@ -85,9 +86,11 @@ def test_without_exact_chances_it_is_the_estimate_of_samples():
 
 
 def test_what_is_said_is_what_was_planted(found):
-  first, _, last = longer.finding(found)
+  first, middle, last, most = longer.finding(found)
+  assert most.startswith('pass@1024')
   assert first.startswith('pass@1: shown to be above the base: up (step 20); sharp (step 20).')
-  assert last.startswith('pass@64: shown to be above the base: up (step 20). Below it at the end')
+  assert middle.startswith('pass@16: shown to be above the base: up (step 20).')
+  assert last.startswith('pass@256: no setting is shown to pass the base. Below it at the end')
   assert 'sharp (\u2212' in last
   assert 'up (\u2212' not in last
 
@@ -119,9 +122,9 @@ def test_a_base_at_its_ceiling_is_said_to_be_there():
   ]
   part = next(p for p in study_parts.results(high, EVALUATE) if p.name == 'dynamics')
   [found] = longer.results(part, EVALUATE)
-  first, _, last = longer.finding(found)
+  first, *_, last = longer.finding(found)
   assert first.startswith('pass@1: no setting is shown to pass the base. Below it')
-  assert last.startswith('pass@64: the base solves 100.0%, so that nothing can pass it here.')
+  assert last.startswith('pass@1024: the base solves 100.0%, so that nothing can pass it here.')
 
 
 def test_section_and_entry_hold_all_points(found):
@@ -133,5 +136,5 @@ def test_section_and_entry_hold_all_points(found):
   assert b'<svg' in plot.svg
   entry = longer.entry([found])
   [group] = entry['groups']
-  assert group['settings']['up'][1]['difference']['64'][1] > 0
+  assert group['settings']['up'][1]['difference']['16'][1] > 0
   assert entry['seeds']['sharp'] == [1, 2, 3]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlvr_jax.eval import samples, shards
+from rlvr_jax.tasks.registry import same_verifiers
 
 SETTINGS = {'temperature': 0.6, 'top_p': 0.95, 'max_tokens': 16}
 
@@ -188,6 +189,22 @@ def test_verifier_versions_are_never_averaged(store):
   write(store, [make_row('p1', 1, verifier='exact-2')])
   with pytest.raises(ValueError, match=r"'exact-1' .*part-00000.*'exact-2' .*part-00001"):
     store.counts('base', 'sums')
+
+
+def test_a_mixture_has_a_verifier_for_each_problem(store):
+  """Different verifiers of different problems may stand together; two versions of one may not."""
+  write(store, [make_row('p1', 0, verifier='sums:1'), make_row('p2', 0, verifier='roots:1')])
+  assert store.settings('base', 'sums')['verifier'] == 'roots:1 + sums:1'
+  assert store.counts('base', 'sums').n.tolist() == [1, 1]
+  write(store, [make_row('p2', 1, verifier='sums:1')])  # of one problem, two verifiers
+  with pytest.raises(ValueError, match=r'several verifier versions'):
+    store.counts('base', 'sums')
+  write(store, [make_row('p1', 0, verifier='sums:1')], model='other')
+  write(store, [make_row('p2', 0, verifier='sums:2')], model='other')
+  with pytest.raises(ValueError, match=r"several verifier versions: 'sums:1'"):
+    store.counts('other', 'sums')
+  assert same_verifiers('sums:1', 'roots:1 + sums:1')
+  assert not same_verifiers('sums:1', 'roots:1 + sums:2')
 
 
 def test_repeated_keys_are_named_with_their_shards(store):

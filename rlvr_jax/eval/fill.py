@@ -28,7 +28,7 @@ from rlvr_jax.sampling.shapes import shape_of
 from rlvr_jax.sampling.types import Completion, Item, Sampling
 from rlvr_jax.tasks.pool import VerifierPool
 from rlvr_jax.tasks.problem import Problem
-from rlvr_jax.tasks.registry import verifier_name, verifier_version
+from rlvr_jax.tasks.registry import same_verifiers, verifiers_of
 
 SHOWN_EVERY_S = 1.0
 
@@ -123,10 +123,10 @@ def sample_into_store(
 
 def check_verifier(store: SampleStore, subject: Subject) -> None:
   """ValueError if the store holds verdicts of another version of the problems' verifier."""
-  version = verifier_version(verifier_name(subject.problems[0]))
+  version = verifiers_of(subject.problems)
   if subject.task in store.models().get(subject.name, ()):
     before = store.settings(subject.name, subject.task)['verifier']
-    if before != version:
+    if not same_verifiers(before, version):
       raise ValueError(
         f'{store.root / subject.name} holds verdicts of {before!r}, but the verifier is now '
         f'{version!r}; sample into another --workdir'

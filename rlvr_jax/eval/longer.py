@@ -25,6 +25,7 @@ from rlvr_jax.eval.study_parts import Part, axes_of, look, points_text, run_of, 
 from rlvr_jax.eval.tables import Table
 
 TITLE = 'Longer training, over seeds'
+EXACT_KS = (1, 16, 256, 1024)  # where chances are known, k is not bound by the draws
 CEILING = 0.99  # a base that solves more has nothing to be passed at
 
 
@@ -39,7 +40,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Longer:
-  """ks: 1, the headline k and the last k. settings: label -> its points, ascending by step.
+  """ks: 1, the headline k and n, or EXACT_KS. settings: label -> its points, ascending by step.
 
   family: whose problems these are, '' for all.
   """
@@ -69,9 +70,9 @@ def results(
   runs = {label: own for label, own in runs.items() if len(own) > 1}
   if not runs:
     return []
-  ks = np.array([int(part.ks[i]) for i in part.points])
   chosen = [m for own in runs.values() for one in own.values() for m in one.values()]
   known = all(model.exact is not None for model in (base, *chosen))
+  ks = np.array(EXACT_KS if known else [int(part.ks[i]) for i in part.points])
   options = {'level': evaluate['confidence'], 'resamples': evaluate['bootstrap'], 'seed': seed}
   own_family = np.array([(families or {}).get(p, '') for p in base.counts.problem_ids])
   names = sorted(set(own_family.tolist()))

@@ -342,7 +342,7 @@ def print_settings(
     (
       'problems',
       f'{len(problems):,} of {problems[0].task}, template {config.task.template}, verifier '
-      f'{verifier_name(problems[0])}',
+      f'{", ".join(dict.fromkeys(map(verifier_name, problems)))}',
     ),
     (
       'draws',

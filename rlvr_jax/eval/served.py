@@ -37,7 +37,12 @@ from rlvr_jax.tasks.given import check_remembered
 from rlvr_jax.tasks.load import content_hash
 from rlvr_jax.tasks.pool import VerifierPool, pool_of
 from rlvr_jax.tasks.problem import Problem, Verdict
-from rlvr_jax.tasks.registry import verifier_name, verifier_version
+from rlvr_jax.tasks.registry import (
+  same_verifiers,
+  verifier_name,
+  verifier_version,
+  verifiers_of,
+)
 
 _ALIKE = 3  # problems, and completions of each, of which all being one text is told
 
@@ -83,7 +88,7 @@ def draw(
   name = name or e.name or store_name(server.name)
   store, task = SampleStore(workdir / 'samples'), problems[0].task
   store.check_writable()
-  _check_verifier(store, name, problems[0])
+  _check_verifier(store, name, problems)
   if data == 'by problem':
     check_remembered(store.root / name / task / 'problems.json', list(problems))
   if show:
@@ -153,11 +158,11 @@ def settings_of(config: Config, server: Server, data: str) -> dict[str, Any]:
   }
 
 
-def _check_verifier(store: SampleStore, name: str, problem: Problem) -> None:
-  version = verifier_version(verifier_name(problem))
-  if problem.task in store.models().get(name, ()):
-    before = store.settings(name, problem.task)['verifier']
-    if before != version:
+def _check_verifier(store: SampleStore, name: str, problems: Sequence[Problem]) -> None:
+  version, task = verifiers_of(problems), problems[0].task
+  if task in store.models().get(name, ()):
+    before = store.settings(name, task)['verifier']
+    if not same_verifiers(before, version):
       raise ValueError(
         f'{store.root / name} holds verdicts of {before!r}, but the verifier is now {version!r}; '
         'sample into another --workdir'

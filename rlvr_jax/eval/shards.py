@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rlvr_jax import hosts, paths
+from rlvr_jax.tasks import registry
 
 KEY = ('task', 'problem_id', 'visit', 'sample')
 METADATA_KEY = b'rlvr_jax.samples'
@@ -297,23 +298,32 @@ def read_shard(path: pathlib.Path, columns: list[str]) -> pa.Table:
   return table.replace_schema_metadata(None)
 
 
-def check_verifiers(paths: list[pathlib.Path], tables: list[pa.Table]) -> None:
+def check_verifiers(paths: list[pathlib.Path], tables: list[pa.Table]) -> str:
+  """The version of the verifier that judged all of it; of a mixture of tasks those of its
+  verifiers, joined (registry.verifiers_of).
+
+  ValueError for two versions of a verifier, or of the verdicts of a problem. Tables have the
+  columns problem_id and verifier.
+  """
   where: dict[str, str] = {}
   for path, table in zip(paths, tables, strict=True):
     for version in table['verifier'].unique().to_pylist():
       where.setdefault(version, path.name)
   if len(where) > 1:
-    named = ', '.join(f'{version!r} (first in {name})' for version, name in where.items())
-    raise ValueError(
-      f'{paths[0].parent} holds verdicts of several verifier versions: {named}. They are never '
-      'averaged: sample into another --workdir with one of them'
-    )
+    names = {version.rpartition(':')[0] for version in where}
+    rows = pa.concat_tables([table.select(['problem_id', 'verifier']) for table in tables])
+    pairs = len(rows.group_by(['problem_id', 'verifier']).aggregate([]))
+    if len(names) < len(where) or pairs > len(rows['problem_id'].unique()):
+      named = ', '.join(f'{version!r} (first in {name})' for version, name in where.items())
+      raise ValueError(
+        f'{paths[0].parent} holds verdicts of several verifier versions: {named}. They are never '
+        'averaged: sample into another --workdir with one of them'
+      )
+  return registry.joined(where)
 
 
 def agreed_verifier(paths: list[pathlib.Path]) -> str:
-  tables = [read_shard(path, ['verifier']) for path in paths]
-  check_verifiers(paths, tables)
-  return tables[0]['verifier'][0].as_py()
+  return check_verifiers(paths, [read_shard(path, ['problem_id', 'verifier']) for path in paths])
 
 
 def codes(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:

@@ -11,7 +11,7 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +107,22 @@ def verifier_version(name: str) -> str:
     module, inner = call
     return f'{name.partition(":")[0]}:{module.version(inner)}'
   return user_file.version(*_file_and_function(name))
+
+
+def joined(versions: Iterable[str]) -> str:
+  """One text for the versions of a mixture's verifiers; of one it is that."""
+  return ' + '.join(sorted(set(versions)))
+
+
+def verifiers_of(problems: Iterable[Problem]) -> str:
+  """The versions of the verifiers that judge these problems (joined)."""
+  return joined(verifier_version(verifier_name(problem)) for problem in problems)
+
+
+def same_verifiers(before: str, now: str) -> bool:
+  """Whether verdicts of these versions (joined) may stand together: earlier ones may be of some
+  of a mixture's problems only."""
+  return set(before.split(' + ')) <= set(now.split(' + '))
 
 
 def runs_programs(name: str) -> bool:
