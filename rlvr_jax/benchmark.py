@@ -160,4 +160,5 @@ def _write(
     texts=list(config.study.texts.items()),
     missing=missing,
     reports=config.benchmark.reports,
+    controls=table.controls(config),
   )

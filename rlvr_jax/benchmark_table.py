@@ -127,3 +127,8 @@ def study_of(config: Config, family: str) -> Config:
 def labels(config: Config) -> dict[str, str]:
   """What each method is, in a few words."""
   return {name: str(given.get('label', '')) for name, given in methods(config).items()}
+
+
+def controls(config: Config) -> list[str]:
+  """The methods whose reward is none (reward.control)."""
+  return [name for name, given in methods(config).items() if given.get('reward.control')]

@@ -183,6 +183,39 @@ def test_who_wins_in_one_family_only_is_named(planted):
   assert 'in each of a and b. In a alone: good. In b alone: timid.' in said
 
 
+def test_areas_are_paired_with_the_reference_and_the_base(planted):
+  base, methods = planted
+  family = leaderboard.score('toy', base, methods, RULES)
+  good, grpo = family.row('good'), family.row('grpo')
+  assert good.area_gain is not None
+  assert good.area_gain[0] == pytest.approx(good.area[0] - grpo.area[0], abs=1e-12)
+  assert good.area_change[0] == pytest.approx(good.area[0] - family.area[0], abs=1e-12)
+  assert grpo.area_gain is None
+  alone = seeds_difference(
+    np.stack(
+      [
+        pass_at_k.estimate(a.counts.n, a.counts.c, pass_at_k.k_grid(256))
+        - pass_at_k.estimate(b.counts.n, b.counts.c, pass_at_k.k_grid(256))
+        for a, b in zip(methods['good'], methods['grpo'], strict=True)
+      ]
+    )
+    @ leaderboard.area_weights(pass_at_k.k_grid(256))[:, None],
+    resamples=400,
+  )
+  np.testing.assert_allclose(good.area_gain, alone.at(0), atol=1e-12)
+
+
+def test_controls_are_in_the_table_and_not_in_the_figure(planted):
+  base, methods = planted
+  family = leaderboard.score('toy', base, methods, RULES)
+  plot = leaderboard_page.plane(family, RULES, list(methods), ['greedy'])
+  assert plot is not None
+  assert 'Controls (greedy) are in the table' in plot.caption
+  whole = leaderboard_page.plane(family, RULES, list(methods))
+  assert whole is not None
+  assert len(plot.svg) < len(whole.svg)
+
+
 def test_a_training_that_ended_early_is_marked(planted):
   base, methods = planted
   rules = Rules(k=256, margin=0.02, resamples=400, tokens=1_002)

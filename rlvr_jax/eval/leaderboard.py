@@ -64,7 +64,8 @@ class Rules:
 class Row:
   """A method in a family; shares of problems, each with its interval.
 
-  area: mean of pass@k over log k from 1 to k. lost, gained: share of problems that only the base,
+  area: mean of pass@k over log k from 1 to k; area_gain, area_change: less the reference's (None
+  for that itself), less the base's. lost, gained: share of problems that only the base,
   only the method solved in all its draws. short: a training ended before the budget. gain: pass@1
   less the reference's (None for that itself). change: pass@k less the base's; bound: its one-sided
   lower bound.
@@ -76,6 +77,8 @@ class Row:
   first: Triple
   last: Triple
   area: Triple
+  area_gain: Triple | None
+  area_change: Triple
   lost: Triple
   gained: Triple
   tokens: float
@@ -163,11 +166,15 @@ def _row(
   rules: Rules,
 ) -> Row:
   band: Band = seeds_interval(values, **rules.options)
-  area = seeds_interval((values @ weights)[:, :, None], **rules.options)
+  areas = (values @ weights)[:, :, None]
+  area = seeds_interval(areas, **rules.options)
+  area_change = seeds_difference(areas - (start @ weights)[None, :, None], **rules.options).at(0)
   last = values[:, :, [-1]] - start[None, :, [-1]]
   change, bound = (seeds_difference(last, **o) for o in (rules.options, rules.one_sided))
-  gain = None
+  gain = area_gain = None
   if method != rules.reference:
+    others = (reference @ weights)[:, :, None]
+    area_gain = seeds_difference(areas - others, **rules.options).at(0)
     gain = seeds_difference(values[:, :, [0]] - reference[:, :, [0]], **rules.options).at(0)
   solved = np.stack([align(base, one.counts)[1].c > 0 for one in own])
   there = base.c > 0
@@ -182,6 +189,8 @@ def _row(
     band.at(0),
     band.at(len(weights) - 1),
     area.at(0),
+    area_gain,
+    area_change,
     lost,
     gained,
     float(np.mean([one.tokens for one in own])),

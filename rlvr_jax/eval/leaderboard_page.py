@@ -29,11 +29,13 @@ def write(
   texts: Sequence[tuple[str, str]] = (),
   missing: Sequence[str] = (),
   reports: bool = True,
+  controls: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Writes leaderboard.html and results.json into workdir; returns the latter.
 
   labels: what each method is, in a few words. texts: (heading, paragraphs) said first. missing:
-  families still to be measured. reports: whether each family has its own.
+  families still to be measured. reports: whether each family has its own. controls: methods in the
+  tables, not in the figures: they fall so far that nothing else could be seen.
   """
   found = {
     **leaderboard.document(families, rules, missing),
@@ -57,7 +59,7 @@ def write(
         tables=[_standings(families, rules)],
       ),
       *(Section(heading, text.split('\n\n')) for heading, text in texts),
-      *(_family(family, rules, labels, reports) for family in families),
+      *(_family(family, rules, labels, reports, controls) for family in families),
     ],
     provenance=provenance,
     closing=[Section('Methods and limits', _limits(rules))],
@@ -98,7 +100,9 @@ def _standings(families: Sequence[Family], rules: Rules) -> Table | None:
   )
 
 
-def _family(family: Family, rules: Rules, labels: Mapping[str, str], reports: bool) -> Section:
+def _family(
+  family: Family, rules: Rules, labels: Mapping[str, str], reports: bool, controls: Sequence[str]
+) -> Section:
   n = family.n
   telling = (
     f'{rules.reference} is shown to be inferior to the base at k = {rules.k:,}: the family tells '
@@ -108,14 +112,15 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str], reports: bo
     f'k = {rules.k:,}. No method is ranked by this family.'
   )
   scores = map(interval, (family.first, family.last, family.area))
-  base = ['base', *(None,) * 5, *scores, *(None,) * 3, 'what all start from']
+  base = ['base', *(None,) * 5, *scores, *(None,) * 5, 'what all start from']
   rows = [base, *(_cells(row, labels, family.problems) for row in family.rows)]
   table = Table(
     f'Scores on {family.name}',
     [
       'method', 'beats', 'keeps', f'pass@1, points against {rules.reference}',
       f'pass@{rules.k:,}, points against base', 'one-sided bound', 'pass@1', f'pass@{rules.k:,}',
-      'area', 'lost', 'gained', 'tokens', 'what it is',
+      'area', f'area, points against {rules.reference}', 'area, points against base', 'lost',
+      'gained', 'tokens', 'what it is',
     ],
     rows,
     f'Area: mean of pass@k over log k from 1 to {rules.k:,}. Lost and gained: of {family.problems} '
@@ -131,7 +136,9 @@ def _family(family: Family, rules: Rules, labels: Mapping[str, str], reports: bo
     said.append(
       f'The models, their curves and completions: {family.name}/report.html beside this page.'
     )
-  return Section(family.name.capitalize(), said, [plane(family, rules, list(labels))], [table])
+  return Section(
+    family.name.capitalize(), said, [plane(family, rules, list(labels), controls)], [table]
+  )
 
 
 def _power(family: Family, rules: Rules) -> str:
@@ -157,6 +164,8 @@ def _cells(row: Row, labels: Mapping[str, str], problems: int) -> list[Any]:
     _points(row.change),
     signed(100 * row.bound, 1),
     *map(interval, (row.first, row.last, row.area)),
+    _points(row.area_gain),
+    _points(row.area_change),
     _problems(row.lost, problems),
     _problems(row.gained, problems),
     round(row.tokens),
@@ -181,35 +190,37 @@ def _points(triple: Triple | None) -> str | None:
 
 
 @figures.drawn
-def plane(family: Family, rules: Rules, order: Sequence[str]) -> Plot:
+def plane(family: Family, rules: Rules, order: Sequence[str], controls: Sequence[str] = ()) -> Plot:
   """Each method by what it gains at pass@1 over the reference and changes at pass@k.
 
-  order: the methods; a method's place gives its colour and marker.
+  order: the methods; the place of one that is shown gives its colour and marker.
   """
-  count = len(family.rows)
+  shown = [name for name in order if name not in controls]
+  count = len(shown)
   figure = Figure(figsize=(6.4, 4.6 + 0.2 * -(-count // 3)), layout='constrained')
   axes = figure.subplots()
   axes.axvline(0, color='#666666', linewidth=1)
   axes.axhline(0, color='#666666', linewidth=1)
   axes.axhline(-100 * rules.margin, color='#D55E00', linewidth=1, linestyle='--')
-  for place, row in enumerate(family.row(name) for name in order):
+  for place, row in enumerate(family.row(name) for name in shown):
     x, y = (_ends(row.gain or (0.0, 0.0, 0.0)), _ends(row.change))
     axes.errorbar(
       x[0], y[0], xerr=x[1], yerr=y[1], color=COLOURS[place % len(COLOURS)],
       marker=MARKERS[(place + place // len(COLOURS)) % len(MARKERS)], markersize=7, capsize=2,
       elinewidth=1, linestyle='none', label=row.method,
     )  # fmt: skip
-  shown = FuncFormatter(lambda v, _: f'{v:+g}')
-  axes.xaxis.set_major_formatter(shown)
-  axes.yaxis.set_major_formatter(shown)
+  signs = FuncFormatter(lambda v, _: f'{v:+g}')
+  axes.xaxis.set_major_formatter(signs)
+  axes.yaxis.set_major_formatter(signs)
   axes.set_xlabel(f'pass@1 against {rules.reference}, points')
   axes.set_ylabel(f'pass@{rules.k:,} against the base, points')
   axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9)
+  left_out = f' Controls ({", ".join(controls)}) are in the table.' if controls else ''
   return Plot(
     f'plane_{family.name}',
     f'{family.name.capitalize()}: one try against many',
     f'Up and to the right is better. Dashed: the margin of {100 * rules.margin:g} points. Bars: '
-    f'{rules.level:.0%} intervals over problems and seeds.',
+    f'{rules.level:.0%} intervals over problems and seeds.{left_out}',
     figures.to_svg(figure),
   )
 
