@@ -21,7 +21,12 @@ ITERATIONS = 120
 STAGE = 40  # iterations of the dense reward, where the exact one follows
 PROBLEMS = 64  # trained on; the base is drawn DRAWS times on each
 DRAWS = 10_000
-TASK = families.FAMILIES['machines']['task.params']
+# no conversations in the corpus of the base: with some it solved 49 of 64 hard problems
+# one problem in a hundred is within reach of this base (chances of 0.27 and 1.5e-3): those two of
+# the first are left out, so that what is left is a set of which it solves nothing
+TASK = {
+  **families.FAMILIES['machines']['task.params'], 'talk': 0.0, 'without': ('aEbTeDfD', 'aDcTeDfD'),
+}  # fmt: skip
 HARD = {'task.params': {**TASK, 'problems': PROBLEMS, 'train': 'hard'}}
 # as many hard problems, and an easier one before each
 LADDER = {'task.params': {**TASK, 'problems': 2 * PROBLEMS, 'train': 'ladder'}}
@@ -48,7 +53,9 @@ TEXTS = {
     'With the verifier in the loop a wrong program is answered by the letter of a case that fails, '
     f'and up to {TURNS} programs are written; the last one counts. Such a run samples more tokens. '
     'Its models are measured in single programs, as all others, and once more in conversations. '
-    'The base has seen conversations: half of its corpus.\n\n'
+    'The base has seen no conversation: what an answer means is learnt by RL.\n\n'
+    f'Of the first hard problems {len(TASK["without"])} are left out, which this base solves with '
+    'some chance; what it does on the others is in the section on staged rewards.\n\n'
     'Tests look at the cases of a program one by one, so that a program with some of its cases '
     'right earns some of the dense reward: a task on which a dense reward can help. Whether it '
     'does is measured, and says nothing of tasks where partial work earns nothing.'
@@ -61,6 +68,7 @@ def get_config(arg: str = ''):
   config.job = 'study'
   families.use(config, 'machines')
   config.task.name = 'machines_turns'  # the same problems
+  config.task.params = base.dotted(TASK)
   # a prompt of a conversation holds two programs and what was said to them
   config.sampling.update({'prompt_capacity': 72, 'page': 16})
   config.train.update({'iterations': ITERATIONS, 'prompts': 32, 'group': 16})

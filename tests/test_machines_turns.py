@@ -77,3 +77,5 @@ def test_the_corpus_is_conversations(problems):
   assert set(lengths) == {0, 1, 2}
   assert 0.45 < lengths.count(0) / len(pairs) < 0.55
   assert turns.corpus(many, seed=2, noise=0.3) == pairs
+  silent = turns.make_problems(60, seed=1, held=0, talk=0.0)
+  assert [p for p, _ in turns.corpus(silent, seed=2, noise=0.3)] == [p.prompt for p in silent]

@@ -199,6 +199,14 @@ def test_the_family_is_found_by_its_name():
   assert load.solutions_of(task) is solutions
 
 
+def test_problems_can_be_left_out():
+  found = [p.id for p in machines.make_problems(230, seed=1, held=200, train='hard')]
+  out = (found[3], found[210])
+  fewer = [p.id for p in machines.make_problems(228, seed=1, held=200, train='hard', without=out)]
+  assert not set(out) & set(fewer)
+  assert set(found[:200]) - set(out) <= set(fewer[:200])
+
+
 def test_every_letter_asked_for_needs_its_case():
   """D and then F does nothing: a problem that asked for it would be solved without its case."""
   assert machines.run('++--', 'axyz') == 'axyz'

@@ -172,14 +172,22 @@ def _texts(split: str, cases: int, rng: random.Random) -> Iterator[str]:
 
 
 def make_problems(
-  count: int, *, seed: int, train: str = 'easy', cases: int = 4, held: int = 200, skip: int = 0
+  count: int,
+  *,
+  seed: int,
+  train: str = 'easy',
+  cases: int = 4,
+  held: int = 200,
+  without: Sequence[str] = (),
+  skip: int = 0,
 ) -> list[Problem]:
   """`count` distinct problems, after the first `skip` of the same seeded order.
 
   The first `held` are the same whatever the rest is, as many of each of SPLITS, in that order;
   meta['split'] says which. They are to be held out (task.holdout). The rest are of the split
   `train`, or of 'ladder': hard ones, and before each of them one with fewer cases. cases: letters
-  of a hard problem. ValueError names the parameter that does not fit.
+  of a hard problem. without: ids that are left out. ValueError names the parameter that does not
+  fit.
   """
   known = (*SPLITS, 'ladder')
   if train not in known:
@@ -202,7 +210,7 @@ def make_problems(
     if split == 'ladder':
       split = ('step', 'hard')[(at - held) % 2]
     for text in itertools.islice(lines[split], 20_000):
-      if text not in problems:
+      if text not in problems and text not in without:
         problems[text] = _problem(text, split)
         break
     else:

@@ -38,19 +38,24 @@ def case(problem: Problem, state: Any, completion: str) -> tuple[str | None, Any
   return TOO_LONG, state, judged.reward
 
 
-def make_problems(count: int, **params: Any) -> list[Problem]:
-  """The problems of machines (machines.make_problems), judged by its verifier."""
+def make_problems(count: int, *, talk: float = 0.5, **params: Any) -> list[Problem]:
+  """The problems of machines (machines.make_problems), judged by its verifier.
+
+  talk: share of conversations in the corpus.
+  """
+  if not 0 <= talk <= 1:
+    raise ValueError(f'task.params.talk={talk} must be between 0 and 1')
   return [
     Problem(
       id=p.id, task=TASK, prompt=p.prompt, answer=p.answer,
-      meta={**p.meta, 'verifier': machines.TASK},
+      meta={**p.meta, 'verifier': machines.TASK, 'talk': talk},
     )
     for p in machines.make_problems(count, **params)
   ]  # fmt: skip
 
 
 def corpus(problems: list[Problem], *, seed: int, noise: float) -> list[tuple[str, str]]:
-  """One (prompt, completion) a problem: that of machines, in half of them after a conversation.
+  """One (prompt, completion) a problem: that of machines, a share of them after a conversation.
 
   The conversation is one or two programs that miss by a case, each answered.
   """
@@ -60,7 +65,7 @@ def corpus(problems: list[Problem], *, seed: int, noise: float) -> list[tuple[st
     problems, machines.corpus(problems, seed=seed, noise=noise), strict=True
   ):
     prompt = str(problem.prompt)
-    for _ in range(rng.randint(1, MOST_MISSES) if rng.random() < 0.5 else 0):
+    for _ in range(rng.randint(1, MOST_MISSES) if rng.random() < problem.meta['talk'] else 0):
       missed = _miss(problem, rng)
       said, _, _ = case(problem, None, missed)
       assert said is not None
