@@ -36,9 +36,7 @@ CURRICULUM = {'train.curriculum': 'easy_to_hard'}
 DENSE = {'reward.parts': {'correct': 1.0}}  # the share of tests passed
 # the verifier in the loop: a wrong program is answered, three may be written (tasks/machines_turns)
 TURNS = 3
-LOOP = {
-  'task.environment': 'machines_case', 'task.turns': TURNS, 'sampling.max_tokens': 24 * TURNS,
-}  # fmt: skip
+LOOP = {'task.environment': 'machines_case', 'task.turns': TURNS}
 TEXTS = {
   'What was done': (
     'A small model was trained from scratch on easy problems: programs of one or two cases for a '
@@ -69,8 +67,9 @@ def get_config(arg: str = ''):
   families.use(config, 'machines')
   config.task.name = 'machines_turns'  # the same problems
   config.task.params = base.dotted(TASK)
-  # a prompt of a conversation holds two programs and what was said to them
-  config.sampling.update({'prompt_capacity': 72, 'page': 16})
+  # a prompt of a conversation holds two programs and what was said to them; max_tokens are those of
+  # all programs of one
+  config.sampling.update({'prompt_capacity': 72, 'max_tokens': 24 * TURNS, 'page': 16})
   config.train.update({'iterations': ITERATIONS, 'prompts': 32, 'group': 16})
   # the first held-out problems are hard ones
   config.train.update({'eval_every': 10, 'eval_problems': 40, 'eval_samples': 4})
