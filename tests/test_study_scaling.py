@@ -32,9 +32,9 @@ def test_every_correct_completion_of_the_mixture_is_known():
   _, held = load_problems(CONFIG.task)
   solutions = solutions_of(CONFIG.task)
   assert solutions is not None
-  assert {p.meta['family'] for p in held} == {'countdown', 'paths'}
+  assert {p.meta['family'] for p in held} == {'countdown', 'paths', 'far'}
   for problem in held[:6]:
-    verify = {'countdown': countdown, 'paths': paths}[problem.meta['family']].verify
+    verify = {'countdown': countdown}.get(problem.meta['family'], paths).verify
     own = solutions(problem)
     assert own
     assert len(set(own)) == len(own)
@@ -60,7 +60,7 @@ def test_it_has_a_smoke_form(tmp_path):
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())['longer']
   assert found['exact']
-  assert [group['family'] for group in found['groups']] == ['', 'countdown', 'paths']
+  assert [group['family'] for group in found['groups']] == ['', 'countdown', 'far', 'paths']
   for group in found['groups']:
     assert [point['step'] for point in group['settings']['GRPO']] == [2, 4]
   assert set(map(tuple, found['seeds'].values())) == {(1, 2)}
