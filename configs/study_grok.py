@@ -21,7 +21,7 @@ ITERATIONS = 120
 STAGE = 40  # iterations of the dense reward, where the exact one follows
 PROBLEMS = 64  # trained on; the base is drawn DRAWS times on each
 DRAWS = 10_000
-# no conversations in the corpus of the base: with some it solved 49 of 64 hard problems
+# no conversations in the corpus of the base: with some it solved 49 of 64 hard problems;
 # one problem in a hundred is within reach of this base (chances of 0.27 and 1.5e-3): those two of
 # the first are left out, so that what is left is a set of which it solves nothing
 TASK = {

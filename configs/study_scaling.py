@@ -1,13 +1,13 @@
-"""Training that goes on: ten times the quickstart's iterations, over two task families, with seeds.
+"""Training that goes on: ten times the quickstart, over three task families, with seeds.
 
   python main.py --config=configs/study_scaling.py --workdir=runs/study_scaling
 
-After ProRL (arXiv 2505.24864): one base, trained from scratch on countdown and paths; from it GRPO
-over both for 500 iterations: plain, held to the base by a KL term, and with that term's reference
-and the optimizer reset every 100 iterations; three seeds each. Checkpoints and ends are sampled on
-held-out problems of both. The report has pass@1 and pass@k over the iterations, with intervals over
-problems and seeds, and says whether any setting ever passes the base. docs/training_loop.md has
-what was measured.
+After ProRL (arXiv 2505.24864): one base, trained from scratch on countdown, paths and paths on a
+larger board; from it GRPO over all three for 500 iterations: plain, held to the base by a KL term,
+and with that term's reference and the optimizer reset every 100 iterations; three seeds each.
+Checkpoints and ends are measured on held-out problems of all. The report has pass@1 and pass@k over
+the iterations, with intervals over problems and seeds, and says whether any setting ever passes the
+base. docs/training_loop.md says more.
 """
 
 from typing import Any
@@ -34,12 +34,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 TEXTS = {
   'What was done': (
-    'A small model (Qwen2 architecture) was trained from scratch on answers to two families of '
-    'problems, "combine three numbers to reach a target" and paths over a small board; a share '
-    'distill.noise of them is wrong. GRPO then went on from it over both families, in three '
+    'A small model (Qwen2 architecture) was trained from scratch on answers to three families of '
+    'problems, "combine three numbers to reach a target" and paths over a small and a larger '
+    'board; a share distill.noise of them is wrong. GRPO then went on over all three, in three '
     'settings of three seeds: plain; with a KL term that holds the policy to the base; and with '
     'that term, whose reference becomes the policy itself every hundred iterations, while the '
-    'optimizer begins anew (ProRL, arXiv 2505.24864). All problems are held out; of both families '
+    'optimizer begins anew (ProRL, arXiv 2505.24864). All problems are held out; of all families '
     'every correct completion is known, so that pass@k is exact.'
   ),
 }

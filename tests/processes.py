@@ -1,10 +1,12 @@
 """Runs of several processes on this machine, as users start them, and scripts in several."""
 
+import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -117,3 +119,18 @@ tmp_path = pathlib.Path({str(tmp_path)!r})
       one.kill()
       one.wait()
   return [(one.returncode, out) for one, out in zip(started, outs, strict=True)]
+
+
+def smoke(config: str, workdir: pathlib.Path, timeout: float = 590) -> dict[str, Any]:
+  """results.json of a config's smoke form, as a user runs it."""
+  done = subprocess.run(
+    [sys.executable, 'main.py', f'--config={config}', '--config.smoke', f'--workdir={workdir}'],
+    env=environment(1, workdir.parent / 'cache'),
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+    check=False,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  return json.loads((workdir / 'results.json').read_text())

@@ -1,12 +1,9 @@
 """The staged study: what its stages train on, how a run is read over its stages, its smoke form."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from processes import smoke
 
 from configs import study_grok as config_file
 from rlvr_jax import config as config_lib
@@ -73,19 +70,7 @@ def test_a_run_is_read_with_the_stage_that_it_goes_on_from(tmp_path):
 @pytest.mark.check
 @pytest.mark.timeout(600)
 def test_it_has_a_smoke_form(tmp_path):
-  env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}
-  command = [sys.executable, 'main.py', '--config=configs/study_grok.py', '--config.smoke']
-  done = subprocess.run(
-    [*command, f'--workdir={tmp_path / "run"}'],
-    env=env,
-    capture_output=True,
-    text=True,
-    timeout=590,
-    check=False,
-    cwd=pathlib.Path(__file__).resolve().parent.parent,
-  )
-  assert done.returncode == 0, done.stdout + done.stderr
-  found = json.loads((tmp_path / 'run' / 'results.json').read_text())['staged']
+  found = smoke('configs/study_grok.py', tmp_path / 'run')['staged']
   assert len(found['arms']) == 10  # the loop's and the base in conversations too
   assert found['zero_set']['problems'] == 8
   assert found['zero_set']['exact']['largest'] < 1

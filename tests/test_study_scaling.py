@@ -1,12 +1,7 @@
 """The study of longer training: ten times the quickstart, seeds, exact chances; its smoke form."""
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
+from processes import smoke
 
 from configs import quickstart
 from rlvr_jax import config as config_lib
@@ -46,19 +41,7 @@ def test_every_correct_completion_of_the_mixture_is_known():
 @pytest.mark.check
 @pytest.mark.timeout(600)
 def test_it_has_a_smoke_form(tmp_path):
-  env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}
-  command = [sys.executable, 'main.py', '--config=configs/study_scaling.py', '--config.smoke']
-  done = subprocess.run(
-    [*command, f'--workdir={tmp_path / "run"}'],
-    env=env,
-    capture_output=True,
-    text=True,
-    timeout=590,
-    check=False,
-    cwd=pathlib.Path(__file__).resolve().parent.parent,
-  )
-  assert done.returncode == 0, done.stdout + done.stderr
-  found = json.loads((tmp_path / 'run' / 'results.json').read_text())['longer']
+  found = smoke('configs/study_scaling.py', tmp_path / 'run')['longer']
   assert found['exact']
   assert [group['family'] for group in found['groups']] == ['', 'countdown', 'far', 'paths']
   for group in found['groups']:
