@@ -169,7 +169,7 @@ def described(stages: Sequence[Stage]) -> list[dict[str, Any]]:
       'job': stage.job,
       'from': str(stage.start),
       'measured': [*stage.measure, *(['end'] if stage.final else [])],
-      'values': {k: json.loads(json.dumps(v)) for k, v in stage.values.items()},
+      'values': {k: json.loads(json.dumps(v, default=dict)) for k, v in stage.values.items()},
     }
     for stage in stages
   ]

@@ -8,7 +8,7 @@ from processes import smoke
 from configs import study_grok as config_file
 from rlvr_jax import config as config_lib
 from rlvr_jax import stages as stages_lib
-from rlvr_jax import study_grok
+from rlvr_jax import study_grok, study_stages
 from rlvr_jax.eval import grok
 from rlvr_jax.tasks.load import load_problems
 from rlvr_jax.tasks.machines import SPLITS
@@ -65,6 +65,14 @@ def test_a_run_is_read_with_the_stage_that_it_goes_on_from(tmp_path):
   assert rates[39] == 0.039
   assert rates[40] == 1.0
   assert looks == ()
+
+
+def test_the_table_of_stages_can_be_written():
+  """Values that are groups of keys, as task.params, too."""
+  found = {one['name']: one for one in study_stages.described(STAGES)}
+  assert json.loads(json.dumps(found)) == found
+  assert found['zero']['values']['task.params']['train'] == 'hard'
+  assert found['exact-1']['values']['reward.parts'] == {'exact': 1.0}
 
 
 @pytest.mark.check
