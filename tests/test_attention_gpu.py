@@ -99,12 +99,26 @@ def test_the_plan_covers_every_live_slot_once_and_counts_what_is_read():
   assert (places[~active] >= cache.page_v[0].shape[0]).all()
 
 
-def test_what_the_kernels_cannot_do_is_refused_by_name():
+HEADS_OF_16 = dataclasses.replace(tiny.CONFIG, head_dim=16)
+
+
+def test_off_a_gpu_the_kernels_are_refused_by_name():
   with pytest.raises(ValueError, match=r"pallas_gpu' is for GPUs; set sampling\.decode_impl"):
-    attention_gpu.check(64, 'bfloat16')
+    attention_gpu.check(HEADS_OF_16, 64, 'bfloat16')
+
+
+def test_heads_that_the_kernels_cannot_hold_are_refused_by_name_and_left_to_xla_by_auto(
+  monkeypatch, caplog
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   config = dataclasses.replace(tiny.CONFIG, head_dim=24)
+  given = {'page': 64, 'dtype': 'float32', 'platform': 'gpu'}
   with pytest.raises(ValueError, match='a head dim of 24 is no power of two'):
-    attention_gpu.check_sizes(config, 1, 'float32')
+    decode.choose('pallas_gpu', config, **given)
+  with caplog.at_level('INFO'):
+    assert decode.choose('auto', config, **given) == 'xla_paged'
+  assert 'auto takes xla_paged: a head dim of 24' in caplog.text
+  assert decode.choose('auto', HEADS_OF_16, **given) == 'pallas_gpu'
 
 
 @pytest.mark.parametrize(
@@ -113,9 +127,9 @@ def test_what_the_kernels_cannot_do_is_refused_by_name():
 )
 def test_on_a_gpu_the_page_and_the_dtype_have_to_fit(page, dtype, message, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  attention_gpu.check(64, 'bfloat16')
+  attention_gpu.check(HEADS_OF_16, 64, 'bfloat16')
   with pytest.raises(ValueError, match=message):
-    attention_gpu.check(page, dtype)
+    attention_gpu.check(HEADS_OF_16, page, dtype)
 
 
 @pytest.mark.skipif(
@@ -136,7 +150,7 @@ def test_the_engine_draws_with_them_what_it_draws_in_plain_xla(monkeypatch):
     decode.IMPLEMENTATIONS,
     'pallas_gpu',
     decode.IMPLEMENTATIONS['pallas_gpu']._replace(
-      check=lambda page, dtype: None,
+      check=lambda config, page, dtype: None,
       attention=lambda axis, kv_heads: over_heads(attend, axis, kv_heads, 1),
     ),
   )

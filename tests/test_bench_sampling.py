@@ -7,7 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from bench import _gemm, _occupancy, _peers, _unbiased, run, sampling, sampling_gpu
+from bench import (
+  _gemm,
+  _occupancy,
+  _peers,
+  _unbiased,
+  exactness_gpu,
+  run,
+  sampling,
+  sampling_gpu,
+)
 from bench._measure import chosen
 from bench._peers_hf import HFPeer, until_stop
 from bench._peers_tunix import TunixPeer
@@ -94,7 +103,7 @@ def test_missing_data_is_named(tmp_path, monkeypatch):
 
 def test_without_a_gpu_there_are_no_gates(monkeypatch, capsys):
   monkeypatch.delenv('BENCH_TINY', raising=False)
-  assert sampling_gpu.main() == []
+  assert sampling_gpu.main() == exactness_gpu.main() == []
   assert 'no GPU: no gates' in capsys.readouterr().out
 
 
@@ -120,6 +129,14 @@ def test_the_gpu_benchmark_runs_on_tiny_shapes(monkeypatch, capsys):
   assert names[:7] == wanted
   assert names[7:] in ([], ['B8'])  # with torch, HF too
   assert 'left out' not in capsys.readouterr().out
+
+
+@pytest.mark.check
+def test_the_exactness_benchmark_holds_on_tiny_shapes(monkeypatch):
+  monkeypatch.setenv('BENCH_TINY', '1')
+  gates = run.check_gates('exactness_gpu', exactness_gpu.main())
+  assert len(gates) == 6
+  assert all(gate['holds'] for gate in gates)
 
 
 @pytest.mark.check

@@ -60,7 +60,7 @@ def test_auto_is_xla_on_a_cpu():
 def test_auto_on_a_tpu_is_tokamax_where_it_runs(monkeypatch, caplog, error):
   asked = []
 
-  def check(page, dtype):
+  def check(config, page, dtype):
     asked.append((page, dtype))
     if error:
       raise error
@@ -68,11 +68,11 @@ def test_auto_on_a_tpu_is_tokamax_where_it_runs(monkeypatch, caplog, error):
   mine = decode.IMPLEMENTATIONS['tokamax_rpa']._replace(check=check)
   monkeypatch.setitem(decode.IMPLEMENTATIONS, 'tokamax_rpa', mine)
   with caplog.at_level('INFO'):
-    found = decode.choose('auto', page=64, dtype='bfloat16', platform='tpu')
+    found = decode.choose('auto', tiny.CONFIG, page=64, dtype='bfloat16', platform='tpu')
   assert found == ('xla_paged' if error else 'tokamax_rpa')
   assert asked == [(64, 'bfloat16')]
   assert ('takes xla_paged: too old' in caplog.text) == bool(error)
-  assert decode.choose('auto', page=64, dtype=None, platform='gpu') == 'xla_paged'
+  assert decode.choose('auto', tiny.CONFIG, page=64, dtype=None, platform='gpu') == 'xla_paged'
 
 
 def test_the_config_and_the_implementations_agree_on_their_names():

@@ -149,7 +149,7 @@ def engine_budget(config: Config, model_config: ModelConfig, mesh=None) -> budge
   """The sampler's capacities and bytes: those of the config, or what sampling.memory_gb holds."""
   s = config.sampling
   page = page_size(s.page, s.max_tokens)
-  impl = choose_impl(s.decode_impl, mesh, page, config.model.compute_dtype)
+  impl = choose_impl(s.decode_impl, model_config, mesh, page, config.model.compute_dtype)
   tensor = 1 if mesh is None else mesh.shape['tensor']
   return budget_over(config, model_config, shards=row_parts(mesh), tensor=tensor, decode_impl=impl)
 

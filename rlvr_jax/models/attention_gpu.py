@@ -61,8 +61,8 @@ def parts_of(programs: int, capacity: int) -> int:
   return max(1, min(wanted, MOST_PARTS, capacity // LEAST_PART))
 
 
-def check(page: int, dtype: str | None) -> None:
-  """Raises ValueError off a GPU, and for a page or dtype that is not for the kernels."""
+def check(config: ModelConfig, page: int, dtype: str | None) -> None:
+  """Raises ValueError off a GPU, and for heads, a page or a dtype that are not for the kernels."""
   if jax.default_backend() != 'gpu':
     raise ValueError(
       "sampling.decode_impl='pallas_gpu' is for GPUs; set sampling.decode_impl='xla_paged' here"
@@ -75,11 +75,6 @@ def check(page: int, dtype: str | None) -> None:
     )
   if dtype not in (None, 'bfloat16', 'float32'):
     raise ValueError(f'model.compute_dtype={dtype!r}: pallas_gpu is for bfloat16 and float32')
-
-
-def check_sizes(config: ModelConfig, tensor: int, dtype: str, **sizes: int) -> None:
-  """Raises ValueError for heads that the kernels cannot hold."""
-  del tensor, dtype, sizes
   H = config.head_dim
   if H < ROWS or H & (H - 1):
     raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rlvr_jax.models import attention_gpu, attention_tpu, cache, paged
+from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.sharding import over_heads
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ AUTO = 'auto'
 class Implementation(NamedTuple):
   """The functions of one implementation; capacities and pages in tokens, sizes of one shard."""
 
-  check: Callable[..., None]  # (page, dtype | None): ValueError if it cannot run here
+  check: Callable[..., None]  # (config, page, dtype | None): ValueError if it cannot run here
   check_sizes: Callable[
     ..., None
   ]  # (config, tensor, dtype, ...): ValueError if it cannot hold them
@@ -46,7 +47,7 @@ def _attention_paged(axis: str | None, kv_heads: int) -> Callable:
 
 IMPLEMENTATIONS = {
   'xla_paged': Implementation(
-    check=lambda page, dtype: None,
+    check=lambda config, page, dtype: None,
     check_sizes=lambda *args, **kwargs: None,
     bank_capacity=lambda capacity, page: capacity,
     token_bytes=cache.token_bytes,
@@ -69,7 +70,7 @@ IMPLEMENTATIONS = {
   ),
   'pallas_gpu': Implementation(
     check=attention_gpu.check,
-    check_sizes=attention_gpu.check_sizes,
+    check_sizes=lambda *args, **kwargs: None,
     bank_capacity=attention_gpu.bank_capacity,
     token_bytes=cache.token_bytes,
     init_cache=cache.init_cache,
@@ -82,16 +83,18 @@ IMPLEMENTATIONS = {
 _BEST = {'tpu': 'tokamax_rpa', 'gpu': 'pallas_gpu'}
 
 
-def choose(name: str, *, page: int, dtype: str | None, platform: str) -> str:
+def choose(
+  name: str, config: ModelConfig, *, page: int, dtype: str | None, platform: str
+) -> str:
   """The implementation that sampling.decode_impl names; 'auto' is the best that runs.
 
   dtype None: not known yet. Raises ValueError for a name that is none, and for one asked for that
-  cannot run on this platform ('cpu', 'gpu', 'tpu') or with this page.
+  cannot run on this platform ('cpu', 'gpu', 'tpu'), for this model or with this page.
   """
   if name == AUTO:
     best = _BEST.get(platform, 'xla_paged')
     try:
-      IMPLEMENTATIONS[best].check(page, dtype)
+      IMPLEMENTATIONS[best].check(config, page, dtype)
     except ValueError as error:
       log.info('sampling.decode_impl=auto takes xla_paged: %s', error)
       return 'xla_paged'
@@ -100,5 +103,5 @@ def choose(name: str, *, page: int, dtype: str | None, platform: str) -> str:
     raise ValueError(
       f'sampling.decode_impl={name!r} is none of {", ".join((AUTO, *IMPLEMENTATIONS))}'
     )
-  IMPLEMENTATIONS[name].check(page, dtype)
+  IMPLEMENTATIONS[name].check(config, page, dtype)
   return name

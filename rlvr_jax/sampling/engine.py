@@ -77,7 +77,7 @@ class Engine:
     self.slot_pages = -(-completion_capacity // self.page)
     self.pages = check_pages(pages, self.slot_pages, self.shards) or slots * self.slot_pages
     dtype = None if params is None else str(params['embed'].dtype)
-    self.decode_impl = layout.choose_impl(decode_impl, mesh, self.page, dtype)
+    self.decode_impl = layout.choose_impl(decode_impl, config, mesh, self.page, dtype)
     self.stats = Stats()
     # twice what a chunk can consume at most (one token each), since the host reads a chunk late
     self._own_slots = slots // self.shards

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlvr_jax.models import decode
+from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.lora import sampler_form
 from rlvr_jax.models.rules import DECODE_RULES, KV_PATHS
 from rlvr_jax.models.transformer import Params, unstack
@@ -89,11 +90,13 @@ def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:
   )
 
 
-def choose_impl(name: str, mesh: Mesh | None, page: int, dtype: str | None) -> str:
+def choose_impl(
+  name: str, config: ModelConfig, mesh: Mesh | None, page: int, dtype: str | None
+) -> str:
   """decode.choose for the devices of a mesh (None: the default device)."""
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   with on(mesh):
-    return decode.choose(name, page=page, dtype=dtype, platform=platform)
+    return decode.choose(name, config, page=page, dtype=dtype, platform=platform)
 
 
 def state_shardings(state: Any, mesh: Mesh, kv_heads: int, heads_axis: int = 1) -> Any:
