@@ -158,9 +158,19 @@ class Steps:
 
 
 def run_steps(
-  params: Params, config: ModelConfig, *, slots: int, prompts: int, prompt: int, length: int
+  params: Params,
+  config: ModelConfig,
+  *,
+  slots: int,
+  prompts: int,
+  prompt: int,
+  length: int,
+  difference: bool = False,
 ) -> Steps:
-  """Decodes `length` tokens in every slot at once; prefill is over when the clock starts."""
+  """Decodes `length` tokens in every slot at once; prefill is over when the clock starts.
+
+  difference: of the second half of the steps alone, a run of half the length taken off.
+  """
   engine = Engine(
     params,
     config,
@@ -174,15 +184,24 @@ def run_steps(
   )
   given = random_prompts(prompts, prompt, config.vocab_size)
   samples = slots // prompts
-  # compiles, and leaves the prompts resident
-  list(engine.run(items_of(given, samples, limits=np.full(slots, 2)), Sampling(max_tokens=length)))
-  begin = time.perf_counter()
-  done = list(engine.run(items_of(given, samples, visit=1), Sampling(max_tokens=length)))
-  seconds = time.perf_counter() - begin
+
+  def seconds(visit: int, tokens: int) -> float:
+    items = items_of(given, samples, visit=visit, limits=np.full(slots, tokens))
+    begin = time.perf_counter()
+    done = list(engine.run(items, Sampling(max_tokens=length)))
+    if sum(len(c.tokens) for c in done) != slots * tokens:
+      raise RuntimeError('completions of another length than was asked for')
+    return time.perf_counter() - begin
+
+  seconds(0, 2)  # compiles, and leaves the prompts resident
+  # what a run costs beside its steps is in both, and the difference is of the steps between
+  skipped = length // 2 if difference else 0
+  before = seconds(1, skipped) if skipped else 0.0
+  taken = seconds(2, length) - before
   engine.free()
-  if sum(len(c.tokens) for c in done) != slots * length:
-    raise RuntimeError('completions of another length than was asked for')
-  return Steps(seconds / length, slots, (length + 1) / 2, prompts * (prompt - 1))
+  return Steps(
+    taken / (length - skipped), slots, (skipped + length + 1) / 2, prompts * (prompt - 1)
+  )
 
 
 def roofline(
@@ -241,7 +260,15 @@ def sharing_gates(name: str, config: ModelConfig, params: Params, scale: Scale) 
   gates = []
   for prompt in scale.prompts:
     shared, apart = (
-      run_steps(params, config, slots=scale.many, prompts=n, prompt=prompt, length=scale.short // 4)
+      run_steps(
+        params,
+        config,
+        slots=scale.many,
+        prompts=n,
+        prompt=prompt,
+        length=scale.short // 2,
+        difference=True,
+      )
       for n in (1, scale.many)
     )
     gain = apart.seconds / shared.seconds
