@@ -315,6 +315,21 @@ def test_what_stands_behind_a_stop_text_was_not_written():
   assert {c.truncated for c in found} == {True, False}
 
 
+def test_a_token_that_goes_on_behind_a_stop_text_is_kept_and_not_shown():
+  """As the token '><' of many vocabularies, where a tag is followed by another."""
+  shown = []
+
+  def reply(state, completion):
+    shown.append(completion)
+    return 'w5', state
+
+  found = talk(items(), pool=SlowPool(answered(reply)), stops=('w2', 'w12'), at_end=False)
+  assert len(shown) > 4
+  assert all(text.endswith(('w2', 'w12')) for text in shown)
+  ends = {int(c.tokens[c.turns.last - 2]) for c in found if c.turns.count > 1}
+  assert ends - {2, 12}
+
+
 def test_a_stop_text_of_several_tokens_ends_at_the_last_of_them():
   stop = 'w9'  # also within 'w90 ', 'w97 ', ...
   found = talk(items(), pool=SlowPool(answered(lambda state, text: ('w5', state))), stops=(stop,))

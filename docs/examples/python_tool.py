@@ -1,6 +1,6 @@
 """Word problems with a Python session: GSM8K's JSON lines, a prompt that explains the tool.
 
-  python main.py --config=configs/grpo_qwen0p5b.py --config.task.path='' --config.task.holdout=0 \
+  python main.py --config=configs/grpo_qwen0p5b.py --config.task.path= --config.task.holdout=0 \
     --config.task.module=docs/examples/python_tool.py \
     --config.task.params="{'path': 'gsm8k/train.jsonl', 'count': 64}" --config.task.template=chat \
     --config.task.turns=3 --config.sampling.prompt_capacity=768 --workdir=runs/python_tool

@@ -193,6 +193,8 @@ class _Desk:
     rules, talk = self._rules, self._talks[_key(completion.item)]
     size, why = self._cut(completion)
     text = self._text(completion.tokens[: size - (why == 'end')])
+    if why == 'stop':  # its last token may hold more than the end of the stop text
+      text = text[: self._stop_end(text)]
     values = {name: getattr(completion, name) for name in ('logprobs', *EXTRAS)}
     talk.last = talk.length
     talk.add(
@@ -210,18 +212,20 @@ class _Desk:
   def _cut(self, completion: Completion) -> tuple[int, str]:
     """Tokens of it that count, and what ended them: a 'stop' text, the 'end' token, the 'limit'."""
     tokens = completion.tokens
-    if self._rules.stops and self._stops(self._text(tokens)):
+    if self._stop_end(self._text(tokens)):
       low, high = 1, len(tokens)  # the fewest tokens whose text holds a stop text
       while low < high:
         middle = (low + high) // 2
         low, high = (
-          (low, middle) if self._stops(self._text(tokens[:middle])) else (middle + 1, high)
+          (low, middle) if self._stop_end(self._text(tokens[:middle])) else (middle + 1, high)
         )
       return low, 'stop'
     return len(tokens), 'end' if int(tokens[-1]) in self._eos else 'limit'
 
-  def _stops(self, text: str) -> bool:
-    return any(stop in text for stop in self._rules.stops)
+  def _stop_end(self, text: str) -> int:
+    """Where the stop text ends that is complete first; 0 without one."""
+    stops = self._rules.stops
+    return min((text.index(stop) + len(stop) for stop in stops if stop in text), default=0)
 
   def _text(self, tokens: np.ndarray) -> str:
     return self._tokenizer.decode(tokens, skip_special=False)

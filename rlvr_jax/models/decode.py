@@ -83,9 +83,7 @@ IMPLEMENTATIONS = {
 _BEST = {'tpu': 'tokamax_rpa', 'gpu': 'pallas_gpu'}
 
 
-def choose(
-  name: str, config: ModelConfig, *, page: int, dtype: str | None, platform: str
-) -> str:
+def choose(name: str, config: ModelConfig, *, page: int, dtype: str | None, platform: str) -> str:
   """The implementation that sampling.decode_impl names; 'auto' is the best that runs.
 
   dtype None: not known yet. Raises ValueError for a name that is none, and for one asked for that

@@ -47,9 +47,10 @@ class Environment:
   """respond, and when it is asked.
 
   stops: texts that end a completion as its stop token does; what the model wrote behind one is cut
-  off. at_end: whether completions that end by the stop token are answered, or the conversation's
-  last. inline: the observation follows the completion as it is, in the model's own turn; else it is
-  a turn of the user's in the prompt's template. rules: the version of a built-in.
+  off, but for the rest of a token, which stays and is not shown to respond. at_end: whether
+  completions that end by the stop token are answered, or the conversation's last. inline: the
+  observation follows the completion as it is, in the model's own turn; else it is a turn of the
+  user's in the prompt's template. rules: the version of a built-in.
   """
 
   respond: Respond
@@ -174,9 +175,9 @@ ENVIRONMENTS: dict[str, Environment] = {
   'countdown_again': Environment(countdown_turns.again, inline=True, rules=countdown_turns.RULES),
   'machines_case': Environment(machines_turns.case, inline=True, rules=machines_turns.RULES),
   'calculator': Environment(
-    calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-1'
+    calculator, stops=('</calc>',), at_end=False, inline=True, rules='calculator-2'
   ),
-  'python': Environment(python, stops=('</python>',), at_end=False, inline=True, rules='python-1'),
+  'python': Environment(python, stops=('</python>',), at_end=False, inline=True, rules='python-2'),
 }
 
 
