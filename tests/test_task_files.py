@@ -1,5 +1,6 @@
 """Tasks, environments and reward parts in files of the user's; what does not fit is refused."""
 
+import json
 import pathlib
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from rlvr_jax.tasks.registry import verifier_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUMS = str(ROOT / 'docs' / 'examples' / 'sums.py')
+PYTHON_TOOL = str(ROOT / 'docs' / 'examples' / 'python_tool.py')
 
 
 @pytest.fixture(scope='module')
@@ -57,6 +59,20 @@ def test_the_example_is_a_task(pool):
   assert [v.verdict for v in verdicts] == ['correct', 'wrong']
   assert load_lib.family(task(module=SUMS)).ALPHABET.startswith('0123')
   assert load_lib.environment_of(task(module=SUMS)) == f'{SUMS}:environment'
+
+
+def test_the_example_with_a_python_session_reads_gsm8k_and_says_what_there_is(pool, tmp_path):
+  lines = [
+    {'question': f'{i} and {i}?', 'answer': f'It is <<{i}>>.\n#### 1,00{i}'} for i in range(3)
+  ]
+  path = write(tmp_path / 'lines.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
+  group = task(module=PYTHON_TOOL, params={'path': path, 'count': 2})
+  found, _ = load_lib.load_problems(group)
+  assert [p.id for p in found] == ['0', '1']
+  assert found[1].prompt.endswith('</output>The answer is \\boxed{34}.\n\nProblem: 1 and 1?')
+  verdicts = pool.verify([(found[1], 'So it is \\boxed{1001}.'), (found[1], '\\boxed{1000}')])
+  assert [v.verdict for v in verdicts] == ['correct', 'wrong']
+  assert load_lib.environment_of(group) == 'python'
 
 
 def test_what_a_file_may_give_and_how_it_becomes_problems(tmp_path):
