@@ -72,7 +72,7 @@ def test_the_example_with_a_python_session_reads_gsm8k_and_says_what_there_is(po
   assert found[1].prompt.endswith('</output>The answer is \\boxed{34}.\n\nProblem: 1 and 1?')
   verdicts = pool.verify([(found[1], 'So it is \\boxed{1001}.'), (found[1], '\\boxed{1000}')])
   assert [v.verdict for v in verdicts] == ['correct', 'wrong']
-  assert load_lib.environment_of(group) == 'python'
+  assert environments.find(load_lib.environment_of(group)).respond is environments.python
 
 
 def test_what_a_file_may_give_and_how_it_becomes_problems(tmp_path):
