@@ -73,18 +73,27 @@ def make_items(scale: Scale) -> list[Item]:
   return items_of(prompts, scale.samples, limits=limits)
 
 
-def sampled(scale: Scale, params: Params, items: list[Item], **changes: int) -> Completions:
-  """{(problem, sample): completion} by an engine of the scale, with settings changed."""
-  slots = changes.get('slots', scale.slots)
-  settings = {'slots': slots, 'bank_rows': scale.prompts, 'steps': 32} | changes
+def sampled(
+  scale: Scale,
+  params: Params,
+  items: list[Item],
+  *,
+  slots: int = 0,
+  bank_rows: int = 0,
+  steps: int = 32,
+) -> Completions:
+  """{(problem, sample): completion} by an engine; what is 0 is the scale's."""
+  slots = slots or scale.slots
   engine = Engine(
     params,
     scale.config,
+    slots=slots,
+    bank_rows=bank_rows or scale.prompts,
+    steps=steps,
     prompt_capacity=scale.prompt,
     completion_capacity=scale.law.cap,
     page=PAGE,
     pages=slots * -(-scale.law.cap // PAGE),
-    **settings,
   )
   sampling = Sampling(temperature=TEMPERATURE, max_tokens=scale.law.cap)
   begin = time.perf_counter()
