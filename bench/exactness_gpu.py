@@ -1,8 +1,8 @@
 """make bench BENCH=exactness_gpu: the exactness contract and the two log-probs on one GPU.
 
-Random weights of eight layers of Qwen2.5-0.5B, in bfloat16 and float32; no file is needed. The same tokens
-and log-prob bits in another order, with chunks of another length and with fewer rows of the bank
-than prompts; how many completions another number of slots changes; and the sampler's log-probs
+Random weights of eight layers of Qwen2.5-0.5B, in bfloat16 and float32; no file is needed. The same
+tokens and log-prob bits in another order, with chunks of another length and with fewer rows of the
+bank than prompts; how many completions another number of slots changes; and the sampler's log-probs
 against those of the learner's own program. Without a GPU there are no gates; BENCH_TINY=1 runs the
 same code on tiny shapes.
 """
