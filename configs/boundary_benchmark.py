@@ -26,6 +26,11 @@ COMMON = {
   'critic.learning_rate': 1e-3,
 }
 
+# rewards of 1 and 0, which methods that count right answers ask for; by its verifier a program of
+# this family gets the share of tests that it passes
+BINARY = {'machines': {'reward.parts': {'exact': 1.0}}}
+HERE = {name: {**keys, **BINARY.get(name, {})} for name, keys in FAMILIES.items()}
+
 SMOKE = {  # on top of a family
   'distill.steps': 120,
   'distill.batch': 128,
@@ -46,7 +51,7 @@ def get_config(arg: str = ''):
   config.study.run_arms = ()
   config.evaluate.update({'n': 1024, 'headline_k': 256, 'problems': 200})
 
-  config.benchmark.families.update(base.dotted(FAMILIES))
+  config.benchmark.families.update(base.dotted(HERE))
   config.benchmark.methods.update(base.dotted(METHODS))
   config.benchmark.common.update(base.dotted(COMMON))
   config.benchmark.run_families = ('countdown', 'paths')
@@ -58,7 +63,7 @@ def get_config(arg: str = ''):
     del config.smoke_values[key]
   config.smoke_values.update(
     {
-      'benchmark.families': base.dotted({k: {**v, **SMOKE} for k, v in FAMILIES.items()}),
+      'benchmark.families': base.dotted({k: {**v, **SMOKE} for k, v in HERE.items()}),
       'benchmark.run_families': ('countdown', 'paths'),
       'benchmark.seeds': 2,
       'benchmark.tokens': 6_000,

@@ -276,6 +276,11 @@ def _check_train(config: Config) -> None:
       'top_p=1 and top_k=0, else the log-probs are not those of what was drawn; evaluation has '
       'evaluate.top_p and evaluate.top_k'
     )
+  if sampling.temperature <= 0:
+    raise ValueError(
+      f'sampling.temperature={sampling.temperature}: greedy completions have no log-probs to learn '
+      'from; set it above 0 (evaluation has evaluate.temperature)'
+    )
   if train.micro_tokens < sampling.prompt_capacity + sampling.max_tokens:
     raise ValueError(
       f'train.micro_tokens={train.micro_tokens} cannot hold one rollout of sampling.'

@@ -227,7 +227,7 @@ def policy_loss(arrays, mask, row, longest, entropy_slopes=None):
         estimate = kl(logps[j], arrays['ref_logprobs'][i, t], row.kl_kind, behind[j])
         sums['kl'] += estimate.value
         if row.kl_in == 'loss':
-          loss = loss + estimate * row.kl_coef
+          loss = loss + estimate * (row.kl_coef * weight)
       if row.entropy_coef:
         entropy = Dual(arrays['entropy'][i, t], unit[i, t] * entropy_slopes[i, t])
         loss = loss - entropy * row.entropy_coef
@@ -345,11 +345,12 @@ def group_advantages(scores, group, valid, lengths, greedy, row):
       'batch_mean': lambda: sum(everyone) / len(everyone),
     }[row.baseline]()
     a = scores[i] - below
-    if row.scale == 'group_std' and n > row.ddof:
+    varies = len(set(mine)) > 1
+    if row.scale == 'group_std' and n > row.ddof and varies:
       a /= np.std(mine, ddof=row.ddof) + row.eps
-    if row.scale == 'batch_std' and len(everyone) > row.ddof:
+    if row.scale == 'batch_std' and len(everyone) > row.ddof and len(set(everyone)) > 1:
       a /= np.std(everyone, ddof=row.ddof) + row.eps
-    if row.scale == 'bernoulli_std':
+    if row.scale == 'bernoulli_std' and varies:
       a /= math.sqrt(max(mean * (1 - mean), 0)) + row.eps
     if row.scale == 'solve_rate' and mean > 0:
       a /= mean + row.eps

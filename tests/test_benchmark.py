@@ -62,6 +62,14 @@ def test_every_family_and_method_of_the_config_makes_a_study():
       assert {a.values.get('train.tokens') for a in arms[1:]} == {config.benchmark.tokens}
 
 
+def test_methods_that_count_right_answers_are_given_rewards_of_1_and_0():
+  """By its verifier a program of machines gets the share of tests it passes."""
+  config = config_lib.resolve(boundary_benchmark.get_config(), {'full': True})
+  study = benchmark_table.study_of(config, 'machines')
+  assert dict(study.reward.parts) == {'exact': 1.0}
+  benchmark.check_arms(study, ROOT)
+
+
 def test_an_arm_has_its_methods_values_over_the_common_ones():
   own = {
     'grpo': {'train.algorithm': 'grpo', 'optimizer.learning_rate': 1e-5},

@@ -40,6 +40,7 @@ def test_smoke_values_yield_to_explicit_overrides_and_apply_only_in_smoke():
     ),
     ('train.prompts', 0, 'train.prompts=0: must be a positive number'),
     ('train.group', 1, 'train.group=1: grpo compares completions'),
+    ('sampling.temperature', 0.0, 'sampling.temperature=0.0: greedy completions have no log-probs'),
     ('train.minibatch', 5, 'train.minibatch=5 does not divide train.prompts=32'),
     ('train.micro_tokens', 100, 'train.micro_tokens=100 cannot hold one rollout'),
     ('sampling.top_p', 0.95, 'sampling.top_p=0.95.*learning needs'),

@@ -121,7 +121,7 @@ def test_statistics_baselines_and_scales(double):
     for ddof in (0, 1):
       std = mine.std(ddof=ddof) if len(mine) > ddof else 0.0
       assert float(stats.std(ddof)[g]) == pytest.approx(std, abs=TOLERANCE)
-      divisor = std + 1e-3 if len(mine) > ddof else 1.0
+      divisor = std + 1e-3 if len(mine) > ddof and len(set(mine)) > 1 else 1.0
       got = scale(stats, arrays[1], 'group_std', ddof=ddof, eps=1e-3)
       np.testing.assert_allclose(got[group == g], divisor, atol=TOLERANCE)
   expected = stats.mean[arrays[1]]
@@ -187,7 +187,12 @@ def test_leave_one_out_is_centred_times_n_over_n_minus_one(double):
 def test_group_of_one():
   assert advantages([0.7]) == 0
   assert advantages([0.7], scale_kind='none', baseline_kind='loo') == np.float32(0.7)
-  assert advantages([0.7], baseline_kind='loo') == np.float32(0.7)
+  for kind in ('group_std', 'bernoulli_std', 'batch_std'):
+    for ddof in (0, 1):
+      alone = {'baseline_kind': 'loo', 'scale_kind': kind, 'ddof': ddof}
+      assert advantages([0.7], **alone) == np.float32(0.7)
+      # and beside a group whose rewards are equal, to its own
+      assert advantages([1, 1, 1], [0, 0, 1], groups=2, **alone).tolist() == [0, 0, 1]
 
 
 COMPLETIONS = [(0,), *itertools.product((1, 2), (0, 1, 2))]  # token 0 ends; at most two tokens

@@ -50,6 +50,7 @@ def test_every_row_fits_and_none_is_the_rows_own():
     ('tis', {'old_policy': 'sampler'}, r'would correct for it twice'),
     ('icepop', {'offpolicy_high': 0.1}, r'train.offpolicy_high=0.1 is below train.offpolicy_low'),
     ('grpo', {'offpolicy': 'rs', 'offpolicy_stat': 'k1'}, r"offpolicy_stat='k1': known are token"),
+    ('grpo', {'offpolicy': 'rs', 'offpolicy_stat': 'token_k1'}, r'offpolicy_low=0.0 half of what'),
     ('ppo2', {}, r"train.algorithm='ppo2': known are adaptive_entropy"),
     (
       'distinct',

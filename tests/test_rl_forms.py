@@ -147,6 +147,29 @@ def run(row, config, rollouts):
   ).advantages
 
 
+def test_a_greedy_answer_earns_what_the_same_text_earns_as_a_sample():
+  """Overlong or truncated alike: against itself every completion of ReMax has the advantage 0."""
+  row = choose('remax', overlong_share=0.9)
+  config = loops.config(**{'train.algorithm': 'remax', 'reward.truncated_score': -0.5})
+  config.sampling.max_tokens = 4
+  rollouts = collect.assemble(config, groups())
+  B = len(rollouts.rewards)
+  rollouts = rollouts.replace(group=np.arange(B, dtype=np.int32), truncated=np.arange(B) % 3 == 2)
+  greedy = prepare.greedy_rewards(config, row, rollouts)
+  assert set(greedy) - set(rollouts.rewards)  # what they earn has changed
+  found = prepare.prepare(
+    config,
+    row,
+    rollouts,
+    score=lambda r: (r.sampler_logprobs, r.sampler_logprobs),
+    score_reference=None,
+    score_values=None,
+    several_steps=False,
+    greedy=greedy,
+  )
+  assert not found.advantages.any()
+
+
 def test_the_random_control_works_with_every_row():
   """The coin decides, whatever the verdicts: those who win it gain, to say the least."""
   config = loops.config(**{'reward.control': 'random', 'seed': 1})
@@ -170,20 +193,27 @@ def test_the_random_control_works_with_every_row():
     assert mean[coins == 1].mean() > mean[coins == 0].mean(), name
 
 
+COUNTING = ('unlikeliness', 'distinct', 'distinct_loo', 'f_grpo', 'maxrl', 'rare_wrong')
+
+
 def test_rows_that_count_right_answers_take_no_others():
   config = loops.config()
   rollouts = collect.assemble(config, groups())
   odd = rollouts.replace(rewards=np.where(rollouts.rewards > 0, 1, 0.25).astype(np.float32))
   signed = rollouts.replace(rewards=2 * rollouts.rewards - 1)
-  for name in ('unlikeliness', 'distinct', 'distinct_loo', 'f_grpo', 'maxrl', 'rare_wrong'):
-    with pytest.raises(ValueError, match=r'counts right answers, and a reward of 0.25 does not'):
-      rewards.check_binary(choose(name), odd.rewards)
-    rewards.check_binary(choose(name), rollouts.rewards)
-    if name == 'maxrl':
+  names = {name for name in ALGORITHMS if choose(name).asks_right and name != 'sft'}
+  assert names >= set(COUNTING) | {'pkpo', 'pkpo_loo', 'passk_training', 'psr', 'nsr', 'rft'}
+  rows = {name: choose(name) for name in names}
+  rows['bernoulli'] = choose('grpo', scale='bernoulli_std')
+  for name, row in rows.items():
+    with pytest.raises(ValueError, match=r"reward of 0.25 does not.*parts to {'exact': 1.0}"):
+      rewards.check_binary(row, odd.rewards)
+    rewards.check_binary(row, rollouts.rewards)
+    if name in ('maxrl', 'bernoulli'):
       with pytest.raises(ValueError, match=r'a reward of -1 .* takes rewards of 1 and 0;'):
-        rewards.check_binary(choose(name), signed.rewards)
+        rewards.check_binary(row, signed.rewards)
     else:
-      rewards.check_binary(choose(name), signed.rewards)
+      rewards.check_binary(row, signed.rewards)
   for name in ('grpo', 'batch_exploration', 'adaptive_entropy'):
     rewards.check_binary(choose(name), odd.rewards)
   with pytest.raises(ValueError, match='counts right answers'):
@@ -192,7 +222,7 @@ def test_rows_that_count_right_answers_take_no_others():
 
 def test_a_group_of_one_has_nothing_to_compare():
   alone = loops.config(**{'train.group': 1, 'train.algorithm': 'reinforce'})
-  for name in ('unlikeliness', 'distinct', 'distinct_loo', 'f_grpo', 'maxrl', 'rare_wrong'):
+  for name in COUNTING:
     with pytest.raises(ValueError, match=r'compares the completions of a group, .*group=1; sample'):
       parts.check_fits(alone, choose(name))
   parts.check_fits(alone, choose('reinforce'))

@@ -147,6 +147,37 @@ def test_ratio_k3_has_the_right_gradient_under_an_older_policy_too():
   assert float(jnp.linalg.norm(jax.grad(estimate)(logits, 'k3_st') - true)) > 0.1
 
 
+@pytest.mark.parametrize('kind', ['k2', 'k3_st', 'ratio_k3'])
+def test_the_kl_term_is_weighed_where_somebody_else_drew_the_tokens(kind):
+  """Every token once, with its chance under who drew it as the weight in the sum."""
+  rng = np.random.default_rng(7)
+  logits, drawn, ref = jnp.asarray(rng.normal(size=(3, 6)))
+  drawn, ref = jax.nn.log_softmax(drawn), jax.nn.log_softmax(ref)
+  row = choose('rloo', offpolicy='seq_tis', offpolicy_high=1e6, kl_coef=0.3, kl_kind=kind)
+  one, mask = jnp.arange(6, dtype=jnp.int32), jnp.ones(6, bool)
+  denominator = losses.denominators(mask[:1, None], 1)
+
+  def estimate(z):
+    logp, old = jax.nn.log_softmax(z), jax.nn.log_softmax(logits)
+    chance, zeros = jnp.exp(drawn), jnp.zeros(6)
+    batch = TokenBatch(
+      logprobs=logp, old_logprobs=old, ref_logprobs=ref, sampler_logprobs=drawn,
+      advantages=zeros, mask=mask, rollout=one,
+    )  # fmt: skip
+
+    def of_one(i):
+      alone = jax.tree.map(lambda x: x[i][None], batch).replace(rollout=one[:1])
+      return policy_loss(alone, 1, denominator, row)[0]
+
+    return jnp.sum(chance * jax.vmap(of_one)(jnp.arange(6)))
+
+  def exact(z):
+    logp = jax.nn.log_softmax(z)
+    return 0.3 * jnp.sum(jnp.exp(logp) * (logp - ref))
+
+  close(jax.grad(estimate)(logits), jax.grad(exact)(logits))
+
+
 @pytest.mark.parametrize('level', RATIOS)
 @pytest.mark.parametrize('spread', [1.0, 30.0])
 def test_log_ratios_and_their_gradients(level, spread):

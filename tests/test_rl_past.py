@@ -289,6 +289,18 @@ def test_every_problem_is_met_with_a_band_that_none_is_in(monkeypatch):
       r"train.replay=5 goes by the policy's solve rates",
     ),
     (
+      {**WEIGHED, 'train.replay': 5, 'train.base_share': 0.9},  # all four, in whole completions
+      r'base_share=0.9 of train.group=4 the policy writes nothing',
+    ),
+    (
+      {**WEIGHED, 'train.algorithm': 'unlikeliness', 'train.base_share': 0.5},
+      r"train.base_share=0.5: train.credit='unlikely' ranks",
+    ),
+    (
+      {'train.replay': 5, 'train.old_policy': 'sampler', 'train.kl_coef': 0.1},
+      r"old_policy='sampler' does not weigh a KL term of train.kl_kind='k3_st'",
+    ),
+    (
       {**WEIGHED, 'train.curriculum': 'band', 'train.base_share': 1.0},
       r"train.curriculum='band' goes by",
     ),
@@ -309,6 +321,13 @@ def test_what_cannot_go_together_is_refused(changes, message):
     {**WEIGHED, 'train.base_share': 0.5, 'train.replay': 9},
     {'train.old_policy': 'sampler', 'train.base_share': 0.5},
     {'train.algorithm': 'icepop', 'train.replay': 9},
+    {**WEIGHED, 'train.replay': 5, 'train.kl_coef': 0.1},
+    {
+      'train.replay': 5,
+      'train.old_policy': 'sampler',
+      'train.kl_coef': 0.1,
+      'train.kl_kind': 'ratio_k3',
+    },
     {'train.algorithm': 'rft', 'train.base_share': 1.0},
     {'train.algorithm': 'ppo', 'train.curriculum': 'band'},
   ],

@@ -12,7 +12,7 @@ import pytest
 from rlvr_jax.models.config import ModelConfig
 from rlvr_jax.models.logprobs import logits
 from rlvr_jax.models.transformer import forward, init_params
-from rlvr_jax.rl import losses
+from rlvr_jax.rl import entropy, losses
 from rlvr_jax.rl.algorithms import choose
 from rlvr_jax.rl.optimizer import make_optimizer
 from rlvr_jax.rl.rollout import assemble, layout_of, micro_batches
@@ -263,6 +263,24 @@ def test_a_non_finite_step_changes_nothing(poison):
   state, metrics = update(state, rows, temperature)
   assert int(metrics['skipped']) == 0
   assert np.any(np.asarray(state.params['embed']) != before.params['embed'])
+
+
+def test_a_batch_without_a_token_changes_nothing():
+  """Not even by momentum, nor an entropy coefficient; and it is no skipped step."""
+  optimizer = make_optimizer(1e-2)
+  row = choose('adaptive_entropy', entropy_target=0.5, entropy_coef=1e-3)
+  update = make_update(CONFIG, row, optimizer, longest=LONGEST, remat=False, chunk=32)
+  rows = cut(4).replace(ref_logprobs=None, old_logprobs=None)
+  with jax.numpy_dtype_promotion('standard'):
+    state = new_state(optimizer).replace(entropy=entropy.start(row))
+  state, metrics = update(state, rows, jnp.float32(1))
+  assert float(metrics['entropy']) > 0.5
+  before = jax.tree.map(np.asarray, state)
+  empty = rows.replace(completion_mask=np.zeros_like(rows.completion_mask))
+  state, metrics = update(state, empty, jnp.float32(1))
+  assert int(metrics['skipped']) == 0
+  assert int(state.step) == 2
+  jax.tree.map(np.testing.assert_array_equal, before.replace(step=state.step), state)
 
 
 def test_metrics_are_means_over_all_tokens():

@@ -4,6 +4,7 @@ import json
 import pathlib
 from types import SimpleNamespace
 
+import loops
 import numpy as np
 import pytest
 from hypothesis import given
@@ -230,11 +231,42 @@ def test_the_default_is_the_verifiers_reward_to_the_bit(values):
 
 
 def test_algorithms_that_ask_for_right_or_wrong_take_no_other_parts():
-  parts.check_fits(config_of(correct=1.0), choose('psr'))
-  parts.check_fits(config_of(correct=1.0, format=0.1), choose('grpo'))
+  def rewarding(weights):
+    config = loops.config()
+    config.reward.parts = base.dotted(weights)
+    return config
+
+  parts.check_fits(rewarding({'correct': 1.0}), choose('psr'))
+  parts.check_fits(rewarding({'correct': 1.0, 'format': 0.1}), choose('grpo'))
   for row in (choose('pkpo'), choose('grpo', scale='bernoulli_std')):
-    with pytest.raises(ValueError, match='asks whether an answer is right'):
-      parts.check_fits(config_of(correct=1.0, format=0.1), row)
+    for weights in ({'correct': 1.0, 'format': 0.1}, {'correct': 0.5}, {'exact': 2.0}):
+      with pytest.raises(ValueError, match='asks whether an answer is right'):
+        parts.check_fits(rewarding(weights), row)
+    parts.check_fits(rewarding({'exact': 1.0}), row)
+
+
+def test_a_truncated_reward_is_right_or_wrong_to_rows_that_ask():
+  def config(**reward):
+    return loops.config(**{f'reward.{key}': value for key, value in reward.items()})
+
+  for row in (choose('maxrl'), choose('grpo', scale='bernoulli_std'), choose('psr')):
+    for reward in ({'truncated_score': 0.3}, {'truncated_scale': 0.7}):
+      with pytest.raises(ValueError, match=r'reward.truncated_\w+=0.[37] does not tell; set'):
+        parts.check_fits(config(**reward), row)
+    for reward in ({'truncated_score': 0.0}, {'truncated_scale': 0.0}, {}):
+      parts.check_fits(config(**reward), row)
+  parts.check_fits(config(truncated_score=-1.0), choose('psr'))
+  parts.check_fits(config(truncated_score=-1.0), choose('grpo'))
+  with pytest.raises(ValueError, match=r'reward.truncated_score=-1.0 does not tell'):
+    parts.check_fits(config(truncated_score=-1.0), choose('maxrl'))
+
+
+def test_passk_training_needs_more_than_k():
+  config = loops.config(**{'train.group': 4})
+  with pytest.raises(ValueError, match=r'train.group=4 and train.pass_k=4: the whole group'):
+    parts.check_fits(config, choose('passk_training'))
+  parts.check_fits(config, choose('passk_training', pass_k=3))
+  parts.check_fits(config, choose('pkpo'))
 
 
 PARTS = """

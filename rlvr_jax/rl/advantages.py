@@ -68,24 +68,29 @@ def scale(stats: GroupStats, group: jax.Array, kind: str, *, ddof: int, eps: flo
 
   none: 1. group_std, batch_std: standard deviation with `ddof`, within the group or over all, plus
   eps. bernoulli_std: sqrt(p (1 - p)) + eps, p the group's mean of rewards 0 and 1; solve_rate: p +
-  eps, 1 where p is 0. Where the count does not exceed ddof there is no deviation to divide by, and
-  it is 1.
+  eps, 1 where p is 0. Where the count does not exceed ddof or all are equal there is no deviation
+  to divide by, and it is 1.
   """
   if kind == 'none':
     return jnp.ones_like(stats.mean[group])
   if kind == 'group_std':
-    return jnp.where(stats.count > ddof, stats.std(ddof) + eps, 1.0)[group]
+    return jnp.where(_varies(stats, ddof), stats.std(ddof) + eps, 1.0)[group]
   if kind == 'batch_std':
     whole = pool(stats)
-    divisor = jnp.where(whole.count > ddof, whole.std(ddof) + eps, 1.0)
+    divisor = jnp.where(_varies(whole, ddof), whole.std(ddof) + eps, 1.0)
     return jnp.broadcast_to(divisor, group.shape)
   if kind == 'bernoulli_std':
     p = stats.mean[group]
-    return jnp.sqrt(jnp.maximum(p * (1 - p), 0.0)) + eps
+    spread = jnp.sqrt(jnp.maximum(p * (1 - p), 0.0)) + eps
+    return jnp.where(_varies(stats, 0)[group], spread, 1.0)
   if kind == 'solve_rate':
     p = stats.mean[group]
     return jnp.where(p > 0, p + eps, 1.0)
   raise ValueError(f'train.scale={kind!r}: known are {", ".join(SCALES)}')
+
+
+def _varies(stats: GroupStats, ddof: int) -> jax.Array:
+  return (stats.count > ddof) & (stats.largest != stats.smallest)
 
 
 def group_advantages(

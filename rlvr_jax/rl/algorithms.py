@@ -69,7 +69,7 @@ class Algorithm:
   gamma: float = 1.0  # of returns and gae
   lam: float = 1.0  # of gae
   focal: float = 0.0  # advantages times (1 - share of right answers in the group)^focal
-  repeat_coef: float = 0.0  # price of a form that all others of the group have too
+  repeat_coef: float = 0.0  # times the share of the group that has the form, itself left out
   repeat_of: str = 'all'  # who pays it: all | wrong
   turn_credit: str = 'episode'  # of conversations: what stands for the completion in a group
   turn_gamma: float = 1.0  # discount of a later turn, where turns have returns of their own
@@ -90,7 +90,7 @@ class Algorithm:
   offpolicy: str = 'none'
   offpolicy_low: float = 0.0
   offpolicy_high: float = 2.0
-  offpolicy_stat: str = 'seq_mean_k1'  # of rs
+  offpolicy_stat: str = 'seq_mean_k3'  # of rs
   token_select: str = 'none'
   select_share: float = 2e-4  # of the batch's tokens
   select_low: float = 1.0  # bounds of clip_cov
@@ -164,11 +164,16 @@ class Algorithm:
     """The cell that asks whether an answer is right; '' if none does."""
     cells = {
       'credit': self.credit not in ('identity', 'best_gap') and not self.own_credit,
-      'scale': self.scale in ('bernoulli_std', 'solve_rate'),
+      'scale': self.takes_rates,
       'focal': self.focal > 0,
       'repeat_of': self.repeat_coef > 0 and self.repeat_of == 'wrong',
     }
     return self._first_of(cells)
+
+  @property
+  def takes_rates(self) -> bool:
+    """The mean of a group's rewards is taken for its share of right answers: they are 1 and 0."""
+    return self.scale in ('bernoulli_std', 'solve_rate')
 
   def _first_of(self, cells: dict[str, bool]) -> str:
     return next((f'train.{x}={getattr(self, x)!r}' for x, used in cells.items() if used), '')
@@ -423,6 +428,12 @@ def _check_loss(row: Algorithm) -> None:
     row.surrogate == 'gmpo' and row.token_select != 'none',
     "train.surrogate='gmpo' has one loss for a completion, train.token_select chooses tokens; "
     'leave one of them out',
+  )
+  _refuse(
+    row.offpolicy == 'rs' and row.offpolicy_stat.endswith('_k1') and row.offpolicy_low >= 0,
+    f'train.offpolicy_stat={row.offpolicy_stat!r} has either sign and is about 0 on-policy: with '
+    f'train.offpolicy_low={row.offpolicy_low} half of what was sampled would be left out; set that '
+    'below 0, or take a statistic of k2 or k3',
   )
   _refuse(
     row.old_policy == 'sampler' and row.offpolicy != 'none',

@@ -287,8 +287,8 @@ def _signal(config: Config, group: Group) -> np.ndarray:
   return correct_of(config, group)
 
 
-def greedy_rewards(source: Source, groups: Sequence[Group]) -> tuple[np.ndarray, int]:
-  """f32[P], the reward of one greedy completion of each group's problem (ReMax's baseline).
+def greedy_rollouts(source: Source, groups: Sequence[Group]) -> tuple[Rollouts, int]:
+  """One greedy completion of each group's problem [P] (ReMax's baseline is what they earn).
 
   And how many tokens they have.
   """
@@ -302,7 +302,7 @@ def greedy_rewards(source: Source, groups: Sequence[Group]) -> tuple[np.ndarray,
     found[item.problem, item.visit] = Group(item.problem, item.visit, [scored])
   alone = [found[group.index, group.visit] for group in groups]
   tokens = sum(group.scored[0].completion.drawn for group in found.values())
-  return np.concatenate([rewards_of(source.config, group) for group in alone]), tokens
+  return assemble(source.config, alone), tokens
 
 
 def _parsed(group: Group) -> np.ndarray:

@@ -123,7 +123,7 @@ def _unlikely(
 def repeats(
   forms: jax.Array, group: jax.Array, valid: jax.Array, count: jax.Array, wrong: jax.Array | None
 ) -> jax.Array:
-  """Share of the group's other completions that have a completion's form, f[B].
+  """Share of the group that has a completion's form, itself left out, f[B]: at most (n - 1)/n.
 
   forms, group i32[B], valid bool[B], count f[P]. wrong bool[B]: only these count, and have a share.
   The batch bonus of Song et al. 2025 is minus this.

@@ -188,7 +188,10 @@ def make_critic_update(
 
     placed = None if mesh is None else state_shardings(state.params, config, mesh)
     loss, metrics, grads = gradients(loss_fn, state.params, rows, placed)
-    params, opt_state, norm, finite = descend(optimizer, loss, grads, state.params, state.opt_state)
+    counts = jnp.any(rows.rows.completion_mask)
+    params, opt_state, norm, finite = descend(
+      optimizer, loss, grads, state.params, state.opt_state, counts
+    )
     found = {
       'critic/loss': loss,
       'critic/grad_norm': norm,

@@ -27,11 +27,12 @@ def check(config: Config, row: Algorithm) -> None:
         f"{config.reward.control!r} rewards something else; set reward.control='none' or "
         'train.replay=0'
       )
-  if (t.replay or t.curriculum != 'none') and t.base_share == 1:
+  if (t.replay or t.curriculum != 'none') and from_base(config) == t.group:
     key = f'train.replay={t.replay}' if t.replay else f'train.curriculum={t.curriculum!r}'
     raise ValueError(
-      f"{key} goes by the policy's solve rates, and with train.base_share=1.0 the policy writes "
-      'nothing; lower train.base_share, or leave the other out'
+      f"{key} goes by the policy's solve rates, and with train.base_share={t.base_share} of "
+      f'train.group={t.group} the policy writes nothing; lower train.base_share, or leave the '
+      'other out'
     )
   if t.curriculum != 'none':
     low, high = _band(t.curriculum_band)
@@ -76,12 +77,29 @@ def _check_foreign(config: Config, row: Algorithm, what: str) -> None:
       f"{what}: a conversation's observations answer whoever wrote it (task.environment="
       f'{config.task.environment!r}), which the weights do not correct; leave one of them out'
     )
+  _check_estimates(row, what)
   if not corrects(row):
     raise ValueError(
       f"{what}: these completions are not the policy's, and train.offpolicy={row.offpolicy!r} "
       f'with train.old_policy={row.old_policy!r} and train.surrogate={row.surrogate!r} would take '
       "them for its own; set train.offpolicy='seq_tis' (or one of "
       f"{', '.join(WEIGHTS)}), or train.old_policy='sampler' with a surrogate that has a ratio"
+    )
+
+
+def _check_estimates(row: Algorithm, what: str) -> None:
+  """What is only right for the policy's own completions, or with the weight of the others'."""
+  if row.credit == 'unlikely':
+    raise ValueError(
+      f"{what}: train.credit='unlikely' ranks completions by the log-probs they were drawn with, "
+      "which are then not all the policy's; take another credit"
+    )
+  in_loss = row.reference and row.kl_in == 'loss'
+  if in_loss and row.old_policy == 'sampler' and row.kl_kind != 'ratio_k3':
+    raise ValueError(
+      f"{what}: train.old_policy='sampler' does not weigh a KL term of train.kl_kind="
+      f"{row.kl_kind!r} in the loss; set train.kl_kind='ratio_k3', train.kl_in='reward' or "
+      "train.old_policy='learner' with train.offpolicy='seq_tis'"
     )
 
 

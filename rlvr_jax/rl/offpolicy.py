@@ -18,7 +18,7 @@ def offpolicy(
   rollouts: int,
   low: float = 0.0,
   high: float = 2.0,
-  stat: str = 'seq_mean_k1',
+  stat: str = 'seq_mean_k3',
 ) -> tuple[jax.Array, jax.Array]:
   """(weight f[N], keep bool[N]) of each token, without gradient; ratio = pi_old / pi_sampler.
 

@@ -188,16 +188,35 @@ def check_fits(config: Config, row: Algorithm) -> None:
   And where it compares the completions of a group, which has but one.
   """
   weights = weights_of(config)
-  extra = [name for name in weights if name != 'correct' and weights != EXACT]
-  if extra and row.asks_right:
+  if row.asks_right and weights not in (DEFAULT, EXACT):
     raise ValueError(
-      f'{row.asks_right} asks whether an answer is right, which a reward with the parts '
-      f'{", ".join(extra)} does not tell; leave them out of reward.parts, or take another algorithm'
+      f'{row.asks_right} asks whether an answer is right, which rewards of reward.parts={weights} '
+      f'do not tell; set reward.parts to {DEFAULT} or {EXACT}, or take another algorithm'
+    )
+  _check_truncated(config, row)
+  if row.credit == 'passk_train' and config.train.group <= row.pass_k:
+    raise ValueError(
+      f"train.credit='passk_train' with train.group={config.train.group} and train.pass_k="
+      f'{row.pass_k}: the whole group counts as one attempt, so that nothing would be learnt; take '
+      'a larger train.group or a smaller train.pass_k'
     )
   if row.compares and config.train.group < 2:
     raise ValueError(
       f'{row.compares} compares the completions of a group, and train.group={config.train.group}; '
       'sample two of each problem at least, or take another algorithm'
+    )
+
+
+def _check_truncated(config: Config, row: Algorithm) -> None:
+  """That what a truncated completion gets is right or wrong, for a row that asks."""
+  r = config.reward
+  given = r.truncated_scale if r.truncated_score is None else r.truncated_score
+  key = 'reward.truncated_scale' if r.truncated_score is None else 'reward.truncated_score'
+  fits = given in (0, 1) or (given < 0 and not row.takes_rates)
+  if row.asks_right and not fits:
+    raise ValueError(
+      f'{row.asks_right} asks whether an answer is right, which a reward with {key}={given} does '
+      f'not tell; set {key}=0, or take another algorithm'
     )
 
 

@@ -54,7 +54,7 @@ def policy_loss(
       'gap/kl': jnp.sum(kl_est(drawn, then, 'k3')),
       'gap/max': jnp.max(gap),
     }
-  used = mask
+  used, weight = mask, 1.0
   if algorithm.offpolicy != 'none':
     weight, keep = offpolicy(
       old,
@@ -74,7 +74,7 @@ def policy_loss(
     kl = kl_est(logprobs, clean(batch.ref_logprobs), algorithm.kl_kind, behind)
     metrics['kl_ref'] = jnp.sum(jax.lax.stop_gradient(clean(kl)))
     if algorithm.kl_in == 'loss':
-      per_token = per_token + algorithm.kl_coef * kl
+      per_token = per_token + weight * algorithm.kl_coef * kl
   bonus = algorithm.entropy_coef if entropy_coef is None else entropy_coef.astype(per_token.dtype)
   if entropy_coef is not None or algorithm.entropy_coef:
     assert batch.entropy is not None, 'an entropy bonus needs the entropies'

@@ -7,7 +7,7 @@ whole of it, before it is cut into optimizer and micro-batches.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,19 @@ class Prepared:
     return Prepared(jax.tree.map(lambda x: x[index], self.rollouts), *map(cut, arrays))
 
 
+class Shaping(NamedTuple):
+  """What a completion's score becomes beside the algorithm's cells (rl/rewards.py); hashable."""
+
+  limit: int  # the completion cap in tokens
+  truncated_scale: float
+  truncated_score: float | None
+
+  @classmethod
+  def of(cls, config: Config) -> 'Shaping':
+    r = config.reward
+    return cls(config.sampling.max_tokens, r.truncated_scale, r.truncated_score)
+
+
 Score = Callable[[Rollouts], tuple[np.ndarray, np.ndarray]]  # -> log-probs, entropy f32[B,T]
 
 
@@ -84,9 +97,7 @@ def prepare(
     _advantages(
       algorithm,
       int(np.max(rollouts.group)) + 1,
-      config.sampling.max_tokens,
-      config.reward.truncated_scale,
-      config.reward.truncated_score,
+      Shaping.of(config),
       config.task.turns,
       rollouts.replace(images=None),  # numbers alone
       old if algorithm.kl_in == 'reward' else None,
@@ -106,13 +117,44 @@ def prepare(
   return Prepared(rollouts, found.advantages, old, ref, entropy, values, found.returns, metrics)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def greedy_rewards(config: Config, algorithm: Algorithm, rollouts: Rollouts) -> np.ndarray:
+  """f32[B] what greedy rollouts earn, shaped as sampled ones are: ReMax's baseline."""
+  found = _totals(algorithm, Shaping.of(config), rollouts.replace(images=None))
+  return np.asarray(jax.device_get(found))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _totals(algorithm: Algorithm, shaping: Shaping, rollouts: Any) -> jax.Array:
+  return jnp.sum(_token_rewards(algorithm, shaping, rollouts, None), axis=1)
+
+
+def _token_rewards(
+  algorithm: Algorithm, shaping: Shaping, rollouts: Any, kl_tok: jax.Array | None
+) -> jax.Array:
+  mask = rollouts.completion_mask & rollouts.valid[:, None]
+  score, earlier = rollouts.rewards, 0.0
+  if rollouts.turn_rewards is not None and algorithm.rewards_turns:
+    score, earlier = rewards_lib.last_apart(rollouts.turn_rewards, mask)
+  return earlier + rewards_lib.shape_rewards(
+    score,
+    jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
+    rollouts.truncated,
+    mask,
+    kl_tok,
+    kl_coef=algorithm.kl_coef,
+    overlong_limit=shaping.limit,
+    overlong_buffer=round(algorithm.overlong_share * shaping.limit),
+    overlong_factor=algorithm.overlong_factor,
+    truncated_scale=shaping.truncated_scale,
+    truncated_score=shaping.truncated_score,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _advantages(
   algorithm: Algorithm,
   groups: int,
-  limit: int,
-  truncated_scale: float,
-  truncated_score: float | None,
+  shaping: Shaping,
   turns: int,
   rollouts: Any,  # Rollouts of device arrays
   old: jax.Array | None,
@@ -121,28 +163,12 @@ def _advantages(
   greedy: jax.Array | None,
 ) -> Advantages:
   mask = rollouts.completion_mask & rollouts.valid[:, None]
-  score, earlier = rollouts.rewards, 0.0
-  if rollouts.turn_rewards is not None and algorithm.rewards_turns:
-    score, earlier = rewards_lib.last_apart(rollouts.turn_rewards, mask)
   kl_tok = None
   if old is not None and ref is not None:
     kl_tok = kl_est(jnp.where(mask, old, 0.0), jnp.where(mask, ref, 0.0), algorithm.kl_kind)
-  rewards = earlier + rewards_lib.shape_rewards(
-    score,
-    jnp.sum(rollouts.completion_mask, axis=1, dtype=jnp.int32),  # without observations
-    rollouts.truncated,
-    mask,
-    kl_tok,
-    kl_coef=algorithm.kl_coef,
-    overlong_limit=limit,
-    overlong_buffer=round(algorithm.overlong_share * limit),
-    overlong_factor=algorithm.overlong_factor,
-    truncated_scale=truncated_scale,
-    truncated_score=truncated_score,
-  )
   return advantages_of(
     algorithm,
-    rewards,
+    _token_rewards(algorithm, shaping, rollouts, kl_tok),
     rollouts.completion_mask,
     rollouts.group,
     rollouts.valid,

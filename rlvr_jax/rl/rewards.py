@@ -72,13 +72,14 @@ def shape_rewards(
 def check_binary(algorithm: Algorithm, rewards: np.ndarray) -> None:
   """ValueError where an algorithm counts right answers, and rewards are not 0 or 1 (or -1 or 1)."""
   cell = algorithm.asks_right
-  if not (cell and algorithm.compares):
+  if not cell:
     return
-  wrong = (0.0,) if algorithm.scale == 'solve_rate' else (0.0, -1.0)
+  wrong = (0.0,) if algorithm.takes_rates else (0.0, -1.0)
   odd = rewards[~np.isin(rewards, (1.0, *wrong))]
   if odd.size:
     raise ValueError(
       f'{cell} counts right answers, and a reward of {odd[0]:g} does not say whether one is: it '
-      f'takes rewards of 1 and {" or ".join(f"{x:g}" for x in wrong)}; take a task whose verifier '
-      'gives those, or another algorithm'
+      f'takes rewards of 1 and {" or ".join(f"{x:g}" for x in wrong)}; set reward.parts to '
+      "{'exact': 1.0}, which gives 1 for a right answer and 0 for any other, or take another "
+      'algorithm'
     )

@@ -32,6 +32,7 @@ from rlvr_jax.rl import (
   mixing,
   observe,
   parts,
+  prepare,
   report,
   resets,
   skips,
@@ -182,7 +183,8 @@ def train(config: config_lib.Config, workdir: pathlib.Path) -> None:
           collected = collect_lib.collect(source, algorithm, host['cursor'], queue, past)
           greedy, more = None, 0
           if algorithm.greedy_rollout:
-            greedy, more = collect_lib.greedy_rewards(source, collected.groups)
+            answers, more = collect_lib.greedy_rollouts(source, collected.groups)
+            greedy = prepare.greedy_rewards(config, algorithm, answers)
       except graceful.Abandoned:  # what was before the iteration is still whole
         ends.save_once(checkpoints, iteration, save)
         progress.note(f'gave iteration {iteration} up; {graceful.resume_line()}')

@@ -210,11 +210,17 @@ def map_rows(fn: Callable[[Rows], Any], rows: Rows) -> Any:
 
 @jax.named_scope('optimizer')
 def descend(
-  optimizer: optax.GradientTransformation, loss: jax.Array, grads: Any, params: Any, opt_state: Any
+  optimizer: optax.GradientTransformation,
+  loss: jax.Array,
+  grads: Any,
+  params: Any,
+  opt_state: Any,
+  counts: jax.Array | bool = True,
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
   """(params, optimizer state, gradient norm, whether it was finite) after one optimizer step.
 
-  A non-finite loss or gradient leaves params and optimizer as they were.
+  A non-finite loss or gradient leaves params and optimizer as they were, and so does counts
+  bool[] = false: a batch without a token to learn from, after which momentum shall not move them.
   """
   norm = optax.tree.norm(grads)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -223,7 +229,9 @@ def descend(
     new_params = optax.apply_updates(params, updates)
   # a select fuses into the update and writes over the donated state; a cond would copy it
   kept = jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old), (new_params, new_state), (params, opt_state)
+    lambda new, old: jnp.where(finite & counts, new, old),
+    (new_params, new_state),
+    (params, opt_state),
   )
   return *kept, norm, finite
 
@@ -244,7 +252,8 @@ def make_update(
 
   longest: the completion cap in tokens (seq_mean_token_sum_norm divides by it). Denominators are
   those of all M micro-batches together. A non-finite loss or gradient leaves params and optimizer
-  as they were; metrics['skipped'] is then 1. trained: what of the state trains, by default params.
+  as they were; metrics['skipped'] is then 1. So does a batch without a token under its masks, which
+  is not counted as skipped. trained: what of the state trains, by default params.
   """
   parts = trained or Trained()
 
@@ -269,12 +278,14 @@ def make_update(
       )
 
     placed = None if mesh is None else state_shardings(parts.take(state), config, mesh)
-    state, metrics = stepped(parts, optimizer, state, loss_of, rows, placed)
+    counts = jnp.any(rows.completion_mask)
+    state, metrics = stepped(parts, optimizer, state, loss_of, rows, placed, counts)
     tokens = denominator.tokens
     metrics = {k: v / tokens if k in _PER_TOKEN else v for k, v in metrics.items()}
     if bonus is not None:
       metrics['entropy/coef'] = bonus
-      new = entropy_lib.adapted(algorithm, control, metrics['entropy'], metrics['skipped'] == 0)
+      stepping = counts & (metrics['skipped'] == 0)
+      new = entropy_lib.adapted(algorithm, control, metrics['entropy'], stepping)
       state = state.replace(entropy=new)
     return state, metrics | {'tokens': tokens}
 
@@ -288,10 +299,11 @@ def stepped(
   loss_of: Callable[[Any, Any], tuple[jax.Array, Metrics]],
   rows: Any,
   placed: Any = None,
+  counts: jax.Array | bool = True,
 ) -> tuple[TrainState, Metrics]:
   """The state after one optimizer step down loss_of(params, micro-batch), with its metrics.
 
-  placed: see gradients, of what trains.
+  placed: see gradients, of what trains. counts: see descend.
   """
 
   def of_trained(tree: Any, micro: Any) -> tuple[jax.Array, Metrics]:
@@ -299,7 +311,7 @@ def stepped(
 
   tree = parts.take(state)
   loss, metrics, grads = gradients(of_trained, tree, rows, placed)
-  tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state)
+  tree, opt_state, norm, finite = descend(optimizer, loss, grads, tree, state.opt_state, counts)
   state = parts.put(state, tree).replace(step=state.step + 1, opt_state=opt_state)
   return state, metrics | {
     'loss': loss,
