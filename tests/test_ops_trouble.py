@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -54,6 +53,16 @@ def begin(home: pathlib.Path, words: list[str] | str, **options) -> subprocess.P
     start_new_session=True,
     **options,
   )
+
+
+def within(size: int, words: list[str]) -> list[str]:
+  """The command with a limit on the size of its files, in bytes; without a fork of this process."""
+  code = (
+    'import os, resource, sys; '
+    f'resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); '
+    'os.execv(sys.argv[1], sys.argv[1:])'
+  )
+  return [sys.executable, '-c', code, *words]
 
 
 def run(home: pathlib.Path, words: list[str] | str, **options) -> tuple[int, str]:
@@ -135,12 +144,8 @@ def test_a_checkpoint_of_another_config_is_refused_and_nothing_is_touched(home, 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(home, whole, half):
   """A limit on the size of files stands in for the full disk; metrics still fit, arrays do not."""
-
-  def small():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
   before = {key: raw for key, raw in content(half).items() if key.startswith('checkpoints/')}
-  code, said = run(home, command(half, TRAIN), preexec_fn=small)
+  code, said = run(home, within(40_000, command(half, TRAIN)))
   assert code == 2, said
   assert 'error: a checkpoint could not be written to' in said
   assert '(last: step 2); make room there' in said
@@ -152,11 +157,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(home, whole,
 
 
 def test_a_disk_without_any_room_is_told_and_nothing_is_touched(home, whole, half):
-  def small():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
   before = content(half)
-  code, said = run(home, command(half, TRAIN), preexec_fn=small)
+  code, said = run(home, within(1000, command(half, TRAIN)))
   assert code == 2, said
   assert re.search(r'error: .*cannot write .*config\.json .*; make room there', said)
   assert content(half) == before

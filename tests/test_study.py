@@ -37,7 +37,7 @@ TINY = {
 
 
 def run(
-  workdir: pathlib.Path, config: str = 'quickstart', /, limit_s: float = 300, **overrides
+  workdir: pathlib.Path, config: str = 'quickstart', /, limit_s: float = 580, **overrides
 ) -> tuple[int, str]:
   """main.py on one device, as a user starts it; (exit code, what it printed)."""
   env = os.environ | {'XLA_FLAGS': '', 'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'cache')}
