@@ -17,7 +17,7 @@ from rlvr_jax.eval.run import Scored
 from rlvr_jax.rl import collect, parts
 from rlvr_jax.rl.advantages import advantages_of
 from rlvr_jax.rl.algorithms import Algorithm, choose
-from rlvr_jax.rl.prepare import _advantages
+from rlvr_jax.rl.prepare import Shaping, _advantages
 from rlvr_jax.rl.returns import turn_of, turn_returns
 from rlvr_jax.rl.rollout import assemble
 from rlvr_jax.sampling.types import Completion, Item, Turns
@@ -250,7 +250,8 @@ def test_a_step_takes_rewards_as_the_row_says(kind, scale):
   rollouts = collect.assemble(config, [group]).replace(truncated=np.array([True, False]))
   row = choose('reinforce', turn_credit=kind)
   none = (None,) * 4
-  got = _advantages(row, 1, 64, scale, None, MOST, jax.tree.map(jnp.asarray, rollouts), *none)
+  shaping = Shaping(64, scale, None)
+  got = _advantages(row, 1, shaping, MOST, jax.tree.map(jnp.asarray, rollouts), *none)
   tokens = [np.asarray(got.advantages)[i][rollouts.completion_mask[i]].tolist() for i in range(2)]
   if kind == 'episode':
     assert tokens == [[1.25] * 3, [0.5] * 3]
