@@ -150,7 +150,7 @@ def test_a_process_that_does_not_leave_is_ended():
 
 TWO = """
 import numpy as np
-config.hosts.barrier_s = 2.0
+config.hosts.barrier_s = 60.0
 hosts.GRACE_S = 1.0
 hosts.PIECE = 1 << 13  # several pieces of what is exchanged
 hosts.start(config)
@@ -196,10 +196,12 @@ except ValueError as error:
 
 with hosts.together(lambda error: 3):
   if me == 0:
+    hosts._joined.timeout_s = 2.0
     try:
       hosts.barrier('the last supper')
     except TimeoutError as error:
       print(error)
+    hosts._joined.timeout_s = 60.0
     hosts.exchange('waits for the other')
   import time
   time.sleep(4)
