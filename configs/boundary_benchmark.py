@@ -32,13 +32,25 @@ BINARY = {'machines': {'reward.parts': {'exact': 1.0}}}
 HERE = {name: {**keys, **BINARY.get(name, {})} for name, keys in FAMILIES.items()}
 
 SMOKE = {  # on top of a family
-  'distill.steps': 120,
+  'model.init.num_layers': 2,
+  'distill.steps': 150,
   'distill.batch': 128,
   'train.prompts': 16,
+  'train.micro_tokens': 128,  # one row: most batches then have one shape, compiled once
   'task.holdout': 24,
   'sampling.slots': 256,
   'sampling.bank_rows': 64,
 }
+# fewer problems, which every model's run makes anew, and such that so small a base solves some
+EASY = {
+  'countdown': {'problems': 1000},
+  'paths': {'problems': 1000, 'size': 4, 'walls': 4, 'longest': 6, 'nearest': 2},
+}
+
+
+def _smoke(name):
+  params = {**HERE[name]['task.params'], **EASY.get(name, {})}
+  return {**HERE[name], **SMOKE, 'task.params': params}
 
 
 def get_config(arg: str = ''):
@@ -63,10 +75,10 @@ def get_config(arg: str = ''):
     del config.smoke_values[key]
   config.smoke_values.update(
     {
-      'benchmark.families': base.dotted({k: {**v, **SMOKE} for k, v in HERE.items()}),
+      'benchmark.families': base.dotted({name: _smoke(name) for name in HERE}),
       'benchmark.run_families': ('countdown', 'paths'),
       'benchmark.seeds': 2,
-      'benchmark.tokens': 6_000,
+      'benchmark.tokens': 4_000,
       'benchmark.k': 64,
       'evaluate.n': 64,
       'evaluate.headline_k': 16,

@@ -137,11 +137,11 @@ def enable_compile_cache(directory: str | os.PathLike | None = None) -> pathlib.
   """Keeps compiled programs on disk, so that the next start compiles nothing; returns where.
 
   directory defaults to $JAX_COMPILATION_CACHE_DIR, else rlvr_jax/xla-<jax version> under the
-  user's cache directory. Programs that compile in under half a second are not kept.
+  user's cache directory. Programs that compile in under a tenth of a second are not kept.
   """
   home = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
   chosen = directory or os.environ.get('JAX_COMPILATION_CACHE_DIR')
   path = pathlib.Path(chosen) if chosen else home / 'rlvr_jax' / f'xla-{jax.__version__}'
   jax.config.update('jax_compilation_cache_dir', str(path))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   return path
