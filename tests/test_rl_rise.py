@@ -45,7 +45,7 @@ COVERAGE = (
   'adaptive_entropy',
 )  # fmt: skip
 
-ALWAYS = ('ppo', 'grpo', 'remax', 'dapo')  # the others are checks
+ALWAYS = ('grpo', 'dapo')  # the others are checks
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rlvr_jax.eval.samples import SampleStore
 from rlvr_jax.rl.report import panels_of
 
 TINY = {
+  'model.init.num_layers': 2,
   'distill.steps': 150,
   'distill.batch': 64,
   'distill.eval_every': 0,
@@ -20,6 +21,7 @@ TINY = {
   'train.eval_every': 1,
   'train.prompts': 8,
   'train.group': 8,
+  'train.micro_tokens': 128,  # one shape of most batches: one compilation
   'train.eval_problems': 8,
   'train.eval_samples': 2,
   'task.params.problems': 200,

@@ -23,6 +23,7 @@ def test_runs_are_ten_times_the_quickstarts_and_have_seeds():
   assert len(settings) == 3
 
 
+@pytest.mark.check
 def test_every_correct_completion_of_the_mixture_is_known():
   _, held = load_problems(CONFIG.task)
   solutions = solutions_of(CONFIG.task)
