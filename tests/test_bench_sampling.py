@@ -35,6 +35,7 @@ def test_parts_are_chosen_by_name():
     chosen('croe', sampling.PARTS)
 
 
+@pytest.mark.check
 def test_occupancy_and_live_kv_are_shares_of_the_possible():
   law = LengthLaw(median=60, sigma=0.6, runaway=0.05, cap=500)
   occupied, live = run.check_gates(
@@ -164,6 +165,7 @@ def test_peers_compute_our_model_and_take_forced_lengths(peer):
     assert row == best[len(prompt) - 1 : -1].tolist()
 
 
+@pytest.mark.check
 def test_products_are_counted_key_by_key():
   config = tiny.CONFIG
   params = unstack(init_params(jax.random.key(0), config))

@@ -100,7 +100,7 @@ def operations(hlo: str) -> set[tuple[str, ...]]:
         ('optimizer',),
       ],
     ),
-    (
+    pytest.param(
       sampler_chunk,
       [
         ('decode', 'attention', 'dot_general'),
@@ -108,6 +108,7 @@ def operations(hlo: str) -> set[tuple[str, ...]]:
         ('draw', 'head', 'dot_general'),
         ('refill',),
       ],
+      marks=pytest.mark.check,
     ),
     (sampler_prefill, [('jit(prefill)', 'block', 'attention', 'dot_general')]),
   ],

@@ -112,6 +112,7 @@ def test_later_iterations_compile_nothing(whole):
   assert compiled[2:] == [0, 0]
 
 
+@pytest.mark.check
 def test_two_iterations_and_two_more_are_four(rl, whole, tmp_path):
   train(loops.config(**rl, **{'train.iterations': 2}), tmp_path)
   assert loops.rows(tmp_path)[:2] == loops.rows(whole[0])[:2]
