@@ -105,6 +105,7 @@ def test_items_sent_back_for_want_of_pages_draw_the_same_tokens(strict, steps):
 def test_one_completion_of_full_length_fits_the_smallest_pool(strict):
   tight = long_engine(pages=4)
   alone = by_item(tight.run(items()[:6], LONG))
+  assert len(alone) == 6
   assert_identical({item: roomy()[1][item] for item in alone}, alone)
   with pytest.raises(ValueError, match=r'sampling.pages=3 .* at least 4'):
     long_engine(pages=3)
