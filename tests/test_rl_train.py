@@ -294,8 +294,10 @@ ROWS = {
 }
 
 
-@pytest.mark.check
-@pytest.mark.parametrize('name', ROWS)
+@pytest.mark.parametrize(
+  'name',
+  ['dapo', *(pytest.param(n, marks=pytest.mark.check) for n in ('ppo', 'remax', 'clip_cov'))],
+)
 def test_a_kill_changes_nothing_whatever_the_algorithm_keeps(name, rl, cache, tmp_path):
   """Kill -9 in the middle of the fourth iteration; DAPO's queue is then half full."""
   changes = rl | ROWS[name] | {'train.algorithm': name, 'train.prompts': 3, 'train.report': 0}
